@@ -1,0 +1,100 @@
+"""What values an optimizer's options may take: one torch-free table, read by the rules and by study files.
+
+An option means the same thing in every rule of the lab, so its domain is looked up by its name::
+
+    check_option("arm[0].optimizer.lr", "lr", -1.0)
+    # ValueError: arm[0].optimizer.lr = -1.0: expected a finite number >= 0; choose a value in that range
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["DOMAINS", "Domain", "check_option"]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The values that an option may take: a test, and the words that say what it asks for."""
+
+    accepts: Callable[[Any], bool]
+    expected: str
+
+
+def _number(value: Any) -> float:
+    """A real number as a float; NaN for anything else (a 0-dim tensor counts as its value)."""
+    if isinstance(value, bool):
+        return math.nan
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _interval(low: float, high: float = math.inf, *, open_high: bool = False) -> Domain:
+    def accepts(value: Any) -> bool:
+        number = _number(value)
+        below = number < high if open_high else number <= high
+        return math.isfinite(number) and low <= number and below
+
+    if math.isinf(high):
+        return Domain(accepts, f"a finite number >= {low:g}")
+    return Domain(accepts, f"a number in [{low:g}, {high:g}{')' if open_high else ']'}")
+
+
+def _choice(*names: str) -> Domain:
+    return Domain(lambda value: value in names, "one of " + ", ".join(repr(name) for name in names))
+
+
+def _optional(domain: Domain) -> Domain:
+    return Domain(lambda value: value is None or domain.accepts(value), domain.expected)
+
+
+def _pair(domain: Domain) -> Domain:
+    def accepts(value: Any) -> bool:
+        return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(domain.accepts, value))
+
+    return Domain(accepts, f"a pair, each {domain.expected}")
+
+
+_flag = Domain(lambda value: isinstance(value, bool), "true or false")
+_decay_rate = _interval(0, 1, open_high=True)
+
+
+def _is_order(value: Any) -> bool:
+    return 1 <= _number(value) <= 16 or _number(value) == math.inf
+
+
+DOMAINS: Mapping[str, Domain] = {
+    "lr": _interval(0),
+    "p": Domain(_is_order, "a number in [1, 16], or inf"),
+    "beta": _decay_rate,
+    "betas": _pair(_decay_rate),
+    "gamma": _decay_rate,
+    "eps": _optional(_interval(0)),
+    "damping": _choice("log", "additive"),
+    "granularity": _choice("layer", "neuron", "channel"),
+    "center": _flag,
+    "power": _flag,
+    "momentum": _interval(0, 1),
+    "dampening": _optional(_interval(0, 1)),
+    "weight_decay": _interval(0),
+    "decay": _choice("after", "before"),
+    "nesterov": _flag,
+    "maximize": _flag,
+}
+
+
+def check_option(path: str, name: str, value: Any) -> None:
+    """Refuse an impossible value of the option ``name``; ``path`` says where it stands.
+
+    Options that the table does not know (a plugin's own) pass: their rule judges them.
+
+    Raises:
+        ValueError: what was given, what was expected, and the remedy.
+    """
+    domain = DOMAINS.get(name)
+    if domain is not None and not domain.accepts(value):
+        raise ValueError(f"{path} = {value!r}: expected {domain.expected}; choose a value in that range")

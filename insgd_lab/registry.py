@@ -1,0 +1,332 @@
+"""One register for optimizers, models and data sets: list them, look them up, add your own.
+
+Nothing here imports torch. A spec names its factory as ``"module:attribute"``, which is imported when the
+first instance is made::
+
+    list_optimizers("insgd-*")                      # sorted names
+    get_optimizer("insgd-l1").citation
+    create_optimizer("insgd-l1", model, lr=0.1)     # a torch.optim.Optimizer
+
+Three doors lead in: :func:`register_optimizer` in a running process, an entry point of an installed package
+(groups ``insgd_lab.optimizers``, ``insgd_lab.models``, ``insgd_lab.data``), and :func:`load_plugins` for
+modules named in a study file or on the command line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, Generic, Protocol, TypeVar
+
+__all__ = [
+    "Capabilities",
+    "DataSpec",
+    "DuplicateName",
+    "ModelSpec",
+    "OptimizerSpec",
+    "UnknownName",
+    "check_known",
+    "create_optimizer",
+    "get_data",
+    "get_model",
+    "get_optimizer",
+    "list_data",
+    "list_models",
+    "list_optimizers",
+    "load_plugins",
+    "register_data",
+    "register_model",
+    "register_optimizer",
+]
+
+Factory = Callable[..., Any] | str
+
+
+class UnknownName(LookupError):
+    """No optimizer, model, data set or option of that name."""
+
+
+class DuplicateName(ValueError):
+    """The name is taken."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a rule can do and what laws it promises to keep; generic tests read these fields.
+
+    Attributes:
+        reads_inputs: needs the model, to measure what its layers are fed.
+        chain: is a chain of rules, so that its steps can be watched rule by rule.
+        base: the rule that ``neutral`` settings turn it into.
+        neutral: options under which it equals ``base``.
+        decay: how weight decay enters: "coupled", "decoupled", or None.
+        momentum: keeps a running mean of past updates.
+        invariances: names of the scale laws it obeys.
+        sparse: accepts sparse gradients.
+        complex: accepts complex parameters.
+        capturable: steps without looking at device values, so that a CUDA graph can hold it.
+        correctable: AdaNorm's correction can be put in front of it.
+    """
+
+    reads_inputs: bool = False
+    chain: bool = False
+    base: str | None = None
+    neutral: Mapping[str, Any] = field(default_factory=dict)
+    decay: str | None = None
+    momentum: bool = False
+    invariances: tuple[str, ...] = ()
+    sparse: bool = False
+    complex: bool = False
+    capturable: bool = False
+    correctable: bool = False
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """A named update rule.
+
+    Attributes:
+        name: as written in study files.
+        factory: a callable or "module:attribute", called as ``factory(params_or_model, **options)``.
+        family: the group it is listed under.
+        citation: where it was published, with the equation's number.
+        equation: the update in plain text.
+        defaults: every option it takes, with its default.
+        search: for options worth tuning, the values or range to try.
+        capabilities: see :class:`Capabilities`.
+        revision: raised whenever the rule's numbers change, so that old results are not reused.
+    """
+
+    name: str
+    factory: Factory
+    family: str = "user"
+    citation: str = ""
+    equation: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    revision: int = 1
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A named network: ``factory(input_shape, classes, **options)`` returns a ``torch.nn.Module``."""
+
+    name: str
+    factory: Factory
+    description: str = ""
+    citation: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    revision: int = 1
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A named data set: ``factory(data_dir, **options)`` returns its train, validation and test splits.
+
+    ``files`` are the paths it needs below the data directory; none for embedded data.
+    """
+
+    name: str
+    factory: Factory
+    description: str = ""
+    citation: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    revision: int = 1
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+SpecT = TypeVar("SpecT", bound=_Named)
+
+
+class _Register(Generic[SpecT]):
+    """Specs of one kind by name. Built-ins and entry points are read at the first look-up."""
+
+    def __init__(self, kind: str, spec_type: type[SpecT], group: str) -> None:
+        self.kind, self.spec_type, self.group = kind, spec_type, group
+        self._specs: dict[str, SpecT] = {}
+        self._loaded = False
+
+    def add(self, spec: SpecT) -> None:
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", spec.name):
+            raise ValueError(f"{self.kind} name {spec.name!r}: expected lower-case words joined by '-'; rename it")
+        if spec.name in self._specs:
+            raise DuplicateName(f"{self.kind} {spec.name!r} is registered already; choose another name")
+        self._specs[spec.name] = spec
+
+    def names(self, pattern: str = "*") -> list[str]:
+        self._load()
+        return sorted(fnmatch.filter(self._specs, pattern))
+
+    def get(self, name: str) -> SpecT:
+        self._load()
+        check_known(name, self._specs, f"{self.kind}")
+        return self._specs[name]
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        catalogue = importlib.import_module("insgd_lab.catalogue")
+        for spec in catalogue.SPECS:
+            if isinstance(spec, self.spec_type):
+                self.add(spec)
+        for entry in entry_points(group=self.group):
+            self._load_entry(entry)
+
+    def _load_entry(self, entry: Any) -> None:
+        # A plugin runs foreign code: whatever it raises must not take the lab's own names away.
+        try:
+            spec = entry.load()
+            if not isinstance(spec, self.spec_type):
+                raise TypeError(f"expected {self.spec_type.__name__}, got {type(spec).__name__}")
+            if spec.name not in self._specs or self._specs[spec.name] is not spec:
+                self.add(spec)
+        except Exception as error:
+            message = f"plugin {entry.name!r} ({entry.value}) is skipped: {type(error).__name__}: {error}"
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+_optimizers = _Register("optimizer", OptimizerSpec, "insgd_lab.optimizers")
+_models = _Register("model", ModelSpec, "insgd_lab.models")
+_data = _Register("data set", DataSpec, "insgd_lab.data")
+
+
+def check_known(name: str, known: Iterable[str], what: str) -> None:
+    """Raise :class:`UnknownName`, with the nearest names, unless ``name`` is one of ``known``."""
+    known = sorted(known)
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known) or 'none'}"
+    raise UnknownName(f"unknown {what} {name!r}; {hint}")
+
+
+def list_optimizers(pattern: str = "*") -> list[str]:
+    """Sorted names of the optimizers that match a shell-style pattern (``*`` and ``?``)."""
+    return _optimizers.names(pattern)
+
+
+def get_optimizer(name: str) -> OptimizerSpec:
+    """The spec of that exact name; raises :class:`UnknownName` with the nearest names otherwise."""
+    return _optimizers.get(name)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Sorted names of the models that match a shell-style pattern."""
+    return _models.names(pattern)
+
+
+def get_model(name: str) -> ModelSpec:
+    """The model spec of that exact name; raises :class:`UnknownName` otherwise."""
+    return _models.get(name)
+
+
+def list_data(pattern: str = "*") -> list[str]:
+    """Sorted names of the data sets that match a shell-style pattern."""
+    return _data.names(pattern)
+
+
+def get_data(name: str) -> DataSpec:
+    """The data spec of that exact name; raises :class:`UnknownName` otherwise."""
+    return _data.get(name)
+
+
+def resolve_factory(factory: Factory) -> Callable[..., Any]:
+    """The callable that a spec's factory names."""
+    if not isinstance(factory, str):
+        return factory
+    module, _, attribute = factory.partition(":")
+    resolved: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return resolved
+
+
+def create_optimizer(name: str, params_or_model: Any, **options: Any) -> Any:
+    """Build a registered optimizer.
+
+    Args:
+        name: exact registry name.
+        params_or_model: a model, parameters, named parameters, or parameter groups.
+        **options: the rule's options (see its spec's ``defaults``). Rules that read inputs also take
+            ``model`` (where the first argument is not one) and ``process_group``.
+
+    Raises:
+        UnknownName: no such optimizer, or no such option; near misses are suggested.
+        ValueError: an option outside its range.
+    """
+    spec = get_optimizer(name)
+    wiring = {"model", "process_group"} if spec.capabilities.reads_inputs else set()
+    for option in options:
+        check_known(option, {*spec.defaults, *wiring}, f"option for {name}:")
+    return resolve_factory(spec.factory)(params_or_model, **{**spec.defaults, **options})
+
+
+def register_optimizer(
+    name: str,
+    *,
+    citation: str = "",
+    family: str = "user",
+    equation: str = "",
+    search: Mapping[str, Any] | None = None,
+    capabilities: Capabilities | None = None,
+    revision: int = 1,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: register an optimizer class or factory; its keyword defaults become the spec's options.
+
+    Raises:
+        DuplicateName: the name is taken.
+        ValueError: the name is not lower-case words joined by "-".
+    """
+
+    def decorate(factory: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = list(inspect.signature(factory).parameters.values())[1:]
+        defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        spec = OptimizerSpec(
+            name, factory, family, citation, equation, defaults, search or {},
+            capabilities or Capabilities(), revision,
+        )  # fmt: skip
+        _optimizers._load()
+        _optimizers.add(spec)
+        return factory
+
+    return decorate
+
+
+def register_model(spec: ModelSpec) -> None:
+    """Add a model; raises :class:`DuplicateName` where the name is taken."""
+    _models._load()
+    _models.add(spec)
+
+
+def register_data(spec: DataSpec) -> None:
+    """Add a data set; raises :class:`DuplicateName` where the name is taken."""
+    _data._load()
+    _data.add(spec)
+
+
+def load_plugins(modules: Sequence[str]) -> None:
+    """Import modules that register things; each names itself as Python imports it.
+
+    Raises:
+        ImportError: which module could not be imported, and why.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ImportError(
+                f"plugin module {module!r} could not be imported ({reason}); install it, or put its folder on PYTHONPATH"
+            ) from error
