@@ -57,7 +57,7 @@ _PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
 
 
 class StoreError(Exception):
-    """A file of a study is missing, damaged or not what it should be; the message says which, and the remedy."""
+    """A file of a study is missing, damaged or not what it should be: which, and the remedy."""
 
 
 # ------------------------------------------------------------------------------------------------ JSON
