@@ -1,0 +1,79 @@
+"""A laboratory for input- and gradient-normalised optimizers: the public names, imported when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "insgd_lab.chain": ("Batch", "ChainOptimizer", "Rule"),
+    "insgd_lab.optimizers": ("INSGD", "NLMS", "SGD", "Adam", "AdamNorm", "param_groups"),
+    "insgd_lab.recorders": ("Recorder",),
+    "insgd_lab.registry": (
+        "Capabilities", "DataSpec", "ModelSpec", "OptimizerSpec", "create_optimizer", "get_data", "get_model",
+        "get_optimizer", "list_data", "list_models", "list_optimizers", "register_data", "register_model",
+        "register_optimizer",
+    ),
+}  # fmt: skip
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+if TYPE_CHECKING:
+    from insgd_lab.chain import Batch, ChainOptimizer, Rule
+    from insgd_lab.optimizers import INSGD, NLMS, SGD, Adam, AdamNorm, param_groups
+    from insgd_lab.recorders import Recorder
+    from insgd_lab.registry import (
+        Capabilities,
+        DataSpec,
+        ModelSpec,
+        OptimizerSpec,
+        create_optimizer,
+        get_data,
+        get_model,
+        get_optimizer,
+        list_data,
+        list_models,
+        list_optimizers,
+        register_data,
+        register_model,
+        register_optimizer,
+    )
+
+__all__ = [
+    "INSGD",
+    "NLMS",
+    "SGD",
+    "Adam",
+    "AdamNorm",
+    "Batch",
+    "Capabilities",
+    "ChainOptimizer",
+    "DataSpec",
+    "ModelSpec",
+    "OptimizerSpec",
+    "Recorder",
+    "Rule",
+    "__version__",
+    "create_optimizer",
+    "get_data",
+    "get_model",
+    "get_optimizer",
+    "list_data",
+    "list_models",
+    "list_optimizers",
+    "param_groups",
+    "register_data",
+    "register_model",
+    "register_optimizer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'insgd_lab' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

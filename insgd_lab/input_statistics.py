@@ -1,0 +1,135 @@
+"""The statistic s_t of one call's input x (INSGD Eq. 26, 29): the mean over examples of ||x_b||_p^p.
+
+Everything is returned as a natural logarithm in float64: at p = 16 an input of 1e20 has no power that a float64
+could hold, but its logarithm is 737. What x_b is, is the granularity:
+
+* ``layer``: the whole feature map of an example, or the feature vector of a Linear layer;
+* ``neuron``: the receptive-field patch that one output position of a convolution sees;
+* ``channel``: one input channel's plane.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["ConvShape", "Settings", "conv_statistic", "vector_statistic"]
+
+_MIN_STD = 0.01
+_UNDEFINED_STD = 0.99  # math.md section 1: how the published code reads the std of a single element
+
+_CONV: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
+_MAX_POOL: tuple[Callable[..., Tensor], ...] = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure: norm order, what x_b is, whether to standardise it, and whether to take the p-th power."""
+
+    p: float = 2.0
+    granularity: str = "layer"
+    center: bool = False
+    power: bool = True
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """The geometry of a convolution that decides its receptive fields; ``padding`` as F.pad takes it."""
+
+    groups: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[int, ...]
+    padding_mode: str
+
+
+def vector_statistic(x: Tensor, settings: Settings) -> Tensor:
+    """log s of vectors ``[..., features]``: every leading axis counts examples. Returns a scalar."""
+    x = _widen(x)
+    if settings.center:
+        x = _standardise(x, dims=(-1,))
+    return _log_mean(x, settings, lambda a: a.sum(-1), lambda a: a.amax(-1), keep=False)
+
+
+def conv_statistic(x: Tensor, settings: Settings, shape: ConvShape) -> Tensor:
+    """log s of feature maps ``[batch, channels, *spatial]``.
+
+    Returns a scalar for "layer", ``[channels]`` for "channel", ``[groups]`` for "neuron".
+    """
+    x = _widen(x)
+    spatial = tuple(range(2, x.ndim))
+    if settings.center:
+        x = _standardise(x, spatial)
+    if settings.granularity == "layer":
+        dims = tuple(range(1, x.ndim))
+        return _log_mean(x, settings, lambda a: a.sum(dims), lambda a: a.amax(dims), keep=False)
+    if settings.granularity == "channel":
+        return _log_mean(x, settings, lambda a: a.sum(spatial), lambda a: a.amax(spatial), keep=True)
+    grouped = x.unflatten(1, (shape.groups, -1))
+    return _log_mean(grouped, settings, lambda a: _patch_sums(a, shape), lambda a: _patch_maxima(a, shape), keep=True)
+
+
+def _widen(x: Tensor) -> Tensor:
+    # A float16 sum of squares overflows at 65504.
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _standardise(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    centred = x - x.mean(dims, keepdim=True)
+    if math.prod(x.shape[d] for d in dims) == 1:
+        return centred / _UNDEFINED_STD
+    return centred / x.std(dims, keepdim=True).clamp(min=_MIN_STD)
+
+
+def _log_mean(
+    x: Tensor, settings: Settings, add: Callable[[Tensor], Tensor], top: Callable[[Tensor], Tensor], *, keep: bool
+) -> Tensor:
+    """Logarithm of the mean power: over everything, or over all axes but the second (``keep``).
+
+    ``add`` and ``top`` reduce elementwise values to one number an example (or plane, or patch).
+    """
+    p, peak, order = settings.p, None, settings.p
+    if p == math.inf:
+        total, order = top(x.abs()), 1.0
+    elif p == 1:
+        total = add(x.abs())
+    elif p == 2:
+        total = add(x.square())
+    else:
+        # Divided by the largest magnitude first, so that high powers neither overflow nor vanish.
+        magnitude = x.abs()
+        peak = magnitude.amax([d for d in range(x.ndim) if not (keep and d == 1)], keepdim=True)
+        total = add((magnitude / torch.where(peak > 0, peak, 1)).pow(p))
+    total = total.double()
+    if not settings.power and p != math.inf:
+        total, order = total.pow(1 / p), 1.0
+    log_mean = (total.mean([d for d in range(total.ndim) if d != 1]) if keep else total.mean()).log()
+    return log_mean if peak is None else log_mean + order * peak.double().flatten().log().view(log_mean.shape)
+
+
+def _pad(x: Tensor, shape: ConvShape) -> Tensor:
+    if not any(shape.padding):
+        return x
+    return F.pad(x, shape.padding, mode="constant" if shape.padding_mode == "zeros" else shape.padding_mode)
+
+
+def _patch_sums(x: Tensor, shape: ConvShape) -> Tensor:
+    """Sums over receptive fields: ``[batch, groups, channels, *spatial]`` to ``[batch, groups, *positions]``."""
+    planes = _pad(x.sum(2), shape).flatten(0, 1).unsqueeze(1)
+    ones = torch.ones((1, 1, *shape.kernel), dtype=x.dtype, device=x.device)
+    sums = _CONV[len(shape.kernel) - 1](planes, ones, stride=shape.stride, dilation=shape.dilation)
+    return sums.squeeze(1).unflatten(0, x.shape[:2])
+
+
+def _patch_maxima(x: Tensor, shape: ConvShape) -> Tensor:
+    planes = _pad(x.amax(2), shape)
+    pool: Any = _MAX_POOL[len(shape.kernel) - 1]
+    pooled: Tensor = pool(planes, shape.kernel, stride=shape.stride, dilation=shape.dilation)
+    return pooled

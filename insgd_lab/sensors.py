@@ -1,0 +1,378 @@
+"""Forward hooks that measure what layers are fed.
+
+A sensor watches the layers of a model whose forward is x -> W x, and keeps for each weight the statistic of the
+calls that led to its gradient::
+
+    sensor = InputSensor(model)
+    sensor.watch({model.fc.weight: "fc.weight"}, p=2.0, granularity="layer", center=False, power=True)
+    loss(model(x)).backward()
+    sensor.read([model.fc.weight])       # {weight: log of the mean over examples of ||x_b||_2^2}
+
+A call counts when its layer is in training mode and gradient flows back through its output. The statistic is
+computed in the forward hook (x may be overwritten later) and handed over by a hook on the output's autograd
+node, which fires in a backward pass and nowhere else. So evaluation, ``no_grad``, a discarded loss, and the
+recomputing forward of activation checkpointing count nothing. A call counts once, however many backward passes
+go through it.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from insgd_lab.input_statistics import ConvShape, Settings, conv_statistic, vector_statistic
+
+__all__ = ["InputSensor"]
+
+_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_Entry = tuple["_Meter", Tensor, int]
+
+
+@dataclass(eq=False)
+class _Meter:
+    """What is known of one weight's input: the counted calls since the last step, as (log s, examples)."""
+
+    name: str
+    shape: tuple[int, ...]
+    settings: Settings
+    calls: list[tuple[Tensor, int]] = field(default_factory=list)
+    seen: bool = False
+    warned: bool = False
+
+    def mean(self) -> Tensor | None:
+        """Logarithm of the mean of the calls, each weighted by its number of examples."""
+        if len(self.calls) <= 1:
+            return self.calls[0][0] if self.calls else None
+        total = sum(examples for _, examples in self.calls)
+        logs = [log_s + math.log(examples / total) for log_s, examples in self.calls]
+        return torch.logsumexp(torch.stack(logs), 0)
+
+
+class _Counted:
+    """Hands the measurements of one forward call to their meters, at most once."""
+
+    def __init__(self, entries: list[_Entry]) -> None:
+        self._entries = entries
+
+    def __call__(self, _gradients: Any) -> None:
+        entries, self._entries = self._entries, []
+        for meter, log_s, examples in entries:
+            meter.calls.append((log_s, examples))
+            meter.seen = True
+
+
+class _Hook:
+    """A module's hook. It holds the sensor weakly, and a copy of it is inert: a copied model measures nothing."""
+
+    def __init__(self, sensor: InputSensor | None, method: str) -> None:
+        self._sensor = None if sensor is None else weakref.ref(sensor)
+        self._method = method
+
+    def __call__(self, *arguments: Any) -> None:
+        sensor = self._sensor() if self._sensor is not None else None
+        if sensor is not None:
+            getattr(sensor, self._method)(*arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, (None, self._method)
+
+    @property
+    def inert(self) -> bool:
+        return self._sensor is None
+
+
+class InputSensor:
+    """Measures the inputs of a model's Linear, convolution and attention layers.
+
+    Args:
+        model: the model; its layers are found by module type, also inside wrappers (DDP, torch.compile).
+        process_group: average statistics over these ranks at each reading; a DistributedDataParallel model
+            brings its own.
+
+    The settings of :meth:`watch` are those of :class:`insgd_lab.input_statistics.Settings`.
+    """
+
+    def __init__(self, model: nn.Module, process_group: Any = None) -> None:
+        self.model = model
+        if process_group is None and isinstance(model, nn.parallel.DistributedDataParallel):
+            process_group = model.process_group
+        self._process_group = process_group
+        self._meters: dict[Tensor, _Meter] = {}
+        self._start()
+
+    def _start(self) -> None:
+        self._handles: dict[nn.Module, list[Any]] = {}
+        self._taps: dict[nn.Module, _LinearTap] = {}
+        self._finalizer = weakref.finalize(self, _remove, self._handles)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "model": self.model, "process_group": None,
+            "meters": {param: (m.name, m.shape, m.settings, m.seen) for param, m in self._meters.items()},
+        }  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.model, self._process_group = state["model"], state["process_group"]
+        self._meters = {
+            param: _Meter(name, shape, settings, seen=seen)
+            for param, (name, shape, settings, seen) in state["meters"].items()
+        }
+        self._start()
+        self._attach()
+
+    def watch(
+        self, params: Mapping[Tensor, str], *, p: float, granularity: str, center: bool, power: bool
+    ) -> None:
+        """Watch the layers that own these parameters (named for messages); others are left alone.
+
+        Raises:
+            ValueError: a granularity that a layer does not have; one weight tied between unlike layers.
+        """
+        settings = Settings(p, granularity, center, power)
+        for module in self.model.modules():
+            for param, shape in _owned(module, settings):
+                if param not in params:
+                    continue
+                meter = self._meters.get(param)
+                if meter is None:
+                    self._meters[param] = _Meter(params[param], shape, settings)
+                elif meter.settings == settings and meter.shape != shape:
+                    raise ValueError(
+                        f"{meter.name} is shared by layers whose powers have shapes {meter.shape} and {shape}; "
+                        "use granularity='layer', or untie them"
+                    )
+                elif meter.settings != settings:
+                    meter.settings, meter.shape = settings, shape
+        self._attach()
+
+    def _attach(self) -> None:
+        inside_attention = {m.out_proj for m in self.model.modules() if isinstance(m, nn.MultiheadAttention)}
+        for module in self.model.modules():
+            _drop_inert_hooks(module)
+            owns = any(param in self._meters for param, _ in _owned(module, Settings()))
+            if not owns or module in self._handles or module in inside_attention:
+                continue
+            if isinstance(module, nn.MultiheadAttention):
+                self._handles[module] = [
+                    module.register_forward_pre_hook(_Hook(self, "_before_attention")),
+                    module.register_forward_hook(
+                        _Hook(self, "_after_attention"), with_kwargs=True, always_call=True
+                    ),
+                ]
+            else:
+                self._handles[module] = [
+                    module.register_forward_hook(_Hook(self, "_after_layer"), with_kwargs=True)
+                ]
+
+    def watches(self, param: Tensor) -> bool:
+        """Whether the parameter has an input power."""
+        return param in self._meters
+
+    def shape(self, param: Tensor) -> tuple[int, ...]:
+        """Shape of the parameter's power; ``(0,)`` where it has none."""
+        meter = self._meters.get(param)
+        return (0,) if meter is None else meter.shape
+
+    def unmeasured(self, params: Iterable[Tensor]) -> list[str]:
+        """Names of watched parameters of which no call ever counted; each is told once."""
+        meters = [self._meters[param] for param in params]
+        silent = [meter for meter in meters if not (meter.seen or meter.warned)]
+        for meter in silent:
+            meter.warned = True
+        return [meter.name for meter in silent]
+
+    def read(self, params: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+        """log s since the last reading, for those parameters that were measured; starts afresh."""
+        watched = [param for param in params if param in self._meters]
+        readings = {param: mean for param in watched if (mean := self._meters[param].mean()) is not None}
+        self.discard()
+        if self._process_group is None or not watched:
+            return readings
+        return self._average_over_ranks(watched, readings)
+
+    def _average_over_ranks(self, watched: list[Tensor], readings: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        """Unweighted mean over the ranks that measured, as DDP weights gradients; one collective."""
+        shapes = [self._meters[param].shape for param in watched]
+        local = torch.cat([
+            readings[param].reshape(-1) if param in readings
+            else torch.full((math.prod(shape),), math.nan, dtype=torch.float64, device=param.device)
+            for param, shape in zip(watched, shapes, strict=True)
+        ])  # fmt: skip
+        ranks = [torch.empty_like(local) for _ in range(dist.get_world_size(self._process_group))]
+        dist.all_gather(ranks, local, group=self._process_group)
+        logs = torch.stack(ranks)
+        counts = (~logs.isnan()).sum(0)
+        mean = torch.logsumexp(logs.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf), 0) - counts.log()
+        mean = torch.where(counts > 0, mean, math.nan)
+        parts = mean.split([math.prod(shape) for shape in shapes])
+        return {param: part.view(shape) for param, part, shape in zip(watched, parts, shapes, strict=True)}
+
+    def discard(self) -> None:
+        """Drop what was counted since the last reading."""
+        for meter in self._meters.values():
+            if meter.calls:
+                meter.calls = []
+
+    def close(self) -> None:
+        """Remove all hooks from the model."""
+        self._finalizer()
+
+    def _after_layer(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if not _counts(module, output):
+            return
+        x = args[0] if args else kwargs["input"]
+        self._hand_over(output, [self._entry(module, module.weight, x)])
+
+    def _before_attention(self, module: nn.MultiheadAttention, args: Any) -> None:
+        # The functional form of attention reads the out-projection's weight directly, so that module's own
+        # hooks never fire: its input is seen in the call of F.linear.
+        if module.training and torch.is_grad_enabled():
+            self._taps[module] = _LinearTap(module.out_proj.weight)
+
+    def _after_attention(self, module: nn.MultiheadAttention, args: Any, kwargs: Any, output: Any) -> None:
+        tap = self._taps.pop(module, None)
+        inputs = tap.close() if tap is not None else []
+        if output is None or not _counts(module, output[0]):
+            return
+        named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+        streams = [named["query"], named["key"], named["value"]]
+        entries = [self._entry(module, module.out_proj.weight, x) for x in inputs]
+        if module.in_proj_weight is not None:
+            entries.append(self._packed_entry(module.in_proj_weight, streams))
+        else:
+            weights = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+            entries += [self._entry(module, w, x) for w, x in zip(weights, streams, strict=True)]
+        self._hand_over(output[0], entries)
+
+    def _entry(self, module: nn.Module, param: Tensor, x: Tensor) -> _Entry | None:
+        meter = self._meters.get(param)
+        if meter is None or not param.requires_grad or x.numel() == 0:
+            return None
+        with torch.no_grad():
+            log_s, examples = _measure(module, x.detach(), meter.settings)
+            return meter, _expand(log_s, module, meter), examples
+
+    def _packed_entry(self, param: Tensor, streams: list[Tensor]) -> _Entry | None:
+        meter = self._meters.get(param)
+        if meter is None or not param.requires_grad or streams[0].numel() == 0:
+            return None
+        with torch.no_grad():
+            measured = {id(x): vector_statistic(x.detach(), meter.settings) for x in streams}
+            blocks = torch.stack([measured[id(x)] for x in streams])
+            return meter, blocks.repeat_interleave(param.shape[0] // 3).view(meter.shape), _examples(streams[0])
+
+    @staticmethod
+    def _hand_over(output: Tensor, entries: list[_Entry | None]) -> None:
+        counted = [entry for entry in entries if entry is not None]
+        if counted and output.grad_fn is not None:
+            output.grad_fn.register_prehook(_Counted(counted))
+
+
+class _LinearTap:
+    """Listens to F.linear for calls with one weight, from creation to :meth:`close`."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight, self._inputs = weight, list[Tensor]()
+        self._original = F.linear
+        F.linear = self._call
+
+    def _call(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if weight is self._weight:
+            self._inputs.append(input)
+        return self._original(input, weight, bias)
+
+    def close(self) -> list[Tensor]:
+        """Put F.linear back; returns the inputs that were seen."""
+        F.linear = self._original
+        return self._inputs
+
+
+def _remove(handles: dict[nn.Module, list[Any]]) -> None:
+    for module_handles in handles.values():
+        for handle in module_handles:
+            handle.remove()
+    handles.clear()
+
+
+def _drop_inert_hooks(module: nn.Module) -> None:
+    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        for key, hook in list(hooks.items()):
+            if isinstance(hook, _Hook) and hook.inert:
+                del hooks[key]
+
+
+def _counts(module: nn.Module, output: Any) -> bool:
+    return module.training and torch.is_grad_enabled() and isinstance(output, Tensor) and output.requires_grad
+
+
+def _examples(x: Tensor) -> int:
+    """The number of vectors in ``[..., features]``."""
+    return max(1, x.numel() // x.shape[-1])
+
+
+def _measure(module: nn.Module, x: Tensor, settings: Settings) -> tuple[Tensor, int]:
+    """log s of one input, and its number of examples."""
+    if not isinstance(module, (*_CONV, *_TRANSPOSED)):
+        return vector_statistic(x, settings), _examples(x)
+    if x.dim() == len(module.kernel_size) + 1:
+        x = x.unsqueeze(0)
+    shape = ConvShape(
+        module.groups, module.kernel_size, module.stride, module.dilation,
+        tuple(module._reversed_padding_repeated_twice), module.padding_mode,
+    )  # fmt: skip
+    return conv_statistic(x, settings, shape), x.shape[0]
+
+
+def _expand(log_s: Tensor, module: nn.Module, meter: _Meter) -> Tensor:
+    """Bring ``[channels]`` or ``[groups]`` to the shape that divides the weight's gradient."""
+    if log_s.numel() == math.prod(meter.shape):
+        return log_s.view(meter.shape)
+    groups, outputs = int(module.groups), meter.shape[0]  # type: ignore[arg-type]
+    blocks = log_s.view(groups, 1, -1).expand(-1, outputs // groups, -1)
+    return blocks.reshape(meter.shape)
+
+
+def _owned(module: nn.Module, settings: Settings) -> list[tuple[Tensor, tuple[int, ...]]]:
+    """The weights by which a module multiplies its input, each with the shape of its power."""
+    if isinstance(module, nn.Linear):
+        return [(module.weight, ())]
+    if isinstance(module, nn.MultiheadAttention):
+        packed = module.in_proj_weight is not None
+        names = ["in_proj_weight"] if packed else ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
+        inner = [(getattr(module, name), (3 * module.embed_dim, 1) if packed else ()) for name in names]
+        return [*inner, (module.out_proj.weight, ())]
+    if isinstance(module, _TRANSPOSED):
+        return [(module.weight, _transposed_shape(module, settings.granularity))]
+    if isinstance(module, _CONV):
+        return [(module.weight, _conv_shape(module, settings.granularity))]
+    return []
+
+
+def _conv_shape(module: nn.Module, granularity: str) -> tuple[int, ...]:
+    weight, groups = module.weight, module.groups
+    ones = (1,) * (weight.ndim - 2)  # type: ignore[operator]
+    outputs, inputs = weight.shape[:2]  # type: ignore[union-attr]
+    if granularity == "channel":
+        return (outputs if groups > 1 else 1, inputs, *ones)  # type: ignore[operator]
+    if granularity == "neuron" and groups > 1:  # type: ignore[operator]
+        return (outputs, 1, *ones)
+    return ()
+
+
+def _transposed_shape(module: nn.Module, granularity: str) -> tuple[int, ...]:
+    weight: Any = module.weight
+    if granularity == "neuron":
+        raise ValueError(
+            f"granularity='neuron' is not defined for {type(module).__name__}: its outputs share no receptive "
+            "field; use 'layer' or 'channel'"
+        )
+    return (weight.shape[0], *(1,) * (weight.ndim - 1)) if granularity == "channel" else ()
