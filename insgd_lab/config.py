@@ -50,9 +50,10 @@ __all__ = [
     "TaskSpec",
     "TrainSpec",
     "list_studies",
-    "load_run",
     "load_study",
+    "parse_run",
     "parse_study",
+    "read_toml",
 ]
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -189,6 +190,12 @@ _LOOKUP: Mapping[str, Callable[[str], _Entry]] = {
     "data": registry.get_data,
 }
 
+_TASK_DOMAINS: Mapping[str, hyperparameters.Domain] = {
+    "fraction": hyperparameters.Domain(lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
+    "dropout": hyperparameters.Domain(lambda x: 0 <= x < 1, "a number from 0 to below 1"),
+    "hidden": hyperparameters.Domain(lambda x: bool(x) and min(x) >= 1, "widths of at least 1"),
+}
+
 
 class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -262,7 +269,7 @@ def checked_option(kind: str, entry: _Entry, name: str, value: Any) -> Any:
     if name not in entry.defaults:
         raise ValueError(_unknown(name, entry.defaults, f"option of {entry.name}"))
     value = _like(value, entry.defaults[name], number=kind == "optimizer")
-    domain = hyperparameters.DOMAINS.get(name) if kind == "optimizer" else None
+    domain = (hyperparameters.DOMAINS if kind == "optimizer" else _TASK_DOMAINS).get(name)
     if domain is not None and not domain.accepts(value):
         raise ValueError(f"expected {domain.expected}")
     return value
@@ -429,14 +436,13 @@ class RunSpec(_WithPlugins):
         return cls.model_validate({**plain, "plugins": list(plugins)})
 
 
-def load_run(path: str | Path, plugins: Sequence[str] = ()) -> RunSpec:
-    """Read one run from TOML: the tables of a study file with `optimizer` and `seed` instead of arms.
+def parse_run(raw: Mapping[str, Any], source: str = "run", plugins: Sequence[str] = ()) -> RunSpec:
+    """Check one run given as the tables of its TOML: a study's, with `optimizer` and `seed` for the arms.
 
     Raises:
-        ConfigError: the file is missing, is not TOML, or does not describe a run.
+        ConfigError: it has mistakes; all are listed.
     """
-    raw = _read_toml(str(path), Path(path))
-    return _validated(RunSpec, raw, str(path), plugins)
+    return _validated(RunSpec, raw, source, plugins)
 
 
 # -------------------------------------------------------------------------------------------- a study
@@ -723,13 +729,13 @@ def load_study(name_or_path: str | Path, plugins: Sequence[str] = ()) -> StudySp
     """
     name = str(name_or_path)
     if name.endswith(".toml"):
-        return parse_study(_read_toml(name, Path(name)), name, plugins)
+        return parse_study(read_toml(name), name, plugins)
     if name not in list_studies():
-        message = f"{_unknown(name, list_studies(), 'study')} A file of your own ends in .toml"
+        message = f"{_unknown(name, list_studies(), 'study')} (a file of your own ends in .toml)"
         raise ConfigError("study", [Problem((), _Missing(), message)])
     resource = importlib.resources.files("insgd_lab.experiments").joinpath(f"{name}.toml")
     with importlib.resources.as_file(resource) as path:
-        return parse_study(_read_toml(name, path), name, plugins)
+        return parse_study(read_toml(path), name, plugins)
 
 
 def parse_study(raw: Mapping[str, Any], source: str = "study", plugins: Sequence[str] = ()) -> StudySpec:
@@ -741,14 +747,19 @@ def parse_study(raw: Mapping[str, Any], source: str = "study", plugins: Sequence
     return _validated(StudySpec, raw, source, plugins)
 
 
-def _read_toml(source: str, path: Path) -> dict[str, Any]:
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read the tables of a TOML file.
+
+    Raises:
+        ConfigError: the file is missing or is not TOML.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text in UTF-8"
-        raise ConfigError(source, [Problem((), _Missing(), f"{reason}; check the path")]) from None
+        raise ConfigError(str(path), [Problem((), _Missing(), f"{reason}; check the path")]) from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(source, [Problem((), _Missing(), f"is not TOML: {error}")]) from None
+        raise ConfigError(str(path), [Problem((), _Missing(), f"is not TOML: {error}")]) from None
 
 
 def _validated(model: type[_Model], raw: Mapping[str, Any], source: str, plugins: Sequence[str]) -> _Model:

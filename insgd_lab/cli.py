@@ -1,0 +1,534 @@
+"""The command `insgd-lab`: optimizers, single runs, studies, reports, data; each thin over the library.
+
+Exit codes: 0 done (a diverged run is a result), 1 a run failed, 2 bad input, 130 interrupted. Heavy modules
+are imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from insgd_lab.config import RunSpec
+    from insgd_lab.registry import OptimizerSpec
+    from insgd_lab.store import StudyFolder
+    from insgd_lab.studies.executor import Tally
+    from insgd_lab.studies.planning import Plan
+
+__all__ = ["app", "main"]
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+_SHOWN_FAILURES = 5
+
+
+class _ListByDefault(TyperGroup):
+    """A group whose command `list` may be left out: `optimizers "adam*"` is `optimizers list "adam*"`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+_settings: dict[str, Any] = {
+    "no_args_is_help": True,
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+}
+app = typer.Typer(help="A laboratory for input- and gradient-normalised optimizers.", **_settings)
+study_app = typer.Typer(help="Run a study, look at its plan or its state.", **_settings)
+data_app = typer.Typer(help="Look for the data sets' files, or put them in place.", **_settings)
+optimizers_app = typer.Typer(help="List optimizers, or show one.", cls=_ListByDefault, add_completion=False)
+app.add_typer(optimizers_app, name="optimizers")
+app.add_typer(study_app, name="study")
+app.add_typer(data_app, name="data")
+
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A packaged study (digits) or a .toml file.")]
+StudyDir = Annotated[
+    Path, typer.Argument(metavar="STUDY_DIR", help="The study's folder, such as runs/digits.")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", help="Where the data sets lie. Default: $INSGD_LAB_DATA, else the user's cache."
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Where results go. Default: runs/NAME.")]
+Plugins = Annotated[
+    list[str],
+    typer.Option("--plugin", metavar="MODULE", help="Import a module that registers things; repeatable."),
+]
+Device = Annotated[str, typer.Option("--device", help="The torch device: cpu, cuda, cuda:1.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    warnings.formatwarning = lambda message, *rest, **named: f"warning: {message}\n"
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        import importlib.metadata
+
+        typer.echo(importlib.metadata.version("insgd-lab"))
+
+
+# ---------------------------------------------------------------------------------------------- errors
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turn mistakes of the user into a message and exit code 2, Ctrl-C into 130; anything else is ours."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        if not isinstance(error, _input_errors()):
+            raise
+        _refuse(str(error))
+
+
+def _refuse(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(BAD_INPUT)
+
+
+def _input_errors() -> tuple[type[Exception], ...]:
+    from insgd_lab.config import ConfigError
+    from insgd_lab.registry import UnknownName
+    from insgd_lab.store import StoreError
+    from insgd_lab.studies.executor import ExecutionError
+    from insgd_lab.training.files import DataError
+
+    return ConfigError, UnknownName, StoreError, ExecutionError, DataError
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+# ------------------------------------------------------------------------------------------ optimizers
+
+
+@optimizers_app.command("list")
+def optimizers_list(
+    pattern: Annotated[
+        str, typer.Argument(help='Names to show; wildcards allowed, such as "insgd-*".')
+    ] = "*",
+    plugin: Plugins = [],  # noqa: B006  (typer reads the default, nobody writes to it)
+) -> None:
+    """List the optimizers whose names match."""
+    from insgd_lab import registry
+
+    with _plain_errors():
+        _load_plugins(plugin)
+        names = registry.list_optimizers(pattern)
+        if not names:
+            registry.check_known(pattern, registry.list_optimizers(), "optimizer")
+        specs = [registry.get_optimizer(name) for name in names]
+        _print_table(("name", "family", "source"), [(s.name, s.family, s.citation) for s in specs])
+
+
+@optimizers_app.command("show")
+def optimizers_show(
+    name: Annotated[str, typer.Argument(help="The exact name.")],
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Show an optimizer's source, equation, options and capabilities."""
+    from insgd_lab import registry
+
+    with _plain_errors():
+        _load_plugins(plugin)
+        spec = registry.get_optimizer(name)
+    typer.echo(
+        f"{spec.name} ({spec.family}, revision {spec.revision})\n{spec.citation}\n\n  {spec.equation}\n"
+    )
+    searched = {key: ", ".join(map(str, _listed(values))) for key, values in spec.search.items()}
+    rows = [(option, default, searched.get(option, "")) for option, default in spec.defaults.items()]
+    _print_table(("option", "default", "values worth trying"), rows)
+    typer.echo("capabilities: " + ", ".join(_capabilities(spec)))
+
+
+def _listed(values: object) -> Iterable[object]:
+    return values if isinstance(values, (list, tuple)) else [values]
+
+
+def _capabilities(spec: OptimizerSpec) -> list[str]:
+    found = []
+    for name, value in vars(spec.capabilities).items():
+        if value is True:
+            found.append(name.replace("_", " "))
+        elif value:
+            shown = ", ".join(value) if isinstance(value, tuple) else value
+            found.append(f"{name}: {dict(shown) if isinstance(shown, Mapping) else shown}")
+    return found or ["none"]
+
+
+def _load_plugins(modules: Sequence[str]) -> None:
+    from insgd_lab import registry
+
+    try:
+        registry.load_plugins(modules)
+    except ImportError as error:
+        _refuse(str(error))
+
+
+# ------------------------------------------------------------------------------------------- one run
+
+
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Argument(help="A .toml file that describes one run.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="The optimizer's name.")] = None,
+    data: Annotated[str | None, typer.Option(help="The data set. Default: digits.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model. Default: digits-cnn.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="How many epochs. Default: 8.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed. Default: 0.")] = None,
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="lr=0.1, train.batch_size=64, task.model.batch_norm=true"
+        ),
+    ] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="Write the run into a folder below this one.")] = None,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Train one run, described by options, by a file, or by a file with options on top."""
+    with _plain_errors():
+        from insgd_lab.config import parse_run, read_toml
+
+        raw = read_toml(config) if config else {}
+        chosen = {"optimizer": optimizer, "data": data, "model": model, "epochs": epochs, "seed": seed}
+        raw = _with_options(raw, chosen, settings)
+        spec = parse_run(raw, str(config or "options"), plugin)
+        _check_device(device)
+        _check_data(spec.task.data.name, data_dir)
+        _train(spec, out, data_dir, device)
+
+
+def _with_options(raw: dict[str, Any], chosen: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Put the command line's options over the tables of a file, and defaults under them."""
+    if "optimizer" not in raw and chosen["optimizer"] is None:
+        _refuse("no optimizer is named; add --optimizer NAME (`insgd-lab optimizers` lists them)")
+    paths = {"data": "task.data", "model": "task.model", "epochs": "train.epochs", "seed": "seed"}
+    defaults = {"data": "digits", "model": "digits-cnn", "epochs": 8, "seed": 0}
+    if chosen["optimizer"] is not None:
+        raw["optimizer"] = {"name": chosen["optimizer"]}
+    for name, path in paths.items():
+        _put(raw, path, defaults[name], keep=True)
+        if chosen[name] is not None:
+            _put(raw, path, chosen[name])
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            _refuse(f"--set {setting}: expected KEY=VALUE, such as lr=0.1")
+        _put(raw, key if key.startswith(("task.", "train.", "record.")) else f"optimizer.{key}", _value(text))
+    return raw
+
+
+def _put(tables: dict[str, Any], path: str, value: Any, *, keep: bool = False) -> None:
+    """Set the value at a dotted path; a name on the way becomes a table. `keep` spares what is there."""
+    *parents, last = path.split(".")
+    for key in parents:
+        inner = tables.setdefault(key, {})
+        if isinstance(inner, str):
+            inner = tables[key] = {"name": inner}
+        if not isinstance(inner, dict):
+            _refuse(f"{path}: {key} is not a table, but {inner!r}")
+        tables = inner
+    if not (keep and last in tables):
+        tables[last] = value
+
+
+def _value(text: str) -> Any:
+    """Read a value as TOML does; what is none of its types is a text, without need of quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str) -> None:
+    from insgd_lab.store import FINISHED, StudyFolder
+
+    folder = StudyFolder(out).run(spec.id) if out else None
+    if folder is not None and folder.exists and folder.info()["status"] in FINISHED:
+        typer.echo(f"This run is {folder.info()['status']} already: {folder.path}")
+        return
+    from insgd_lab.training.loop import train as train_run
+
+    outcome = train_run(spec, folder, data_dir=data_dir, device=device, on_epoch=_print_epoch)
+    typer.echo(outcome.status + (f": {folder.path}" if folder is not None else ""))
+
+
+def _print_epoch(metrics: Mapping[str, Any]) -> None:
+    shown = [f"epoch {metrics['epoch']}/{metrics['epochs']}"]
+    for split in ("train", "val", "test"):
+        if f"{split}_loss" in metrics:
+            loss, accuracy = metrics[f"{split}_loss"], metrics[f"{split}_accuracy"]
+            shown += [f"{split} loss {loss:.4f}, accuracy {accuracy:.4f}"]
+    typer.echo("; ".join(shown))
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        _refuse(f"device {device!r} cannot be used ({reason}); use cpu, or cuda where torch sees a GPU")
+
+
+def _check_data(name: str, data_dir: Path | None) -> None:
+    """Refuse while data are missing: for our own sets by checksum, for a plugin's by presence."""
+    from insgd_lab import registry
+    from insgd_lab.training import files
+
+    files.check(name, data_dir)
+    if name not in files.FILE_SETS:
+        folder = files.data_folder(data_dir)
+        missing = [path for path in registry.get_data(name).files if not (folder / path).exists()]
+        if missing:
+            _refuse(
+                f"{name} needs {', '.join(missing)} in {folder}; put them there, or name another --data-dir"
+            )
+
+
+# ------------------------------------------------------------------------------------------- studies
+
+
+@study_app.command("run")
+def study_run(
+    study: StudyName,
+    out: Out = None,
+    data_dir: DataDir = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.")] = None,
+    device: Device = "cpu",
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Run all runs of a study that have no result yet."""
+    with _plain_errors():
+        from insgd_lab.config import load_study
+        from insgd_lab.store import StudyFolder
+        from insgd_lab.studies.executor import locked
+        from insgd_lab.studies.planning import make_plan
+
+        spec = load_study(study, plugin)
+        plan = make_plan(spec)
+        folder = StudyFolder(out or Path("runs") / spec.name)
+        _check_same_study(plan, folder)
+        if _unfinished(plan, folder):
+            _check_device(device)
+            for name in {run.task.data.name for run in plan.runs.values()}:
+                _check_data(name, data_dir)
+        with locked(folder):
+            _write_plan(plan, folder)
+            tally = _execute(plan, folder, workers or _cores(), device, data_dir)
+        if tally.failed:
+            _print_failures(plan, folder)
+            raise typer.Exit(FAILED)
+
+
+def _unfinished(plan: Plan, folder: StudyFolder) -> int:
+    from insgd_lab.studies.executor import tally_of
+
+    return len(plan.runs) - tally_of(plan, folder).finished
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_same_study(plan: Plan, folder: StudyFolder) -> None:
+    if folder.exists and (there := folder.info().get("name")) != plan.study.name:
+        _refuse(
+            f"{folder.path} holds the study {there!r}, not {plan.study.name!r}; give another folder with --out"
+        )
+
+
+def _write_plan(plan: Plan, folder: StudyFolder) -> None:
+    """Write `study.json` unless it says the same already, and tell which runs an edited study leaves out."""
+    from datetime import UTC, datetime
+
+    from insgd_lab.store import to_json_value
+    from insgd_lab.studies.planning import study_info
+    from insgd_lab.training import provenance
+
+    before = folder.info() if folder.exists else {}
+    created = before.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
+    info = to_json_value(study_info(plan, versions=provenance.versions(), created=created))
+    if {**info, "versions": None} != {**before, "versions": None}:
+        folder.write_info(info)
+    left_out = sum(run.id not in plan.runs for run in folder.runs())
+    if left_out:
+        typer.echo(f"{plan.study.name}: {left_out} runs of an earlier plan are kept and ignored")
+
+
+def _execute(plan: Plan, folder: StudyFolder, workers: int, device: str, data_dir: Path | None) -> Tally:
+    from insgd_lab.studies import executor, progress
+
+    before = executor.tally_of(plan, folder)
+    name, report = plan.study.name, f"insgd-lab report {folder.path}"
+    if before.finished == before.total:
+        typer.echo(f"{name}: all {before.total} runs are finished ({before.diverged} diverged); see {report}")
+        return before
+    kept = f", {before.finished} of them finished earlier" if before.finished else ""
+    typer.echo(f"{name}: {before.total} runs{kept}; {workers} workers; results in {folder.path}")
+    try:
+        with progress.shown(name) as update:
+            tally = executor.execute(
+                plan, folder, workers=workers, device=device, data_dir=data_dir, on_change=update
+            )
+    except executor.Interrupted as stop:
+        typer.echo(
+            f"{name}: interrupted after {progress.summary(stop.tally)}; the same command goes on", err=True
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    typer.echo(f"{name}: {progress.summary(tally)} ({tally.seconds:.0f} s); see {report}")
+    return tally
+
+
+def _print_failures(plan: Plan, folder: StudyFolder) -> None:
+    failed = [name for name, status in folder.statuses(list(plan.runs)).items() if status == "failed"]
+    for name in failed[:_SHOWN_FAILURES]:
+        arms = {row["arm"] for row in plan.rows if row["run"] == name}
+        reason = str(folder.run(name).info()["error"]).strip().splitlines()
+        typer.echo(f"failed: {', '.join(sorted(arms))}: {folder.run(name).info_path}: {reason[-1]}", err=True)
+    if len(failed) > _SHOWN_FAILURES:
+        typer.echo(
+            f"and {len(failed) - _SHOWN_FAILURES} more; `insgd-lab study status` counts them", err=True
+        )
+
+
+@study_app.command("plan")
+def study_plan(
+    study: StudyName,
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Show what a study would run."""
+    with _plain_errors():
+        from insgd_lab.config import load_study
+        from insgd_lab.studies.planning import cells, make_plan
+
+        spec = load_study(study, plugin)
+        plan = make_plan(spec)
+    rows = []
+    for arm in spec.arm:
+        tuned = "; ".join(f"{path}: {_levels(levels)}" for path, levels in arm.tune.items())
+        axes = "; ".join(f"{path}: {_levels(levels)}" for path, levels in arm.axes.items())
+        runs = len({row["run"] for row in plan.rows if row["arm"] == arm.name})
+        rows.append((arm.name, arm.optimizer.name, arm.grid, axes, len(cells(spec, arm)), tuned, runs))
+    _print_table(
+        ("arm", "optimizer", "grid", "axes", "cells", "tuned", "runs"), rows, spec.title or spec.name
+    )
+    typer.echo(
+        f"{len(plan.runs)} runs in all (shared ones counted once), {len(spec.seeds)} seeds, "
+        f"{spec.train.epochs} epochs of {spec.task.data.name} with {spec.task.model.name}"
+    )
+
+
+def _levels(levels: Sequence[object]) -> str:
+    return ", ".join(str(level) for level in levels)
+
+
+@study_app.command("status")
+def study_status(study_dir: StudyDir) -> None:
+    """Count what is done, diverged, failed and still to do, arm by arm."""
+    with _plain_errors():
+        from insgd_lab.store import StudyFolder
+        from insgd_lab.studies.executor import in_use
+
+        folder = StudyFolder(study_dir)
+        info = folder.info()
+        statuses = folder.statuses()
+    started = "running" if in_use(folder) else "interrupted"
+    rows = []
+    for arm in info["arms"]:
+        runs = {row["run"] for row in info["plan"] if row["arm"] == arm["name"]}
+        counts = [
+            sum(statuses.get(run) == s for run in runs) for s in ("done", "diverged", "failed", "running")
+        ]
+        rows.append((arm["name"], len(runs), *counts, len(runs) - sum(counts)))
+    columns = ("arm", "runs", "done", "diverged", "failed", started, "not started")
+    _print_table(columns, rows, info["title"] or info["name"])
+
+
+@app.command()
+def report(
+    study_dir: StudyDir,
+    force: Annotated[bool, typer.Option("--force", help="Write it even if it is up to date.")] = False,
+) -> None:
+    """Write a study's report: HTML, figures and tables."""
+    with _plain_errors():
+        from insgd_lab.analysis.report import write_report
+
+        path = write_report(study_dir, force=force)
+        typer.echo(f"Report: {path}")
+
+
+# ---------------------------------------------------------------------------------------------- data
+
+
+@data_app.command("status")
+def data_status(
+    name: Annotated[str | None, typer.Argument(help="A data set; all if left out.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show which files of the data sets are there and right."""
+    with _plain_errors():
+        from insgd_lab import registry
+        from insgd_lab.training import files
+
+        names = registry.list_data() if name is None else [registry.get_data(name).name]
+        rows: list[tuple[str, str, str]] = []
+        for known in names:
+            found = files.data_status(known, data_dir)
+            rows += [(known, str(status.path), status.state) for status in found]
+            if not found:
+                rows.append((known, registry.get_data(known).description, "needs no files"))
+    _print_table(("data", "file", "state"), rows)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="A data set, such as cifar10.")],
+    source: Annotated[Path, typer.Option(help="The authors' archive, or the folder that it unpacks to.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Check a data set's files and put them in place."""
+    with _plain_errors():
+        from insgd_lab import registry
+        from insgd_lab.training import files
+
+        statuses = files.prepare(registry.get_data(name).name, data_dir, source)
+        typer.echo(f"{name}: {len(statuses)} files are right in {statuses[0].path.parent}")
+
+
+if __name__ == "__main__":
+    main()

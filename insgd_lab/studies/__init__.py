@@ -1,0 +1,1 @@
+"""Studies: `planning` says which runs there are, `executor` works them off in `worker` processes."""

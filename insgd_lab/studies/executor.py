@@ -1,0 +1,330 @@
+"""Work off a plan with worker processes on this machine.
+
+    tally = execute(plan, StudyFolder("runs/digits"), workers=2)
+    tally.done, tally.diverged, tally.failed
+
+Each worker is a fresh Python process with one compute thread (see `worker`). It gets one run at a time over a
+pipe and answers in lines of JSON. Nothing is shared but the study's folder, so one that dies takes only its
+own run along: that run is tried once more, in a fresh worker, and then recorded as failed while the others go
+on. Workers leave at once when their pipe closes, so a scheduler that is killed leaves none behind. Finished
+runs are never run again; what was under way goes on from its last checkpoint when the study is run again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from insgd_lab.config import RunSpec
+from insgd_lab.store import FINISHED, StudyFolder
+from insgd_lab.studies.planning import Plan
+
+__all__ = ["ExecutionError", "Interrupted", "Tally", "execute", "in_use", "locked", "tally_of"]
+
+_ATTEMPTS = 2
+_TICK_SECONDS = 0.5
+_LEAVE_SECONDS = 5.0
+_LOG_LINES = 20
+
+
+class ExecutionError(Exception):
+    """The plan cannot be worked off at all: the folder is in use, or workers do not start."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C; `tally` says how far the study got."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__("interrupted")
+        self.tally = tally
+
+
+@dataclass
+class Tally:
+    """How far a plan has got. `started` is when this call began, on `time.monotonic`'s clock."""
+
+    total: int
+    done: int = 0
+    diverged: int = 0
+    failed: int = 0
+    running: int = 0
+    executed: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def finished(self) -> int:
+        """Runs with a result: done or diverged."""
+        return self.done + self.diverged
+
+    @property
+    def seconds(self) -> float:
+        """Since this call began."""
+        return time.monotonic() - self.started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time that is left at this call's pace; None before the first run of this call has ended."""
+        if not self.executed:
+            return None
+        left = self.total - self.finished - self.failed
+        return self.seconds / self.executed * left
+
+    def add(self, status: str) -> None:
+        """Count one run that has ended with `status`."""
+        setattr(self, status, getattr(self, status) + 1)
+
+
+def tally_of(plan: Plan, folder: StudyFolder) -> Tally:
+    """Count the finished runs of the plan; failed and unfinished ones are still to do."""
+    tally = Tally(len(plan.runs))
+    for status in folder.statuses(list(plan.runs)).values():
+        if status in FINISHED:
+            tally.add(status)
+    return tally
+
+
+@contextmanager
+def locked(folder: StudyFolder) -> Iterator[None]:
+    """Hold the study for this process.
+
+    Raises:
+        ExecutionError: another process is running it.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ExecutionError(
+            f"{folder.path} is being run by another process; wait for it, or give another folder with --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def in_use(folder: StudyFolder) -> bool:
+    """Whether some process is running the study right now."""
+    try:
+        with locked(folder):
+            return False
+    except ExecutionError:
+        return True
+
+
+def execute(
+    plan: Plan,
+    folder: StudyFolder,
+    *,
+    workers: int,
+    device: str = "cpu",
+    data_dir: Path | None = None,
+    on_change: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
+    """Run every run of the plan that has no result yet; the caller holds the study's lock.
+
+    Args:
+        plan: what to run.
+        folder: the study's folder; `study.json` is there already.
+        workers: how many processes train at the same time.
+        device: the torch device of all of them.
+        data_dir: the folder of the data sets, None for the default.
+        on_change: called whenever a run starts or ends, and about twice a second.
+
+    Raises:
+        ExecutionError: workers do not start.
+        Interrupted: Ctrl-C was pressed.
+    """
+    scheduler = _Scheduler(plan, folder, _command(folder, device, data_dir), on_change)
+    try:
+        scheduler.run(workers)
+    except KeyboardInterrupt:
+        raise Interrupted(scheduler.tally) from None
+    finally:
+        scheduler.dismiss_all()
+    return scheduler.tally
+
+
+def _command(folder: StudyFolder, device: str, data_dir: Path | None) -> list[str]:
+    # -P keeps the working directory off sys.path, where a folder of the user's could shadow a library.
+    command = [sys.executable, "-P", "-m", "insgd_lab.studies.worker", str(folder.path), "--device", device]
+    return command if data_dir is None else [*command, "--data-dir", str(data_dir)]
+
+
+class _Worker:
+    """One worker process, its pipe and the run it is at."""
+
+    def __init__(self, number: int, command: list[str], log: Path) -> None:
+        self.number, self.log = number, log
+        self.ready = False
+        self.run: RunSpec | None = None
+        self._buffer = b""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        with log.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=environment
+            )
+
+    def start(self, run: RunSpec) -> None:
+        """Hand a run to the worker."""
+        self.run = run
+        job = {"run": run.id, "spec": run.canonical(), "plugins": run.plugins}
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it has died, which reading from it will tell
+            self.process.stdin.write(json.dumps(job).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def read(self) -> tuple[list[dict[str, Any]], bool]:
+        """Return the messages that have come, and whether the worker is still there."""
+        assert self.process.stdout is not None
+        chunk = os.read(self.process.stdout.fileno(), 1 << 16)
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        return [json.loads(line) for line in lines], bool(chunk)
+
+    def dismiss(self) -> int:
+        """Close the pipes, wait until the process has left (in the end by force), return its exit code."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            with suppress(BrokenPipeError):
+                pipe.close()
+        try:
+            return self.process.wait(_LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+    def last_words(self) -> str:
+        """The end of the worker's log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-_LOG_LINES:])
+
+
+class _Scheduler:
+    def __init__(
+        self, plan: Plan, folder: StudyFolder, command: list[str], on_change: Callable[[Tally], None]
+    ) -> None:
+        self.folder, self.command, self.on_change = folder, command, on_change
+        self.tally = Tally(len(plan.runs))
+        self.queue: deque[RunSpec] = deque()
+        self.attempts: dict[str, int] = {}
+        self.workers: list[_Worker] = []
+        self.selector = selectors.DefaultSelector()
+        self._enqueue(plan)
+
+    def _enqueue(self, plan: Plan) -> None:
+        statuses = self.folder.statuses(list(plan.runs))
+        for name, run in plan.runs.items():
+            status = statuses.get(name)
+            if status in FINISHED:
+                self.tally.add(str(status))
+                continue
+            if status == "failed":  # whatever made it fail may lie in what it left behind
+                shutil.rmtree(self.folder.run(name).path)
+            self.queue.append(run)
+
+    def run(self, workers: int) -> None:
+        for number in range(min(workers, len(self.queue))):
+            self._hire(number)
+        while self.workers:
+            for key, _ in self.selector.select(_TICK_SECONDS):
+                self._listen(key.data)
+            self.tally.running = sum(worker.run is not None for worker in self.workers)
+            self.on_change(self.tally)
+
+    def _hire(self, number: int) -> None:
+        worker = _Worker(number, self.command, self.folder.path / "logs" / f"worker-{number}.log")
+        self.workers.append(worker)
+        self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
+
+    def _listen(self, worker: _Worker) -> None:
+        messages, alive = worker.read()
+        for message in messages:
+            if message["event"] == "ready":
+                worker.ready = True
+            elif message["event"] == "ended":
+                self._record(worker, message)
+        if not alive:
+            self._bury(worker)
+        elif worker.ready and worker.run is None:
+            self._next(worker)
+
+    def _next(self, worker: _Worker) -> None:
+        if self.queue:
+            worker.start(self.queue.popleft())
+        else:
+            self._dismiss(worker)
+
+    def _record(self, worker: _Worker, message: dict[str, Any]) -> None:
+        run, worker.run = worker.run, None
+        assert run is not None
+        if message["status"] in FINISHED:
+            self.tally.executed += 1
+            self.tally.add(message["status"])
+        else:
+            self._fail(run, message["error"])
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker has died: its run is tried once more, in a fresh worker, and then recorded as failed."""
+        code = self._dismiss(worker)
+        if not worker.ready:
+            raise ExecutionError(f"a worker could not start ({_cause(code)}):\n{worker.last_words()}")
+        if worker.run is not None:
+            self._try_again(worker.run, f"{_cause(code)}; end of {worker.log}:\n{worker.last_words()}")
+        if self.queue:
+            self._hire(worker.number)
+
+    def _try_again(self, run: RunSpec, cause: str) -> None:
+        status = self.folder.statuses([run.id]).get(run.id)
+        self.attempts[run.id] = self.attempts.get(run.id, 0) + 1
+        if status in FINISHED:  # it died after the last file was written
+            self.tally.executed += 1
+            self.tally.add(str(status))
+        elif self.attempts[run.id] < _ATTEMPTS:
+            self.queue.appendleft(run)
+        else:
+            self._fail(run, f"its worker died {_ATTEMPTS} times, at last: {cause}")
+
+    def _fail(self, run: RunSpec, error: str) -> None:
+        folder = self.folder.run(run.id)
+        info = folder.info() if folder.exists else {"id": run.id, "spec": run.canonical(), "seed": run.seed}
+        folder.write_info({**info, "status": "failed", "error": error})
+        self.tally.executed += 1
+        self.tally.add("failed")
+
+    def _dismiss(self, worker: _Worker) -> int:
+        self.workers.remove(worker)
+        self.selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
+        return worker.dismiss()
+
+    def dismiss_all(self) -> None:
+        for worker in self.workers:  # close every pipe before waiting for any
+            assert worker.process.stdin is not None
+            with suppress(BrokenPipeError):
+                worker.process.stdin.close()
+        for worker in list(self.workers):
+            self._dismiss(worker)
+        self.selector.close()
+
+
+def _cause(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
+    return f"killed by {name}{hint}"

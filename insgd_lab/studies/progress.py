@@ -1,0 +1,78 @@
+"""Show how far a study has got: bars on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from insgd_lab.studies.executor import Tally
+
+__all__ = ["shown", "summary"]
+
+_PLAIN_SECONDS = 5.0
+
+
+def summary(tally: Tally) -> str:
+    """Return the counts in words, such as "12 of 360 runs: 11 done, 1 diverged, 0 failed"."""
+    ended = tally.finished + tally.failed
+    return (
+        f"{ended} of {tally.total} runs: {tally.done} done, {tally.diverged} diverged, {tally.failed} failed"
+    )
+
+
+def _time_left(tally: Tally) -> str:
+    seconds = tally.seconds_left
+    if seconds is None:
+        return ""
+    return f"; about {seconds:.0f} s left" if seconds < 100 else f"; about {seconds / 60:.0f} min left"
+
+
+@contextmanager
+def shown(name: str, stream: TextIO = sys.stdout) -> Iterator[Callable[[Tally], None]]:
+    """Give a function to call with each new tally; bars if `stream` is a terminal, else plain lines."""
+    if stream.isatty():
+        with _bars(name) as update:
+            yield update
+    else:
+        yield _lines(name, stream)
+
+
+def _lines(name: str, stream: TextIO) -> Callable[[Tally], None]:
+    last = time.monotonic()
+
+    def update(tally: Tally) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PLAIN_SECONDS:
+            last = time.monotonic()
+            print(f"{name}: {summary(tally)}{_time_left(tally)}", file=stream, flush=True)
+
+    return update
+
+
+@contextmanager
+def _bars(name: str) -> Iterator[Callable[[Tally], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task(name, total=None, state="starting workers")
+
+        def update(tally: Tally) -> None:
+            counts = [f"{tally.running} running"] if tally.running else ["starting workers"]
+            counts += [
+                f"{n} {word}" for n, word in ((tally.diverged, "diverged"), (tally.failed, "failed")) if n
+            ]
+            state = ", ".join(counts) + _time_left(tally)
+            ended = tally.finished + tally.failed
+            progress.update(task, total=tally.total, completed=ended, state=state)
+
+        yield update
