@@ -1,0 +1,187 @@
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from insgd_lab import registry
+from insgd_lab.training.files import (
+    CIFAR10,
+    DataError,
+    FileSet,
+    check,
+    data_folder,
+    data_status,
+    locate,
+    prepare,
+)
+
+
+@pytest.fixture
+def tiny(tiny_cifar) -> tuple[Path, dict[str, FileSet]]:
+    data, files = tiny_cifar
+    return data, {"cifar10": files}
+
+
+def pack(folder: Path, archive: Path, prefix: str = "cifar-10-batches-py/") -> Path:
+    """Pack the files of `folder` as the authors' archive does."""
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, prefix + path.name)
+    return archive
+
+
+def states(name, data_dir, sets):
+    return {status.path.name: status.state for status in data_status(name, data_dir, sets)}
+
+
+def test_right_files_pass_in_the_data_folder_and_as_the_data_folder(tiny):
+    data, sets = tiny
+    check("cifar10", data, sets)
+    check("cifar10", data / "cifar-10-batches-py", sets)
+    assert set(states("cifar10", data, sets).values()) == {"ok"}
+
+
+def test_files_lying_directly_in_the_data_folder_are_found(tiny, tmp_path):
+    data, sets = tiny
+    shutil.move(data / "cifar-10-batches-py", tmp_path / "loose")
+    check("cifar10", tmp_path / "loose", sets)
+
+
+def test_every_kind_of_wrong_file_is_named_with_what_belongs_there(tiny):
+    data, sets = tiny
+    folder = data / "cifar-10-batches-py"
+    expected = {file.name: file for file in sets["cifar10"].files}
+    (folder / "data_batch_1").unlink()
+    (folder / "data_batch_2").write_bytes(b"")
+    (folder / "data_batch_3").write_bytes((folder / "data_batch_3").read_bytes()[:-100])
+    swapped = (folder / "data_batch_4").read_bytes(), (folder / "data_batch_5").read_bytes()
+    (folder / "data_batch_5").write_bytes(swapped[0])
+    (folder / "data_batch_4").write_bytes(swapped[1])
+    with pytest.raises(DataError) as caught:
+        check("cifar10", data, sets)
+    message = str(caught.value)
+    for k, found in enumerate(("missing", "empty", "bytes", "with MD5", "with MD5"), start=1):
+        line = next(line for line in message.splitlines() if f"data_batch_{k}:" in line)
+        assert found in line
+        assert expected[f"data_batch_{k}"].md5 in line
+    assert "test_batch" not in message
+    assert str(folder) in message
+    assert "cifar-10-python.tar.gz" in message
+    assert f"data prepare cifar10 --source cifar-10-python.tar.gz --data-dir {data}" in message
+    assert "torchvision" in message
+
+
+def test_sets_without_files_have_nothing_to_check(tmp_path):
+    check("digits", tmp_path)
+    assert data_status("digits", tmp_path) == []
+    with pytest.raises(DataError, match="'digits' has no files to prepare; data sets that have: cifar10"):
+        prepare("digits", tmp_path, tmp_path)
+
+
+def test_the_data_folder_is_the_argument_then_the_variable_then_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("INSGD_LAB_DATA", str(tmp_path / "variable"))
+    assert data_folder(tmp_path) == tmp_path
+    assert data_folder() == tmp_path / "variable"
+    monkeypatch.delenv("INSGD_LAB_DATA")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert data_folder() == tmp_path / "cache" / "insgd-lab"
+
+
+def test_the_registry_lists_the_files_that_are_checked():
+    listed = {f"{CIFAR10.folder}/{file.name}" for file in CIFAR10.files}
+    assert set(registry.get_data("cifar10").files) == listed
+
+
+@pytest.mark.parametrize("prefix", ["cifar-10-batches-py/", "./cifar-10-batches-py/", ""])
+def test_prepare_unpacks_an_archive(tiny, tmp_path, prefix):
+    data, sets = tiny
+    archive = pack(data / "cifar-10-batches-py", tmp_path / "cifar-10-python.tar.gz", prefix)
+    found = prepare("cifar10", tmp_path / "new", archive, sets)
+    assert [status.state for status in found] == ["ok"] * 7
+    check("cifar10", tmp_path / "new", sets)
+
+
+def test_prepare_copies_from_a_folder_and_mends_only_what_is_wrong(tiny, tmp_path):
+    data, sets = tiny
+    new = tmp_path / "new"
+    prepare("cifar10", new, data, sets)
+    folder = locate(sets["cifar10"], new)
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    (folder / "test_batch").write_bytes(b"x")
+    prepare("cifar10", new, data / "cifar-10-batches-py", sets)
+    check("cifar10", new, sets)
+    assert {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != times[path.name]} == {
+        "test_batch"
+    }
+
+
+def test_prepare_is_content_with_files_in_place_even_without_a_source(tiny, tmp_path):
+    data, sets = tiny
+    prepare("cifar10", data, tmp_path / "no-such-archive", sets)
+
+
+def test_prepare_takes_no_other_member_and_no_path_of_the_archive(tiny, tmp_path):
+    data, sets = tiny
+    archive = pack(data / "cifar-10-batches-py", tmp_path / "good.tar.gz")
+    evil = tmp_path / "evil.tar.gz"
+    with tarfile.open(archive) as old, tarfile.open(evil, "w:gz") as new:
+        link = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        new.addfile(link)
+        for name in ("../escaped", "cifar-10-batches-py/../../escaped", "cifar-10-batches-py/extra"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 3
+            new.addfile(entry, io.BytesIO(b"bad"))
+        for member in old:
+            new.addfile(member, old.extractfile(member))
+    prepare("cifar10", tmp_path / "new" / "deep", evil, sets)
+    written = {path.name for path in (tmp_path / "new").rglob("*") if not path.is_dir()}
+    assert written == {file.name for file in sets["cifar10"].files}
+    assert not (tmp_path / "escaped").exists()
+
+
+def damaged(archive: Path) -> None:
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+
+
+def emptied(archive: Path) -> None:
+    archive.write_bytes(b"")
+
+
+def other(archive: Path) -> None:
+    archive.write_text("<html>not found</html>")
+
+
+@pytest.mark.parametrize("spoil", [damaged, emptied, other])
+def test_prepare_refuses_a_broken_archive_and_leaves_no_wrong_file(tiny, tmp_path, spoil):
+    data, sets = tiny
+    archive = pack(data / "cifar-10-batches-py", tmp_path / "cifar-10-python.tar.gz")
+    spoil(archive)
+    with pytest.raises(DataError, match="damaged or not a tar archive"):
+        prepare("cifar10", tmp_path / "new", archive, sets)
+    assert "wrong" not in states("cifar10", tmp_path / "new", sets).values()
+    assert not list((tmp_path / "new").rglob(".*"))
+
+
+def test_prepare_checks_the_sum_before_a_file_takes_its_place(tiny, tmp_path):
+    data, sets = tiny
+    (data / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"something else")
+    archive = pack(data / "cifar-10-batches-py", tmp_path / "cifar-10-python.tar.gz")
+    for source in (archive, data):
+        with pytest.raises(DataError, match=r"data_batch_3.*found 14 bytes with MD5 .*expected"):
+            prepare("cifar10", tmp_path / "new", source, sets)
+    assert not (tmp_path / "new" / "cifar-10-batches-py" / "data_batch_3").exists()
+
+
+def test_prepare_says_what_a_source_lacks(tiny, tmp_path):
+    data, sets = tiny
+    with pytest.raises(DataError, match="is not there; give --source"):
+        prepare("cifar10", tmp_path / "new", tmp_path / "absent.tar.gz", sets)
+    (data / "cifar-10-batches-py" / "test_batch").unlink()
+    archive = pack(data / "cifar-10-batches-py", tmp_path / "cifar-10-python.tar.gz")
+    with pytest.raises(DataError, match="has no test_batch"):
+        prepare("cifar10", tmp_path / "new", archive, sets)
+    with pytest.raises(DataError, match="test_batch is not there"):
+        prepare("cifar10", tmp_path / "other", data, sets)
