@@ -3,44 +3,31 @@
 >>> outcome = train(RunSpec.model_validate({...}), RunFolder("runs/mine/0123456789abcdef"))
 >>> outcome.status, outcome.metrics.tail(1)
 
-The data go to the device once, as uint8; each step gathers a batch there, crops and mirrors it if asked, and
-makes floats of it. Nothing asks the device for a value before the epoch's end, so a loss that stops being
-finite is seen
-then: the run ends as "diverged", with everything recorded so far. That is a result, not an error.
-
-Every random number comes from a stream addressed by the seed, a purpose and the epoch (see `streams`). So a
-run that is killed and resumed needs no generator state, and on a CPU ends with the same bytes as one that was
+A run whose loss stops being finite ends as "diverged", with everything recorded so far: that is a result, not
+an error. A run that is killed goes on from its last checkpoint, and on a CPU ends with the same bytes as one
 never stopped.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from insgd_lab import registry
 from insgd_lab.config import RunSpec
-from insgd_lab.recorders import Recorder
 from insgd_lab.store import RunFolder
 from insgd_lab.training import checkpoint, provenance
-from insgd_lab.training.augmentation import Normalize, crop_and_flip, draw
-from insgd_lab.training.data import ImageSplits, Split
-from insgd_lab.training.streams import generator, global_stream
+from insgd_lab.training.session import Progress, Training, now
 
 Status = Literal["done", "diverged"]
 OnEpoch = Callable[[dict[str, Any]], None]
-COLUMNS = ["epoch", "step", "split", "metric", "value"]
 
 
 @dataclass
@@ -51,36 +38,6 @@ class Outcome:
     metrics: pd.DataFrame
     model: nn.Module
     optimizer: torch.optim.Optimizer
-
-
-@dataclass
-class Progress:
-    """What a run has come to; all of it goes into checkpoints.
-
-    Attributes:
-        epoch: epochs done.
-        step: optimizer steps done.
-        rows: rows of the metrics table.
-        diverged_at: epoch and step of the first loss that was not finite.
-        parts: parts of the layer records written.
-        seconds: wall time of the epochs, evaluation included; training_seconds: without it.
-        started: when the run first started.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    rows: list[tuple[int, int, str, str, float]] = field(default_factory=list)
-    diverged_at: dict[str, int] | None = None
-    parts: int = 0
-    seconds: float = 0.0
-    training_seconds: float = 0.0
-    started: str = field(default_factory=lambda: _now())
-
-    def latest(self) -> dict[str, float]:
-        """The metrics of the last epoch, such as {"train_loss": 0.3, "val_accuracy": 0.9}."""
-        return {
-            f"{split}_{metric}": value for epoch, _, split, metric, value in self.rows if epoch == self.epoch
-        }
 
 
 def train(
@@ -109,240 +66,63 @@ def train(
     Raises:
         DataError: data files are missing or wrong.
     """
+    training_of = partial(Training, spec, data_dir=data_dir, device=device)
+    notify = on_epoch or (lambda report: None)
+    if folder is None:
+        training = training_of(record=False)
+        for report in training.epochs():
+            notify(report)
+        return _outcome(training)
     progress = Progress()
     info = _first_info(spec, device)
-    if folder is not None:
-        folder.write_info({**info, "started": progress.started})
+    folder.write_info({**info, **progress.summary()})
     try:
-        training = Training(spec, data_dir, device, progress, record=folder is not None)
-        with training.recording():
-            if folder is not None:
-                _resume(training, folder)
-            _run_epochs(training, folder, on_epoch, checkpoint_seconds)
-            if folder is not None:
-                _flush(training, folder)
+        training = training_of(progress, record=True)
+        keeper = _Keeper(training, folder, checkpoint_seconds)
+        for report in training.epochs():
+            keeper.after_epoch()
+            notify(report)
+        keeper.flush()
     except Exception as error:
-        if folder is not None:
-            failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "finished": _now()}
-            folder.write_info({**info, **_reached(progress), **failed})
+        failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "finished": now()}
+        folder.write_info({**info, **progress.summary(), **failed})
         raise
-    status: Status = "diverged" if progress.diverged_at else "done"
-    metrics = pd.DataFrame.from_records(progress.rows, columns=COLUMNS)
-    if folder is not None:
-        final = {**info, **_reached(progress), **training.measured(), "status": status, "finished": _now()}
-        folder.finish(final, metrics)
-    return Outcome(status, metrics, training.model, training.optimizer)
+    outcome = _outcome(training)
+    final = {"status": outcome.status, **progress.summary(), **training.measured(), "finished": now()}
+    folder.finish({**info, **final}, outcome.metrics)
+    return outcome
 
 
-def load_data(spec: RunSpec, data_dir: Path | None = None) -> ImageSplits:
-    """The data set of a run."""
-    entry, chosen = registry.get_data(spec.task.data.name), spec.task.data.options
-    splits: ImageSplits = registry.resolve_factory(entry.factory)(data_dir, **{**entry.defaults, **chosen})
-    return splits
+def _outcome(training: Training) -> Outcome:
+    status: Status = "diverged" if training.progress.diverged_at else "done"
+    return Outcome(status, training.progress.table(), training.model, training.optimizer)
 
 
-def build_model(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """The model of a run with the initial weights of its seed, drawn on the CPU whatever the device."""
-    entry, chosen = registry.get_model(spec.task.model.name), spec.task.model.options
-    with global_stream(spec.seed, "initial weights"):
-        model: nn.Module = registry.resolve_factory(entry.factory)(
-            input_shape, classes, **{**entry.defaults, **chosen}
-        )
-    return model
+class _Keeper:
+    """Keeps a run in its folder while it trains: resumes it, and flushes and checkpoints when it is time."""
 
+    def __init__(self, training: Training, folder: RunFolder, every_seconds: float) -> None:
+        self.training, self.folder, self.every_seconds = training, folder, every_seconds
+        state = checkpoint.load(folder, training.spec.id)
+        if state is not None:
+            training.load_state_dict(state)
+        folder.drop_parts_from(training.progress.parts)
+        self.saved = time.monotonic()
 
-class Training:
-    """The objects of one run, and its epochs."""
+    def after_epoch(self) -> None:
+        """Write a checkpoint if the last is old enough and there is something left to go on with."""
+        if not self.training.finished and time.monotonic() - self.saved >= self.every_seconds:
+            self.flush()
+            checkpoint.save(self.folder, self.training.state_dict())
+            self.saved = time.monotonic()
 
-    def __init__(
-        self, spec: RunSpec, data_dir: Path | None, device: str, progress: Progress, *, record: bool
-    ) -> None:
-        self.spec, self.progress, self.device = spec, progress, torch.device(device)
-        self.data = load_data(spec, data_dir).to(self.device)
-        self.normalize = Normalize(self.data.scale, self.data.mean, self.data.std, self.device)
-        model = build_model(spec, self.data.input_shape, self.data.classes)
-        # Convolutions on the CPU are a fifth to a third faster with the channels innermost.
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer: torch.optim.Optimizer = registry.create_optimizer(
-            spec.optimizer.name, self.model, **spec.optimizer.options
-        )
-        self.schedule = _schedule(spec, self.optimizer)
-        watched = record and spec.record.every > 0
-        self.recorder = Recorder(self.model, self.optimizer, every=spec.record.every) if watched else None
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Keep the recorder on the optimizer for a block."""
-        try:
-            yield
-        finally:
-            if self.recorder is not None:
-                self.recorder.close()
-
-    @property
-    def finished(self) -> bool:
-        """Whether no epoch is left to train, or going on would be pointless."""
-        return self.progress.epoch >= self.spec.train.epochs or self.progress.diverged_at is not None
-
-    def run_epoch(self) -> None:
-        """Train one epoch, evaluate if it is due, and put both into the progress."""
-        start = time.perf_counter()
-        progress, settings = self.progress, self.spec.train
-        progress.epoch += 1
-        rate = float(self.optimizer.param_groups[0].get("lr", float("nan")))
-        losses, loss, accuracy = self._train_epoch()
-        progress.training_seconds += time.perf_counter() - start
-        first = progress.step
-        progress.step += len(losses)
-        self._add("train", loss=loss, accuracy=accuracy, lr=rate)
-        bad = np.flatnonzero(~np.isfinite(losses))
-        if bad.size:
-            progress.diverged_at = {"epoch": progress.epoch, "step": first + int(bad[0]) + 1}
-        if self.finished or progress.epoch % settings.eval_every == 0:
-            self._evaluate()
-        if self.schedule is not None:
-            self.schedule.step()
-        progress.seconds += time.perf_counter() - start
-
-    def _train_epoch(self) -> tuple[np.ndarray[Any, np.dtype[np.float64]], float, float]:
-        """The loss of each step, then mean loss and accuracy over the images as they were trained on."""
-        images, labels = self.data.train.images, self.data.train.labels
-        batches = torch.split(self._order(), self.spec.train.batch_size)
-        draws = self._draws()
-        losses = torch.zeros(len(batches), device=self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.model.train()
-        with global_stream(self.spec.seed, self._purpose("dropout"), self.device):
-            for k, rows in enumerate(batches):
-                batch, wanted = images[rows], labels[rows]
-                if draws is not None:
-                    batch = crop_and_flip(batch, draws.offsets[rows], draws.flips[rows])
-                scores, loss = self._step(self.normalize(batch), wanted)
-                losses[k] = loss
-                correct += (scores.argmax(1) == wanted).sum()
-        values = losses.cpu().numpy().astype(np.float64)
-        sizes = np.array([len(rows) for rows in batches])
-        return values, float((values * sizes).sum() / sizes.sum()), float(correct) / len(labels)
-
-    def _step(self, batch: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        self.optimizer.zero_grad()
-        scores = self.model(batch)
-        loss = functional.cross_entropy(scores, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return scores.detach(), loss.detach()
-
-    def _order(self) -> Tensor:
-        # Drawn on the CPU, so that the order is the same on every device.
-        stream = generator(self.spec.seed, self._purpose("order"))
-        return torch.randperm(len(self.data.train), generator=stream).to(self.device)
-
-    def _draws(self) -> Any:
-        if not self.spec.train.augment:
-            return None
-        return draw(len(self.data.train), generator(self.spec.seed, self._purpose("augmentation"))).to(
-            self.device
-        )
-
-    def _purpose(self, what: str) -> str:
-        return f"{what}, epoch {self.progress.epoch}"
-
-    def _evaluate(self) -> None:
-        for name, split in (("val", self.data.val), ("test", self.data.test)):
-            loss, accuracy = self._mean_over(split)
-            self._add(name, loss=loss, accuracy=accuracy)
-            if not np.isfinite(loss) and self.progress.diverged_at is None:
-                self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
-
-    @torch.inference_mode()
-    def _mean_over(self, split: Split) -> tuple[float, float]:
-        """Mean loss and accuracy over a split, in evaluation mode."""
-        self.model.eval()
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        size = self.spec.train.eval_batch_size
-        for images, labels in zip(
-            torch.split(split.images, size), torch.split(split.labels, size), strict=True
-        ):
-            scores = self.model(self.normalize(images))
-            loss += functional.cross_entropy(scores, labels, reduction="sum")
-            correct += (scores.argmax(1) == labels).sum()
-        return float(loss) / len(split), float(correct) / len(split)
-
-    def _add(self, split: str, **metrics: float) -> None:
-        progress = self.progress
-        progress.rows += [
-            (progress.epoch, progress.step, split, name, value) for name, value in metrics.items()
-        ]
-
-    def measured(self) -> dict[str, Any]:
-        """For run.json: the model's size, and training images per second (evaluation left out)."""
-        seconds, images = self.progress.training_seconds, self.progress.epoch * len(self.data.train)
-        return {
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "images_per_second": images / seconds if seconds else None,
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a checkpoint needs, in tensors and plain types."""
-        parts = {"schedule": self.schedule, "recorder": self.recorder}
-        return {
-            "run": self.spec.id,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            **{name: part.state_dict() for name, part in parts.items() if part is not None},
-            **vars(self.progress),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        if self.recorder is not None:
-            self.recorder.load_state_dict(state["recorder"])
-        for name in vars(self.progress):
-            setattr(self.progress, name, state[name])
-
-
-def _schedule(spec: RunSpec, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.MultiStepLR | None:
-    schedule = spec.train.schedule
-    if schedule.name == "constant":
-        return None
-    return torch.optim.lr_scheduler.MultiStepLR(optimizer, schedule.milestones, schedule.gamma)
-
-
-def _run_epochs(
-    training: Training, folder: RunFolder | None, on_epoch: OnEpoch | None, checkpoint_seconds: float
-) -> None:
-    saved = time.monotonic()
-    while not training.finished:
-        training.run_epoch()
-        if folder is not None and not training.finished and time.monotonic() - saved >= checkpoint_seconds:
-            _flush(training, folder)
-            checkpoint.save(folder, training.state_dict())
-            saved = time.monotonic()
-        if on_epoch is not None:
-            progress, epochs = training.progress, training.spec.train.epochs
-            on_epoch({"epoch": progress.epoch, "epochs": epochs, "step": progress.step, **progress.latest()})
-
-
-def _flush(training: Training, folder: RunFolder) -> None:
-    """Write what the recorder has gathered as one more part of the layer records."""
-    if training.recorder is None:
-        return
-    records = training.recorder.drain()
-    if len(records):
-        folder.write_layers_part(training.progress.parts, records)
-        training.progress.parts += 1
-
-
-def _resume(training: Training, folder: RunFolder) -> None:
-    state = checkpoint.load(folder, training.spec.id)
-    if state is not None:
-        training.load_state_dict(state)
-    folder.drop_parts_from(training.progress.parts)
+    def flush(self) -> None:
+        """Write what the recorder has gathered as one more part of the layer records."""
+        recorder, progress = self.training.recorder, self.training.progress
+        records = None if recorder is None else recorder.drain()
+        if records is not None and len(records):
+            self.folder.write_layers_part(progress.parts, records)
+            progress.parts += 1
 
 
 def _first_info(spec: RunSpec, device: str) -> dict[str, Any]:
@@ -353,30 +133,13 @@ def _first_info(spec: RunSpec, device: str) -> dict[str, Any]:
         "seed": spec.seed,
         "status": "running",
         "error": None,
-        "diverged_at": None,
         "versions": dict(provenance.versions()),
         "commit": commit,
         "dirty": dirty,
         "device": device,
         "device_name": provenance.device_name(device),
         "threads": torch.get_num_threads(),
-        "started": None,
         "finished": None,
-        "seconds": None,
         "images_per_second": None,
-        "epochs_done": 0,
         "parameters": None,
     }
-
-
-def _reached(progress: Progress) -> dict[str, Any]:
-    return {
-        "started": progress.started,
-        "seconds": progress.seconds,
-        "epochs_done": progress.epoch,
-        "diverged_at": progress.diverged_at,
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

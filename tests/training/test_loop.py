@@ -14,7 +14,8 @@ from insgd_lab.store import RunFolder
 from insgd_lab.training import checkpoint
 from insgd_lab.training.data import digits
 from insgd_lab.training.files import DataError
-from insgd_lab.training.loop import build_model, load_data, train
+from insgd_lab.training.loop import train
+from insgd_lab.training.session import build_model, load_data
 
 PLAIN = {
     "task": {"data": {"name": "digits", "fraction": 0.2}, "model": "digits-cnn"},
