@@ -33,6 +33,9 @@ Slot = Callable[[Tensor], Tensor]
 
 _HALF = (torch.float16, torch.bfloat16)
 
+# What torch itself and its schedulers keep in groups, and the label that users give them.
+_FOREIGN_OPTIONS = ("params", "param_names", "initial_lr", "name")
+
 
 def moment_dtype(dtype: torch.dtype) -> torch.dtype:
     """The type in which moments and statistics of a parameter are kept: float32 for half precision."""
@@ -95,8 +98,8 @@ class Rule:
         """All batches of a step; rules that need to see them together override this."""
         return [self(update, batch) for update, batch in zip(updates, batches, strict=True)]
 
-    def join(self, params: Sequence[Tensor], names: Sequence[str], group: Mapping[str, Any]) -> None:
-        """Parameters entered the optimizer, or their group's settings were replaced."""
+    def join(self, group: Mapping[str, Any]) -> None:
+        """A group entered the optimizer, or its settings were replaced."""
 
     def forget(self) -> None:
         """Gradients were cleared: drop what was gathered for the step that never came."""
@@ -129,7 +132,7 @@ class ChainOptimizer(torch.optim.Optimizer):
         self._listening = False
         self._notes: dict[str, dict[Tensor, Tensor]] = {}
         defaults = {**_merge_hyperparameters(self.rules), "maximize": maximize, "skip": ()}
-        super().__init__(list(params.named_parameters()) if isinstance(params, nn.Module) else params, defaults)
+        super().__init__(params.parameters() if isinstance(params, nn.Module) else params, defaults)
 
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps defaults, state and groups only; without the rules a copy could not step.
@@ -138,7 +141,7 @@ class ChainOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its options are checked, and a tensor learning rate is the group's own copy."""
         for option in param_group:
-            if option not in {*self.defaults, "params", "param_names"}:
+            if option not in {*self.defaults, *_FOREIGN_OPTIONS}:
                 known = ", ".join(sorted(self.defaults))
                 raise ValueError(f"parameter group: unknown option {option!r}; expected one of {known}")
         super().add_param_group(param_group)
@@ -151,7 +154,8 @@ class ChainOptimizer(torch.optim.Optimizer):
         for option, value in group.items():
             if isinstance(value, Tensor):
                 group[option] = value.clone()
-        self._join(group)
+        for rule in self.rules:
+            rule.join(group)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         number = len(self.param_groups) - 1
@@ -169,11 +173,6 @@ class ChainOptimizer(torch.optim.Optimizer):
                     f"{type(self).__name__} takes real floating-point parameters, got {param.dtype}; "
                     "use torch.view_as_real for complex ones"
                 )
-
-    def _join(self, group: dict[str, Any]) -> None:
-        names = group.get("param_names") or [f"a parameter of shape {tuple(p.shape)}" for p in group["params"]]
-        for rule in self.rules:
-            rule.join(group["params"], names, group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear gradients, and with them what was measured for a step that never came."""
@@ -267,7 +266,8 @@ class ChainOptimizer(torch.optim.Optimizer):
                 if isinstance(value, Tensor):
                     self.state[param][name] = value.detach().to(param.device, copy=True)
         for group in self.param_groups:
-            self._join(group)
+            for rule in self.rules:
+                rule.join(group)
 
 
 def _merge_hyperparameters(rules: Sequence[Rule]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ A sensor watches the layers of a model whose forward is x -> W x, and keeps for 
 calls that led to its gradient::
 
     sensor = InputSensor(model)
-    sensor.watch({model.fc.weight: "fc.weight"}, p=2.0, granularity="layer", center=False, power=True)
+    sensor.watch([model.fc.weight], p=2.0, granularity="layer", center=False, power=True)
     loss(model(x)).backward()
     sensor.read([model.fc.weight])       # {weight: log of the mean over examples of ||x_b||_2^2}
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,21 +130,23 @@ class InputSensor:
         self._attach()
 
     def watch(
-        self, params: Mapping[Tensor, str], *, p: float, granularity: str, center: bool, power: bool
+        self, params: Iterable[Tensor], *, p: float, granularity: str, center: bool, power: bool
     ) -> None:
-        """Watch the layers that own these parameters (named for messages); others are left alone.
+        """Watch the layers that own these parameters; others are left alone.
 
         Raises:
             ValueError: a granularity that a layer does not have; one weight tied between unlike layers.
         """
         settings = Settings(p, granularity, center, power)
+        wanted = set(params)
+        names = {param: name for name, param in self.model.named_parameters()}
         for module in self.model.modules():
             for param, shape in _owned(module, settings):
-                if param not in params:
+                if param not in wanted:
                     continue
                 meter = self._meters.get(param)
                 if meter is None:
-                    self._meters[param] = _Meter(params[param], shape, settings)
+                    self._meters[param] = _Meter(names[param], shape, settings)
                 elif meter.settings == settings and meter.shape != shape:
                     raise ValueError(
                         f"{meter.name} is shared by layers whose powers have shapes {meter.shape} and {shape}; "
@@ -211,7 +213,7 @@ class InputSensor:
         dist.all_gather(ranks, local, group=self._process_group)
         logs = torch.stack(ranks)
         counts = (~logs.isnan()).sum(0)
-        mean = torch.logsumexp(logs.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf), 0) - counts.log()
+        mean = torch.logsumexp(logs.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf), 0) - counts.double().log()
         mean = torch.where(counts > 0, mean, math.nan)
         parts = mean.split([math.prod(shape) for shape in shapes])
         return {param: part.view(shape) for param, part, shape in zip(watched, parts, shapes, strict=True)}

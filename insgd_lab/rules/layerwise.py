@@ -55,10 +55,10 @@ class InputPower(Rule):
     center: bool = False
     power: bool = True
 
-    def join(self, params: Sequence[Tensor], names: Sequence[str], group: Mapping[str, Any]) -> None:
-        """Have the sensor watch the layers that own these parameters, with the group's settings."""
+    def join(self, group: Mapping[str, Any]) -> None:
+        """Have the sensor watch the layers that own the group's parameters, with the group's settings."""
         settings = {key: group[key] for key in ("p", "granularity", "center", "power")}
-        self.sensor.watch(dict(zip(params, names, strict=True)), **settings)
+        self.sensor.watch(group["params"], **settings)
 
     def forget(self) -> None:
         """Discard what was measured and no step used."""

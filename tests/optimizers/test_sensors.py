@@ -1,0 +1,387 @@
+"""When a call counts, and for which parameter."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import insgd_lab as lab
+
+
+def power(optimizer: Any, param: Tensor) -> float:
+    return float(optimizer.state[param]["log_power"].exp().mean())
+
+
+def layer_and_optimizer(**options: Any) -> tuple[nn.Linear, Any]:
+    layer = nn.Linear(3, 2)
+    return layer, lab.INSGD(layer, lr=0.01, beta=0.0, **options)
+
+
+def ones(value: float, examples: int = 2) -> Tensor:
+    return torch.full((examples, 3), value)
+
+
+# Forwards that must not count: each is given the layer, and an input of size 100.
+def evaluation(layer: nn.Module, x: Tensor) -> None:
+    layer.eval()
+    layer(x).sum()
+    layer.train()
+
+
+def evaluation_with_gradients(layer: nn.Module, x: Tensor) -> None:
+    layer.eval()
+    torch.autograd.grad(layer(x).sum(), list(layer.parameters()))
+    layer.train()
+
+
+def without_gradients(layer: nn.Module, x: Tensor) -> None:
+    with torch.no_grad():
+        layer(x)
+    with torch.inference_mode():
+        layer(x)
+
+
+def discarded_loss(layer: nn.Module, x: Tensor) -> None:
+    layer(x).sum()
+
+
+def discarded_gradient(layer: nn.Module, x: Tensor) -> None:
+    layer(x).sum().backward()  # zero_grad follows
+
+
+@pytest.mark.parametrize(
+    "polluting", [evaluation, evaluation_with_gradients, without_gradients, discarded_loss, discarded_gradient]
+)
+def test_only_calls_that_lead_to_the_gradient_count(polluting: Any) -> None:
+    layer, optimizer = layer_and_optimizer()
+    polluting(layer, ones(100.0))
+    optimizer.zero_grad()
+    loss = layer(ones(2.0)).sum()
+    discarded_loss(layer, ones(100.0))
+    without_gradients(layer, ones(100.0))
+    loss.backward()
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx(12.0)
+
+
+@pytest.mark.parametrize("cleared_first", [True, False])
+def test_either_order_of_zero_grad_and_forward_is_right(cleared_first: bool) -> None:
+    layer, optimizer = layer_and_optimizer()
+    for value in (5.0, 2.0):
+        if cleared_first:
+            optimizer.zero_grad()
+        loss = layer(ones(value)).sum()
+        if not cleared_first:
+            optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert power(optimizer, layer.weight) == pytest.approx(3 * value**2)
+
+
+def test_micro_batches_are_weighted_by_their_examples() -> None:
+    layer, optimizer = layer_and_optimizer()
+    for value, examples in ((1.0, 1), (2.0, 3)):
+        layer(ones(value, examples)).sum().backward()
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx((3 * 1 + 3 * 12) / 4)
+
+
+def test_a_layer_used_twice_averages_its_calls() -> None:
+    layer = nn.Linear(3, 3)
+    optimizer = lab.INSGD(layer, lr=0.1, beta=0.0)
+    x = ones(1.0)
+    hidden = layer(x)
+    layer(hidden).sum().backward()
+    optimizer.step()
+    wanted = (3 + hidden.detach().square().sum(1).mean()) / 2
+    assert power(optimizer, layer.weight) == pytest.approx(wanted.item(), rel=1e-6)
+
+
+def test_several_backward_passes_through_one_call_count_once() -> None:
+    layer, optimizer = layer_and_optimizer()
+    loss = layer(ones(2.0)).sum()
+    loss.backward(retain_graph=True)
+    layer(ones(1.0)).sum().backward()
+    loss.backward()
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx((12 + 3) / 2)
+
+
+def test_each_step_starts_afresh_and_an_unmeasured_one_keeps_the_power() -> None:
+    layer, optimizer = layer_and_optimizer()
+    layer(ones(2.0)).sum().backward()
+    optimizer.step()
+    optimizer.step()  # the gradient is still there, no new call
+    assert power(optimizer, layer.weight) == pytest.approx(12.0)
+    optimizer.zero_grad()
+    layer(ones(1.0)).sum().backward()
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_activation_checkpointing_counts_once(reentrant: bool) -> None:
+    layer, optimizer = layer_and_optimizer()
+    x = ones(2.0).requires_grad_()
+    y = checkpoint(lambda v: F.relu(layer(v)), x, use_reentrant=reentrant)
+    (y.sum() + layer(ones(1.0, 6)).sum()).backward()
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx((2 * 12 + 6 * 3) / 8)
+
+
+def test_a_step_that_the_scaler_skips_counts_nothing() -> None:
+    layer, optimizer = layer_and_optimizer()
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for value in (math.inf, 2.0):
+        optimizer.zero_grad()
+        x = ones(2.0 if value == 2.0 else 50.0)
+        loss = layer(x).sum() * (1.0 if value == 2.0 else math.inf)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert optimizer.state[layer.weight]["step"] == 1
+    assert power(optimizer, layer.weight) == pytest.approx(12.0)
+
+
+def test_autocast_and_half_precision_inputs_are_measured_in_float32() -> None:
+    layer, optimizer = layer_and_optimizer()
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(ones(2.0)).sum().backward()
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx(12.0)
+    half = nn.Linear(3, 2).half()
+    optimizer = lab.INSGD(half, beta=0.0)
+    half(torch.full((2, 3), 300.0, dtype=torch.float16)).float().mean().backward()
+    optimizer.step()
+    assert power(optimizer, half.weight) == pytest.approx(270000.0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (nn.Linear(3, 2), torch.full((3,), 2.0)),
+        (nn.Conv2d(3, 2, 1), torch.full((3, 1, 1), 2.0)),
+        (nn.Conv1d(3, 2, 1), torch.full((3, 1), 2.0)),
+        (nn.Conv3d(3, 2, 1), torch.full((4, 3, 1, 1, 1), 2.0)),
+        (nn.ConvTranspose2d(3, 2, 2), torch.full((4, 3, 1, 1), 2.0)),
+    ],
+)
+@pytest.mark.parametrize("keyword", [True, False])
+def test_unbatched_and_keyword_inputs_are_measured(layer: nn.Module, x: Tensor, keyword: bool) -> None:
+    layer = copy.deepcopy(layer)
+    optimizer = lab.INSGD(layer, beta=0.0)
+    (layer(input=x) if keyword else layer(x)).sum().backward()
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx(12.0)
+
+
+def test_sequences_count_every_vector_as_an_example() -> None:
+    layer, optimizer = layer_and_optimizer()
+    x = torch.randn(4, 5, 3)
+    layer(x).sum().backward()
+    layer(ones(1.0, 20)).sum().backward()
+    optimizer.step()
+    wanted = (x.square().sum(-1).mean() + 3) / 2
+    assert power(optimizer, layer.weight) == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("dims", [{}, {"kdim": 5, "vdim": 7}])
+@pytest.mark.parametrize("bias", [True, False])
+def test_attention_measures_its_in_and_out_projections(dims: dict[str, int], bias: bool) -> None:
+    attention = nn.MultiheadAttention(4, 2, bias=bias, batch_first=True, **dims)
+    optimizer = lab.INSGD(attention, lr=0.0, beta=0.0)
+    query, key, value = torch.randn(2, 3, 4), torch.randn(2, 5, dims.get("kdim", 4)), torch.randn(2, 5, dims.get("vdim", 4))
+    seen: list[Tensor] = []
+    linear = F.linear
+    output, _ = attention(query, key, value=value)
+    assert F.linear is linear
+    output.sum().backward()
+    optimizer.step()
+    powers = [x.square().sum(-1).mean().item() for x in (query, key, value)]
+    if dims:
+        got = [power(optimizer, w) for w in (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)]
+    else:
+        blocks = optimizer.state[attention.in_proj_weight]["log_power"]
+        assert blocks.shape == (12, 1)
+        got = blocks.exp().view(3, 4)[:, 0].tolist()
+    assert got == pytest.approx(powers, rel=1e-5)
+    inverse = torch.linalg.solve(attention.out_proj.weight, (output - (attention.out_proj.bias if bias else 0)).mT)
+    seen.append(inverse.mT.detach())
+    assert power(optimizer, attention.out_proj.weight) == pytest.approx(seen[0].square().sum(-1).mean().item(), rel=1e-2)
+
+
+def test_an_error_inside_attention_leaves_torch_as_it_was() -> None:
+    attention = nn.MultiheadAttention(4, 2)
+    optimizer = lab.INSGD(attention)
+    linear = F.linear
+    with pytest.raises((RuntimeError, AssertionError)):
+        attention(torch.randn(2, 3, 5), torch.randn(2, 3, 5), torch.randn(2, 3, 5))
+    assert F.linear is linear
+    optimizer.close()
+
+
+def test_tied_weights_average_the_calls_of_every_layer_that_owns_them() -> None:
+    first, second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+    second.weight = first.weight
+    optimizer = lab.INSGD(nn.ModuleList([first, second]), beta=0.0)
+    (first(ones(1.0, 1)).sum() + second(ones(2.0, 3)).sum()).backward()
+    optimizer.step()
+    assert power(optimizer, first.weight) == pytest.approx((3 + 3 * 12) / 4)
+
+
+@pytest.mark.parametrize(
+    ("layer", "granularity", "shape"),
+    [
+        (nn.Linear(3, 2), "channel", ()),
+        (nn.Conv2d(4, 6, 3), "layer", ()),
+        (nn.Conv2d(4, 6, 3), "neuron", ()),
+        (nn.Conv2d(4, 6, 3), "channel", (1, 4, 1, 1)),
+        (nn.Conv2d(4, 6, 3, groups=2), "neuron", (6, 1, 1, 1)),
+        (nn.Conv2d(4, 6, 3, groups=2), "channel", (6, 2, 1, 1)),
+        (nn.Conv1d(4, 6, 3), "channel", (1, 4, 1)),
+        (nn.ConvTranspose2d(4, 6, 3), "channel", (4, 1, 1, 1)),
+    ],
+)
+def test_powers_have_the_shape_of_their_granularity(layer: nn.Module, granularity: str, shape: tuple[int, ...]) -> None:
+    layer = copy.deepcopy(layer)
+    optimizer = lab.INSGD(layer, granularity=granularity)
+    size = (2, 3) if isinstance(layer, nn.Linear) else (2, 4, *(5,) * (layer.weight.ndim - 2))
+    layer(torch.randn(size)).sum().backward()
+    optimizer.step()
+    assert optimizer.state[layer.weight]["log_power"].shape == shape
+
+
+def test_neuron_granularity_is_refused_for_transposed_convolutions() -> None:
+    with pytest.raises(ValueError, match="granularity='neuron'.*ConvTranspose2d"):
+        lab.INSGD(nn.ConvTranspose2d(4, 6, 3), granularity="neuron")
+
+
+def test_an_empty_batch_measures_nothing() -> None:
+    layer, optimizer = layer_and_optimizer()
+    (layer(torch.zeros(0, 3)).sum() + layer(ones(2.0)).sum()).backward()
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx(12.0)
+
+
+def test_hooks_die_with_the_optimizer_and_with_close() -> None:
+    layer, optimizer = layer_and_optimizer()
+    assert len(layer._forward_hooks) == 1
+    optimizer.close()
+    assert not layer._forward_hooks
+    layer, optimizer = layer_and_optimizer()
+    del optimizer
+    gc.collect()
+    assert not layer._forward_hooks
+
+
+def test_a_copy_of_the_model_alone_measures_nothing_and_a_copied_pair_goes_on() -> None:
+    layer, optimizer = layer_and_optimizer()
+    twin = copy.deepcopy(layer)
+    twin(ones(9.0)).sum().backward()
+    pair = pickle.loads(pickle.dumps((layer, optimizer)))
+    for copied_layer, copied in (copy.deepcopy((layer, optimizer)), pair, (layer, optimizer)):
+        copied.zero_grad()
+        copied_layer(ones(2.0)).sum().backward()
+        copied.step()
+        assert power(copied, copied_layer.weight) == pytest.approx(12.0)
+        assert len(copied_layer._forward_hooks) == 1
+    torch.testing.assert_close(pair[0].weight, layer.weight, rtol=0, atol=0)
+
+
+def test_two_optimizers_share_a_model_without_mixing_their_powers() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    optimizers = [lab.INSGD(layer.parameters(), model=model, beta=0.0) for layer in model]
+    hidden = model[0](ones(2.0))
+    model[1](hidden).sum().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    assert power(optimizers[0], model[0].weight) == pytest.approx(12.0)
+    assert model[0].weight not in optimizers[1].state
+
+
+def test_groups_may_measure_differently() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    groups = [{"params": model[0].parameters(), "p": 1.0}, {"params": model[1].parameters(), "p": math.inf}]
+    optimizer = lab.INSGD(groups, model=model, beta=0.0)
+    x = torch.full((2, 3), 2.0)
+    hidden = model[0](x)
+    model[1](hidden).sum().backward()
+    optimizer.step()
+    assert power(optimizer, model[0].weight) == pytest.approx(6.0)
+    assert power(optimizer, model[1].weight) == pytest.approx(hidden.detach().abs().amax(1).mean().item())
+
+
+def test_layers_added_later_are_picked_up_with_their_group() -> None:
+    model = nn.Sequential(nn.Linear(3, 3))
+    optimizer = lab.INSGD(model, beta=0.0)
+    model.append(nn.Linear(3, 1))
+    optimizer.add_param_group({"params": list(model[1].parameters())})
+    model(ones(1.0)).sum().backward()
+    optimizer.step()
+    assert optimizer.state[model[1].weight]["log_power"].isfinite()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo's own look at the hook's output
+def test_a_compiled_model_is_measured() -> None:
+    layer, optimizer = layer_and_optimizer()
+    compiled = torch.compile(layer, backend="eager")
+    for _ in range(2):
+        optimizer.zero_grad()
+        compiled(ones(2.0)).sum().backward()
+        optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx(12.0)
+
+
+RANK = """
+import sys, torch, torch.distributed as dist, insgd_lab as lab
+from torch import nn
+rank = int(sys.argv[1])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+ddp = nn.parallel.DistributedDataParallel(model)
+optimizer = lab.INSGD(ddp, lr=0.1, weight_decay=0.01)
+generator = torch.Generator().manual_seed(1)
+for _ in range(3):
+    x = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+    optimizer.zero_grad()
+    ddp(x[4 * rank : 4 * rank + 4]).square().mean().backward()
+    optimizer.step()
+torch.save([p.detach() for p in model.parameters()], sys.argv[3])
+dist.destroy_process_group()
+"""
+
+
+def test_two_data_parallel_processes_take_the_step_of_one(tmp_path: Any) -> None:
+    outputs = [tmp_path / f"rank{rank}.pt" for rank in range(2)]
+    ranks = [
+        subprocess.Popen([sys.executable, "-W", "ignore", "-c", RANK, str(rank), str(tmp_path / "meet"), str(output)])
+        for rank, output in enumerate(outputs)
+    ]
+    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    optimizer = lab.INSGD(model, lr=0.1, weight_decay=0.01)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        x = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+    first, second = (torch.load(output, weights_only=True) for output in outputs)
+    for alone, left, right in zip(model.parameters(), first, second, strict=True):
+        assert torch.equal(left, right)
+        torch.testing.assert_close(alone.detach(), left, rtol=1e-12, atol=1e-12)
