@@ -1,0 +1,240 @@
+"""What each ablated axis does: main effects, and axes that do nothing.
+
+    effects = main_effects(study, choose(study))
+    effects.query("axis == 'beta' and at == 'best'")[["level", "mean", "difference", "difference_low"]]
+
+Changing p, granularity or dampening moves the step by orders of magnitude, so a level is judged at its own
+best rate. The comparison at one fixed rate beside it says something else: how far the rate must move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from insgd_lab.analysis.labels import name_label, value_label
+from insgd_lab.analysis.runs import Arm, Cell, Study, key_of
+from insgd_lab.analysis.selection import At, Choice, tune_at, tune_label
+from insgd_lab.analysis.statistics import Summary, paired_difference, summarize
+from insgd_lab.store import StoreError
+
+__all__ = ["Inert", "ablated_axes", "inert_levels", "level_cells", "main_effects"]
+
+Choices = Mapping[tuple[str, str], Choice]
+
+
+def ablated_axes(arm: Arm) -> list[str]:
+    """The axes whose effect can be told apart: those that move alone or are crossed in full."""
+    if arm.grid not in ("one-at-a-time", "full"):
+        return []
+    return [axis for axis in arm.axes if len(arm.levels(axis)) > 1]
+
+
+def level_cells(study: Study, arm: str, axis: str, level: Any) -> list[Cell]:
+    """The cells that a level's main effect is averaged over.
+
+    One factor at a time: the single cell with every other axis at its base. Crossed in full: all cells with
+    that level, so the other axes are averaged out.
+    """
+    spec = study.arms[arm]
+    if spec.grid == "one-at-a-time":
+        cell = study.find_cell(arm, {**spec.base, axis: level})
+        return [cell] if cell else []
+    wanted = key_of({axis: level})
+    return [cell for cell in study.cells_of(arm) if key_of({axis: cell.settings[axis]}) == wanted]
+
+
+def main_effects(study: Study, choices: Choices) -> pd.DataFrame:
+    """One row a level and way of judging it; nothing tuned, there is one way.
+
+    Returns:
+        Columns arm, axis, level, base (is this the base level), at ("best" or "fixed"), tune (in words), n,
+        mean, sd, low, high (final test error, %), difference, difference_low, difference_high, pairs
+        (level minus base, percentage points, paired by seed), diverged (runs).
+    """
+    rows = [
+        row
+        for arm in study.arms.values()
+        for axis in ablated_axes(arm)
+        for row in _axis_rows(study, choices, arm, axis)
+    ]
+    columns = ["arm", "axis", "level", "base", "at", "tune", *_SUMMARY, *_DIFFERENCE, "diverged"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+_SUMMARY = ("n", "mean", "sd", "low", "high")
+_DIFFERENCE = ("pairs", "difference", "difference_low", "difference_high")
+
+
+def _axis_rows(study: Study, choices: Choices, arm: Arm, axis: str) -> Iterator[dict[str, Any]]:
+    base = _base_level(arm, axis)
+    modes: tuple[At, ...] = ("best", "fixed") if study.tuned else ("best",)
+    for at in modes:
+        reference = _level_scores(study, choices, level_cells(study, arm.name, axis, base), at)
+        for level in arm.levels(axis):
+            cells = level_cells(study, arm.name, axis, level)
+            scores = _level_scores(study, choices, cells, at)
+            is_base = _same(axis, level, base)
+            yield {
+                "arm": arm.name,
+                "axis": axis,
+                "level": level,
+                "base": is_base,
+                "at": at,
+                "tune": _tunes(study, choices, cells, at),
+                **_fields(_SUMMARY, summarize(list(scores.values())) * 100),
+                **(_fields(_DIFFERENCE, paired_difference(scores, reference) * 100) if not is_base else {}),
+                "diverged": _diverged(study, choices, cells, at),
+            }
+
+
+def _base_level(arm: Arm, axis: str) -> Any:
+    """The arm's own value of an axis; the first level where a full grid does not list it."""
+    levels = arm.levels(axis)
+    return next((level for level in levels if _same(axis, level, arm.base.get(axis))), levels[0])
+
+
+def _same(axis: str, one: Any, other: Any) -> bool:
+    return key_of({axis: one}) == key_of({axis: other})
+
+
+def _fields(names: tuple[str, ...], summary: Summary) -> dict[str, float]:
+    values = {
+        "n": summary.n,
+        "pairs": summary.n,
+        "mean": summary.mean,
+        "difference": summary.mean,
+        "sd": summary.sd,
+    }
+    values |= {"low": summary.low, "difference_low": summary.low}
+    values |= {"high": summary.high, "difference_high": summary.high}
+    return {name: values[name] for name in names}
+
+
+def _level_scores(study: Study, choices: Choices, cells: list[Cell], at: At) -> dict[int, float]:
+    """Test error of each seed, averaged over the cells; seeds that lack a cell are left out."""
+    found = [
+        study.by_seed(cell.arm, cell.key, tune)
+        for cell in cells
+        if (tune := tune_at(study, choices, cell, at)) is not None
+    ]
+    if not found or len(found) < len(cells):
+        return {}
+    seeds = set.intersection(*map(set, found))
+    return {seed: float(np.mean([scores[seed] for scores in found])) for seed in sorted(seeds)}
+
+
+def _tunes(study: Study, choices: Choices, cells: list[Cell], at: At) -> str:
+    tunes = [tune_at(study, choices, cell, at) for cell in cells]
+    return " / ".join(dict.fromkeys(tune_label(study, tune, name=False) for tune in tunes))
+
+
+def _diverged(study: Study, choices: Choices, cells: list[Cell], at: At) -> int:
+    tunes = [(cell, tune_at(study, choices, cell, at)) for cell in cells]
+    found = [study.finished(cell.arm, cell.key, tune) for cell, tune in tunes if tune is not None]
+    return sum(int((rows["status"] == "diverged").sum()) for rows in found)
+
+
+# ------------------------------------------------------------------------------------------------ inert axes
+
+
+@dataclass(frozen=True)
+class Inert:
+    """Levels of an axis whose runs repeat those of the base level bit for bit."""
+
+    arm: str
+    axis: str
+    base: Any
+    levels: tuple[Any, ...]
+    whole: bool
+    """Whether every level of the axis does so: then the axis is inert."""
+    pairs: int
+    """How many pairs of runs were compared."""
+    clipped: float
+    """Share of recorded steps in which log P fell below ε (NaN where not recorded)."""
+    power: float
+    """The smallest recorded input power (NaN where not recorded)."""
+
+    def sentence(self, study: Study) -> str:
+        """The finding in words, with the reason where the records show one."""
+        name = name_label(self.axis)
+        base = value_label(self.base)
+        levels = ", ".join(value_label(level) for level in self.levels)
+        subject = f"{name} is inert" if self.whole else f"{name} = {levels} changes nothing"
+        text = (
+            f"{subject} ({study.arms[self.arm].label}): the runs at {name} = {levels} are bit-identical in "
+            f"every metric to those at {name} = {base} ({self.pairs} pairs of runs, every rate and seed)."
+        )
+        return text + (self._reason() if self.axis == "eps" else "")
+
+    def _reason(self) -> str:
+        if np.isnan(self.clipped) or self.clipped > 0:
+            return ""
+        reason = " Reason: log P never fell below ε in any recorded step"
+        if self.power > 0:
+            reason += f" (the smallest recorded log P is {np.log(self.power):.2f})"
+        return reason + ", so the maximum of the two is always log P."
+
+
+def inert_levels(study: Study) -> list[Inert]:
+    """Find levels that change no bit of any metric, at any tune or seed, whatever the other axes' levels.
+
+    Diverged runs count too. A pair with a missing, failed or unreadable run is not compared, and a level
+    needs at least one pair that trained to the end.
+    """
+    found = (_inert(study, arm, axis) for arm in study.arms.values() for axis in ablated_axes(arm))
+    return [inert for inert in found if inert]
+
+
+def _inert(study: Study, arm: Arm, axis: str) -> Inert | None:
+    base = _base_level(arm, axis)
+    others = [level for level in arm.levels(axis) if not _same(axis, level, base)]
+    same, pairs, runs = [], 0, set()
+    for level in others:
+        found = [
+            _digests(study, reference).join(_digests(study, cell), rsuffix="_2", how="inner")
+            for reference, cell in _matched(study, arm, axis, base, level)
+        ]
+        joined = pd.concat(found) if found else pd.DataFrame(columns=["status"])
+        if (joined["status"] == "done").any() and (joined["digest"] == joined["digest_2"]).all():
+            same.append(level)
+            pairs += len(joined)
+            runs |= {*joined["run"], *joined["run_2"]}
+    if not same:
+        return None
+    clipped, power = _clipping(study, sorted(runs)) if axis == "eps" else (np.nan, np.nan)
+    return Inert(arm.name, axis, base, tuple(same), len(same) == len(others), pairs, clipped, power)
+
+
+def _matched(study: Study, arm: Arm, axis: str, base: Any, level: Any) -> list[tuple[Cell, Cell]]:
+    """Pairs of cells at the base and at `level` of the axis that agree in every other axis."""
+    pairs = []
+    for cell in level_cells(study, arm.name, axis, level):
+        reference = study.find_cell(arm.name, {**cell.settings, axis: base})
+        if reference is not None:
+            pairs.append((reference, cell))
+    return pairs
+
+
+def _digests(study: Study, cell: Cell) -> pd.DataFrame:
+    rows = study.scores[(study.scores["arm"] == cell.arm) & (study.scores["cell"] == cell.key)]
+    return rows.set_index(["tune", "seed"])[["run", "status", "digest"]]
+
+
+def _clipping(study: Study, runs: list[str]) -> tuple[float, float]:
+    """Share of clipped steps and the smallest input power over the layer records of `runs`."""
+    clipped, powers = [], []
+    for run in runs:
+        try:
+            records = study.layers(run)
+        except StoreError:
+            continue
+        clipped.append(records.loc[records["quantity"] == "clipped", "value"].dropna())
+        powers.append(records.loc[records["quantity"] == "input_power", "value"].dropna())
+    shares = pd.concat(clipped) if clipped else pd.Series(dtype=float)
+    power = pd.concat(powers) if powers else pd.Series(dtype=float)
+    return float(shares.mean()), float(power.min())

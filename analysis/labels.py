@@ -1,0 +1,79 @@
+"""How settings and numbers read in tables and figures: β = 0.9, ε = 1e-4, p = ∞.
+
+describe({"beta": 0.9, "p": "inf"})    # "β = 0.9, p = ∞"
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["describe", "interval", "name_label", "number", "option_name", "percent", "signed", "value_label"]
+
+_SYMBOLS = {
+    "beta": "β",
+    "eps": "ε",
+    "gamma": "γ",
+    "lr": "learning rate",
+    "betas": "(β1, β2)",
+}
+MISSING = "–"
+
+
+def name_label(option: str) -> str:
+    """The printed name of an option: `beta` is β, `train.batch_size` is "batch size"."""
+    last = option.removeprefix("task.").removeprefix("train.")
+    return _SYMBOLS.get(last, last.replace("_", " ").replace(".", " "))
+
+
+def option_name(value: Any) -> str:
+    """The name in a spec's `"digits"` or `{"name": "digits", …}`."""
+    return str(value.get("name", "?")) if isinstance(value, Mapping) else str(value)
+
+
+def value_label(value: Any) -> str:
+    """A setting's value, compactly: 0.9, 1e-4, ∞, "yes" and "no" for booleans."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return number(float(value))
+    if isinstance(value, str):
+        return {"inf": "∞", "-inf": "-∞"}.get(value, value)
+    if isinstance(value, (list, tuple)):
+        return "(" + ", ".join(map(value_label, value)) + ")"
+    if isinstance(value, Mapping):
+        rest = {key: item for key, item in value.items() if key != "name"}
+        return " ".join(filter(None, [str(value.get("name", "")), describe(rest)]))
+    return "none" if value is None else json.dumps(value)
+
+
+def number(value: float) -> str:
+    """Four significant digits without padding: 0.9, 128, 1e-4."""
+    if not math.isfinite(value):
+        return {math.inf: "∞", -math.inf: "-∞"}.get(value, MISSING)
+    if value != 0 and not 1e-3 <= abs(value) < 1e6:
+        mantissa, exponent = f"{value:.3e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+
+
+def describe(settings: Mapping[str, Any]) -> str:
+    """All settings in one line: "β = 0.9, p = ∞"; empty for none."""
+    return ", ".join(f"{name_label(name)} = {value_label(value)}" for name, value in settings.items())
+
+
+def percent(value: float) -> str:
+    """A number that is a percentage already, with two decimals."""
+    return MISSING if math.isnan(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def signed(value: float) -> str:
+    """A difference in percentage points, with its sign."""
+    return MISSING if math.isnan(value) else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def interval(low: float, high: float) -> str:
+    """An interval of percentages, "1.90 to 2.38"; a dash where there is none."""
+    return MISSING if math.isnan(low) or math.isnan(high) else f"{percent(low)} to {percent(high)}"

@@ -1,0 +1,186 @@
+"""The report of a study: one HTML page that works offline, with figures and tables as files beside it.
+
+    path = write_report("runs/digits")      # runs/digits/report/report.html
+
+The page is made again only when what it is made from has changed: the plan, the runs or this package.
+Checking that is quick, so everything heavy is imported inside functions.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from insgd_lab.store import StoreError, StudyFolder, read_json, replacing, write_json
+
+if TYPE_CHECKING:
+    from insgd_lab.analysis.drawings import Drawing
+    from insgd_lab.analysis.reproduction import Reproduction
+    from insgd_lab.analysis.runs import Study
+    from insgd_lab.analysis.tables import Table
+
+__all__ = ["is_current", "report_path", "write_report"]
+
+_SOURCES = Path(__file__).parent
+
+
+def report_path(study_dir: str | Path) -> Path:
+    """Where the report of a study is written."""
+    return StudyFolder(study_dir).report_path / "report.html"
+
+
+def is_current(study_dir: str | Path) -> bool:
+    """Whether the report exists and was made from the files that are there now."""
+    made = _made_from(study_dir)
+    return report_path(study_dir).is_file() and made.get("digest") == _digest(Path(study_dir))
+
+
+def write_report(study_dir: str | Path, force: bool = False) -> Path:
+    """Write the report of a study unless it is current, and return its path.
+
+    Raises:
+        StoreError: the folder holds no study.
+        PublishedError: the study compares itself with a table that is not on record.
+    """
+    path = report_path(study_dir)
+    if not force and is_current(study_dir):
+        return path
+    from insgd_lab.analysis.runs import load_study
+
+    digest = _digest(Path(study_dir))  # before reading: a run that finishes meanwhile makes the report stale
+    study = load_study(study_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in _made_from(study_dir).get("files", []):
+        (path.parent / name).unlink(missing_ok=True)
+    files = _write(study, path)
+    write_json(path.parent / ".inputs.json", {"digest": digest, "files": files})
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ freshness
+
+
+def _made_from(study_dir: str | Path) -> dict[str, Any]:
+    try:
+        return read_json(report_path(study_dir).parent / ".inputs.json")
+    except StoreError:
+        return {}
+
+
+def _digest(folder: Path) -> str:
+    """A hash over the plan, every run.json, the sizes of the tables, and what the report is made with."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in [*_contents(folder), *_own_files()]:
+        digest.update(path.name.encode() + path.read_bytes())
+    for path in sorted(folder.glob("*/*.parquet")):
+        digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size}".encode())
+    return digest.hexdigest()
+
+
+def _contents(folder: Path) -> list[Path]:
+    study = folder / "study.json"
+    return ([study] if study.is_file() else []) + sorted(folder.glob("*/run.json"))
+
+
+def _own_files() -> list[Path]:
+    papers = _papers()
+    own = [*_SOURCES.glob("*.py"), *(_SOURCES / "templates").iterdir(), *papers]
+    return sorted(path for path in own if path.is_file())
+
+
+def _papers() -> list[Path]:
+    from importlib import resources
+
+    folder = Path(str(resources.files("insgd_lab.experiments").joinpath("papers")))
+    return list(folder.glob("*.toml"))
+
+
+# ------------------------------------------------------------------------------------------------ the page
+
+
+def _write(study: Study, path: Path) -> list[str]:
+    """Write page, figures and tables; returns the names of the files."""
+    from insgd_lab.analysis.drawings import drawings
+    from insgd_lab.analysis.effects import inert_levels, main_effects
+    from insgd_lab.analysis.figures import save_figure
+    from insgd_lab.analysis.reproduction import reproduce
+    from insgd_lab.analysis.selection import choose
+    from insgd_lab.analysis.statements import findings, headline
+    from insgd_lab.analysis.tables import divergence_table, effects_table, failures_table, results_table
+
+    choices = choose(study)
+    effects, inert = main_effects(study, choices), inert_levels(study)
+    reproduction = reproduce(study, choices)
+    tables = {
+        "best": results_table(study, choices, "best"),
+        "effects": effects_table(study, effects),
+        "failures": failures_table(study),
+        "divergences": divergence_table(study),
+    }
+    if study.tuned:
+        tables["fixed"] = results_table(study, choices, "fixed")
+    if reproduction:
+        tables["published"] = reproduction.table
+    files = [file.name for table in tables.values() for file in table.save(path.parent)]
+    images = {}
+    for drawing in drawings(study, choices, effects, inert):
+        saved = save_figure(drawing.figure, path.parent, drawing.name)
+        files += [file.name for file in saved.values()]
+        images[drawing.name] = _embedded(drawing, saved)
+    page = _render(
+        study,
+        headline=headline(study),
+        findings=findings(study, choices, effects, inert),
+        tables=tables,
+        images=images,
+        reproduction=reproduction,
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return [*files, path.name]
+
+
+def _embedded(drawing: Drawing, saved: dict[str, Path]) -> dict[str, Any]:
+    """The smaller of SVG and PNG as a data URI; its size on the page is the figure's own, in CSS pixels."""
+    kinds = {"svg": "image/svg+xml", "png": "image/png"}
+    form = min(kinds, key=lambda kind: saved[kind].stat().st_size)
+    data = base64.b64encode(saved[form].read_bytes()).decode("ascii")
+    width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
+    return {
+        "name": drawing.name,
+        "uri": f"data:{kinds[form]};base64,{data}",
+        "alt": drawing.alt,
+        "caption": drawing.caption,
+        "width": width,
+        "height": height,
+    }
+
+
+def _render(
+    study: Study,
+    *,
+    headline: str | None,
+    findings: list[str],
+    tables: dict[str, Table],
+    images: dict[str, Any],
+    reproduction: Reproduction | None,
+) -> str:
+    import jinja2
+
+    from insgd_lab.analysis.setup import setup
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((_SOURCES / "templates" / "report.html.j2").read_text("utf-8"))
+    return template.render(
+        study=study,
+        title=study.info.get("title") or study.info.get("name") or os.fspath(study.path.name),
+        headline=headline,
+        findings=findings,
+        tables=tables,
+        images=images,
+        reproduction=reproduction,
+        setup=setup(study),
+    )

@@ -1,0 +1,377 @@
+"""A study read back from disk: its plan, every run's score, and what could not be read.
+
+    study = load_study(Path("runs/digits"))
+    study.scores.groupby(["arm", "cell", "tune"])["test_error"].mean()
+
+The words: an *arm* is an optimizer with axes to vary; a *cell* is one combination of its axes' values; a
+*tune* is one combination of values of the tuned options (mostly the learning rate) that every cell is crossed
+with. Cells and tunes are known by their canonical JSON, so that they can be keys.
+
+A diverged run is a result: it scores the error of guessing, and worst in loss, whatever it had reached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from insgd_lab.analysis.labels import describe, option_name
+from insgd_lab.store import FINISHED, RunFolder, StoreError, StudyFolder, canonical_json
+
+__all__ = ["Arm", "Cell", "Problem", "Study", "StudyError", "key_of", "load_study"]
+
+CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
+"""Classes of the data sets whose error of guessing is known; on others a diverged run scores 100 % error."""
+
+SCORES = ("val_error", "val_loss", "test_error", "best_test_error")
+_METRICS = pa.schema(
+    [("epoch", pa.int32()), ("split", pa.string()), ("metric", pa.string()), ("value", pa.float64())]
+)
+_LAYERS = pa.schema(
+    [("step", pa.int64()), ("parameter", pa.string()), ("quantity", pa.string()), ("value", pa.float64())]
+)
+
+
+class StudyError(StoreError):
+    """The folder holds no study that can be reported."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that could not be read; its run is left out of every mean."""
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of the study, as `study.json` has it."""
+
+    name: str
+    label: str
+    optimizer: str
+    options: Mapping[str, Any]
+    grid: str
+    axes: Mapping[str, list[Any]]
+    base: Mapping[str, Any]
+    tune: Mapping[str, list[Any]]
+    fixed: Mapping[str, Any]
+
+    def levels(self, axis: str) -> list[Any]:
+        """The values of `axis` that ran, in the order of the study file."""
+        return self.axes[axis]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of an arm's axes; `varied` is the axis moved off the base, if just one was."""
+
+    arm: str
+    settings: Mapping[str, Any]
+    varied: str | None
+
+    @property
+    def key(self) -> str:
+        """The cell's name in frames."""
+        return key_of(self.settings)
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """Canonical JSON of settings; 1 and 1.0 are one value."""
+    return canonical_json({name: _plain(value) for name, value in settings.items()})
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that the report needs, without torch: frames of plan, runs, curves and scores."""
+
+    path: Path
+    info: Mapping[str, Any]
+    arms: Mapping[str, Arm]
+    cells: Mapping[tuple[str, str], Cell]
+    plan: pd.DataFrame
+    """One row a planned run and arm: arm, cell, tune (keys), seed, run."""
+    runs: pd.DataFrame
+    """One row a planned run, by id: status, error, where it diverged, seconds, versions, scores, digest."""
+    curves: pd.DataFrame
+    """One row a run and epoch: val_error, test_error, val_loss, …; by (run, epoch)."""
+    problems: tuple[Problem, ...]
+    tunes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """The plan's rows whose run is done or diverged, with status and scores (errors as fractions)."""
+        columns = ["status", "digest", *SCORES]
+        joined = self.plan.join(self.runs[columns], on="run")
+        return joined[joined["status"].isin(FINISHED)].reset_index(drop=True)
+
+    @cached_property
+    def _groups(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        groups = self.scores.groupby(["arm", "cell", "tune"], sort=False)
+        return {(str(arm), str(cell), str(tune)): rows for (arm, cell, tune), rows in groups}
+
+    def finished(self, arm: str, cell: str, tune: str) -> pd.DataFrame:
+        """The scored runs of one cell at one tune, a row a seed; empty if there are none."""
+        return self._groups.get((arm, cell, tune), self.scores.iloc[:0])
+
+    def by_seed(self, arm: str, cell: str, tune: str, score: str = "test_error") -> dict[int, float]:
+        """One score of each seed."""
+        rows = self.finished(arm, cell, tune)
+        return dict(zip(rows["seed"].tolist(), rows[score].tolist(), strict=True))
+
+    def cells_of(self, arm: str) -> list[Cell]:
+        """The arm's cells in the order of the plan."""
+        return [cell for (name, _), cell in self.cells.items() if name == arm]
+
+    def find_cell(self, arm: str, settings: Mapping[str, Any]) -> Cell | None:
+        """The cell with exactly these settings, if it was planned."""
+        return self.cells.get((arm, key_of(settings)))
+
+    def base_cell(self, arm: str) -> Cell | None:
+        """The cell at the arm's own defaults, if it was planned."""
+        return self.find_cell(arm, self.arms[arm].base)
+
+    def tunes_of(self, arm: str) -> list[str]:
+        """The keys of the arm's tunes in the order of the plan."""
+        return list(dict.fromkeys(self.plan.loc[self.plan["arm"] == arm, "tune"]))
+
+    def fixed_tune(self, arm: str) -> str | None:
+        """The tune at the fixed values, if it was planned."""
+        key = key_of(self.arms[arm].fixed)
+        return key if key in self.tunes_of(arm) else None
+
+    def counts(self) -> dict[str, int]:
+        """How many planned runs have each status; "missing" ones have not been started."""
+        return {str(name): int(count) for name, count in self.runs["status"].value_counts().items()}
+
+    @property
+    def tuned(self) -> bool:
+        """Whether any arm has a choice of settings to be judged at, so that "own best" means something."""
+        return any(len(values) > 1 for arm in self.arms.values() for values in arm.tune.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned run is done or diverged."""
+        return bool(self.runs["status"].isin(FINISHED).all())
+
+    @property
+    def guess_error(self) -> float:
+        """The error of guessing, which a diverged run scores."""
+        return guess_error(self.info)
+
+    def cell_label(self, cell: Cell) -> str:
+        """The cell in words: what was moved off the base, or all settings where the grid has no base."""
+        arm = self.arms[cell.arm]
+        if not cell.settings:
+            return describe({k: v for k, v in arm.options.items() if k not in arm.tune}) or "defaults"
+        if arm.grid != "one-at-a-time":
+            return describe(cell.settings)
+        if cell.varied is None:
+            return "base"
+        return describe({cell.varied: cell.settings[cell.varied]})
+
+    def layers(self, run: str) -> pd.DataFrame:
+        """A run's layer records: step, parameter, quantity, value; empty where nothing was recorded.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        path = StudyFolder(self.path).run(run).layers_path
+        table = _read(path, _LAYERS) if path.is_file() else _LAYERS.empty_table()
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
+
+
+def guess_error(info: Mapping[str, Any]) -> float:
+    """The error rate of guessing among the classes of the study's data."""
+    classes = CLASSES.get(option_name(info.get("task", {}).get("data")))
+    return 1 - 1 / classes if classes else 1.0
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def load_study(path: str | Path) -> Study:
+    """Read a study's plan and all its runs; damaged runs become `problems`.
+
+    Raises:
+        StudyError: there is no readable study.json.
+    """
+    folder = StudyFolder(path)
+    if not folder.exists:
+        raise StudyError(
+            f"{folder.path} holds no study: expected a folder with a study.json, as `insgd-lab study run` "
+            "writes; give the folder of a study, such as runs/digits"
+        )
+    info = folder.info()
+    try:
+        arms = {arm["name"]: _arm(arm) for arm in info["arms"]}
+        plan, cells, tunes = _plan(info["plan"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StudyError(
+            f"{folder.info_path} is not a study as this version writes it ({type(error).__name__}: {error}); "
+            "run the study again into a new folder"
+        ) from error
+    runs, problems = _runs(folder, list(dict.fromkeys(plan["run"])))
+    finished = [str(run) for run, status in runs["status"].items() if status in FINISHED]
+    metrics, bad = _metrics(folder, finished)
+    for problem, run in bad:
+        problems.append(problem)
+        runs.loc[run, "status"] = "unreadable"
+    curves = _curves(metrics)
+    runs = runs.join(_scores(runs, curves, guess_error(info))).join(_digests(metrics))
+    return Study(folder.path, info, arms, cells, plan, runs, curves, tuple(problems), tunes)
+
+
+def _arm(raw: Mapping[str, Any]) -> Arm:
+    base = raw.get("base") or {}
+    axes = {axis: _with(base.get(axis), values) for axis, values in (raw.get("axes") or {}).items()}
+    return Arm(
+        name=raw["name"],
+        label=raw.get("label") or raw["name"],
+        optimizer=raw["optimizer"],
+        options=raw.get("options") or {},
+        grid=raw.get("grid") or "one-at-a-time",
+        axes=axes if raw.get("grid", "one-at-a-time") == "one-at-a-time" else dict(raw.get("axes") or {}),
+        base=base,
+        tune=raw.get("tune") or {},
+        fixed=raw.get("fixed") or {},
+    )
+
+
+def _with(base: Any, values: list[Any]) -> list[Any]:
+    """The levels of an axis with the base among them; it goes first if the study file does not list it."""
+    listed = any(_plain(value) == _plain(base) for value in values)
+    return list(values) if base is None or listed else [base, *values]
+
+
+def _plan(rows: list[Mapping[str, Any]]) -> tuple[pd.DataFrame, dict[tuple[str, str], Cell], dict[str, Any]]:
+    cells: dict[tuple[str, str], Cell] = {}
+    tunes: dict[str, Any] = {}
+    records = []
+    for row in rows:
+        cell = Cell(row["arm"], row["settings"], row["varied"])
+        key, tune = cell.key, key_of(row["tune"])
+        cells.setdefault((cell.arm, key), cell)
+        tunes.setdefault(tune, row["tune"])
+        records.append((cell.arm, key, tune, int(row["seed"]), row["run"]))
+    return pd.DataFrame(records, columns=["arm", "cell", "tune", "seed", "run"]), cells, tunes
+
+
+_INFO = ("status", "error", "seed", "commit", "dirty", "device", "threads", "started", "finished", "seconds",
+         "images_per_second", "epochs_done", "parameters")  # fmt: skip
+
+
+def _runs(folder: StudyFolder, ids: list[str]) -> tuple[pd.DataFrame, list[Problem]]:
+    problems: list[Problem] = []
+    records = [_run_record(folder.run(run), problems) for run in ids]
+    columns = [*_INFO, "versions", "diverged_epoch", "diverged_step"]
+    return pd.DataFrame(records, columns=columns, index=pd.Index(ids, name="run"), dtype=object), problems
+
+
+def _run_record(run: RunFolder, problems: list[Problem]) -> dict[str, Any]:
+    if not run.exists:
+        return {"status": "missing"}
+    try:
+        info = run.info()
+    except StoreError as error:
+        problems.append(Problem(f"{run.id}/run.json", str(error)))
+        return {"status": "unreadable"}
+    at = info.get("diverged_at") or {}
+    where = {"diverged_epoch": at.get("epoch"), "diverged_step": at.get("step")}
+    return {name: info.get(name) for name in _INFO} | where | {"versions": info.get("versions") or {}}
+
+
+def _read(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a Parquet file's columns as plain types.
+
+    `ParquetFile` rather than the store's own reading: opening 500 files is most of a report's time, and a
+    pandas frame for each would double it.
+    """
+    try:
+        return pq.ParquetFile(path).read(columns=schema.names).select(schema.names).cast(schema)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise StoreError(
+            f"{path} cannot be read ({error}); delete the folder {path.parent} and run the study again: "
+            "only this run is repeated"
+        ) from error
+
+
+def _metrics(folder: StudyFolder, ids: list[str]) -> tuple[pd.DataFrame, list[tuple[Problem, str]]]:
+    tables, bad = {}, []
+    for run in ids:
+        try:
+            tables[run] = _read(folder.run(run).metrics_path, _METRICS)
+        except StoreError as error:
+            bad.append((Problem(f"{run}/metrics.parquet", str(error)), run))
+    if not tables:
+        return _METRICS.empty_table().to_pandas().assign(run=pd.Series(dtype=object)), bad
+    frame: pd.DataFrame = pa.concat_tables(tables.values()).to_pandas()
+    codes = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables.values()])
+    frame["run"] = pd.Series(np.array(list(tables), dtype=object)[codes], dtype="category")
+    return frame, bad
+
+
+def _curves(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Metrics with a column for each split and metric; accuracies become errors."""
+    names = metrics["split"].astype(str) + "_" + metrics["metric"].astype(str)
+    long = pd.DataFrame({"run": metrics["run"].astype(str), "epoch": metrics["epoch"], "name": names})
+    long["value"] = metrics["value"].to_numpy()
+    wide = long.drop_duplicates(["run", "epoch", "name"], keep="last").pivot(
+        index=["run", "epoch"], columns="name", values="value"
+    )
+    for split in ("train", "val", "test"):
+        accuracy = f"{split}_accuracy"
+        wide[f"{split}_error"] = 1 - wide[accuracy] if accuracy in wide else np.nan
+        if f"{split}_loss" not in wide:
+            wide[f"{split}_loss"] = np.nan
+    return wide
+
+
+def _scores(runs: pd.DataFrame, curves: pd.DataFrame, guess: float) -> pd.DataFrame:
+    """Last and best values of each run; guessing and infinite loss for diverged ones.
+
+    The best test error of a diverged run is the best it had reached, at worst that of guessing.
+    """
+    last = curves[["val_error", "val_loss", "test_error"]].groupby(level="run").last()
+    last["best_test_error"] = curves["test_error"].groupby(level="run").min()
+    last = last.reindex(runs.index).astype(float)
+    diverged = (runs["status"] == "diverged").to_numpy()
+    last.loc[diverged, ["val_error", "test_error"]] = guess
+    last.loc[diverged, "val_loss"] = np.inf
+    last.loc[diverged, "best_test_error"] = (
+        last.loc[diverged, "best_test_error"].fillna(guess).clip(upper=guess)
+    )
+    return last
+
+
+def _digests(metrics: pd.DataFrame) -> pd.Series:
+    """A hash of each run's metrics, bit for bit; equal hashes mean runs that computed the same."""
+    parts = metrics[["epoch", "split", "metric", "value"]]
+    return pd.Series(dict(_digest_each(metrics["run"], parts)), name="digest", dtype=object)
+
+
+def _digest_each(runs: pd.Series, parts: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    names = (parts["split"] + "/" + parts["metric"]).to_numpy(dtype=object)
+    codes = pd.factorize(names)[0].astype(np.int64) if len(names) else np.zeros(0, np.int64)
+    bits = parts["value"].to_numpy().view(np.int64)
+    rows = np.stack([parts["epoch"].to_numpy().astype(np.int64), codes, bits], axis=1)
+    if runs.empty:
+        return
+    cuts = np.flatnonzero(np.diff(runs.cat.codes.to_numpy())) + 1
+    for name, block in zip(runs.iloc[np.r_[0, cuts]], np.split(rows, cuts), strict=True):
+        yield str(name), hashlib.blake2b(block.tobytes(), digest_size=8).hexdigest()

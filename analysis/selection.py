@@ -1,0 +1,89 @@
+"""Which tuned setting each cell is judged at: its own best on the validation split, or the fixed one.
+
+    choices = choose(study)
+    choices["insgd", cell.key].tune        # key of the chosen learning rate, e.g. '{"lr":0.3}'
+
+The test split has no say here: this module reads validation scores only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from insgd_lab.analysis.labels import describe, name_label, value_label
+from insgd_lab.analysis.runs import Cell, Study
+
+__all__ = ["At", "Choice", "choose", "tune_at", "tune_label"]
+
+At = Literal["best", "fixed"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen tune of one cell, and where in its grid it lies."""
+
+    tune: str
+    val_error: float
+    edge: str | None
+    """Set to "lowest" or "highest" where a chosen number ends its grid, so that a better may lie beyond."""
+
+
+def choose(study: Study) -> dict[tuple[str, str], Choice]:
+    """Choose for every cell the tune of lowest mean validation error over its finished seeds.
+
+    A diverged run scores the error of guessing. Ties go to the lower mean validation loss, then to the
+    smaller value. Cells without a finished run have no choice.
+    """
+    means = study.scores.groupby(["arm", "cell", "tune"], sort=False)[["val_error", "val_loss"]].mean()
+    best: dict[tuple[str, str], tuple[Any, ...]] = {}
+    for (arm, cell, tune), error, loss in zip(
+        means.index, means["val_error"], means["val_loss"], strict=True
+    ):
+        rank = (round(_worst(error), 12), _worst(loss), _sizes(study.tunes[tune]), tune)
+        best[arm, cell] = min(best.get((arm, cell), rank), rank)
+    return {
+        (arm, cell): Choice(rank[-1], rank[0], _edge(study, arm, rank[-1]))
+        for (arm, cell), rank in best.items()
+    }
+
+
+def _worst(value: float) -> float:
+    return math.inf if math.isnan(value) else float(value)
+
+
+def _sizes(tune: Mapping[str, Any]) -> tuple[float, ...]:
+    return tuple(_size(value) for _, value in sorted(tune.items()))
+
+
+def _size(value: Any) -> float:
+    return math.inf if isinstance(value, str) else float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def _edge(study: Study, arm: str, tune: str) -> str | None:
+    for name, value in study.tunes[tune].items():
+        sizes = sorted({_size(v) for v in study.arms[arm].tune.get(name, [])})
+        if len(sizes) > 1 and _size(value) in (sizes[0], sizes[-1]):
+            return "lowest" if _size(value) == sizes[0] else "highest"
+    return None
+
+
+def tune_at(study: Study, choices: Mapping[tuple[str, str], Choice], cell: Cell, at: At) -> str | None:
+    """The key of the tune at which `cell` is judged; None where nothing finished or no fixed value ran."""
+    if at == "fixed":
+        return study.fixed_tune(cell.arm)
+    choice = choices.get((cell.arm, cell.key))
+    return choice.tune if choice else None
+
+
+def tune_label(study: Study, tune: str | None, name: bool = True) -> str:
+    """A tune in words: "learning rate 0.3", or without its name "0.3"; a dash for none."""
+    if tune is None:
+        return "–"
+    settings = study.tunes[tune]
+    if len(settings) == 1:
+        [(option, value)] = settings.items()
+        return f"{name_label(option)} {value_label(value)}" if name else value_label(value)
+    return describe(settings) or ("as given" if name else "–")

@@ -1,0 +1,358 @@
+"""Curves as numbers: what the figures draw, computed here so that tests and tables can have it too.
+
+for panel in error_curves(study, choose(study)):
+    for line in panel.lines:
+        line.label, line.x, line.mean, line.low, line.high
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from insgd_lab.analysis.effects import level_cells
+from insgd_lab.analysis.labels import describe, name_label, value_label
+from insgd_lab.analysis.runs import Arm, Cell, Study, key_of
+from insgd_lab.analysis.selection import At, Choice, tune_at, tune_label
+from insgd_lab.analysis.statistics import summarize
+from insgd_lab.store import StoreError
+
+__all__ = [
+    "Grid",
+    "Group",
+    "LayerTraces",
+    "Line",
+    "Panel",
+    "error_curves",
+    "grids",
+    "groups",
+    "layer_traces",
+    "main_arms",
+    "sensitivity",
+]
+
+LINES = 6
+"""Lines that one panel can hold and stay legible."""
+
+Choices = Mapping[tuple[str, str], Choice]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that belong in one panel: what differs (`legend`), and each cell's value of it."""
+
+    title: str
+    legend: str
+    members: tuple[tuple[str, Cell], ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line with its band; `crosses` are the x at which some run diverged, `chosen` the x chosen."""
+
+    label: str
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    crosses: tuple[float, ...] = ()
+    chosen: float | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines under one title."""
+
+    title: str
+    legend: str
+    lines: tuple[Line, ...] = field(default=())
+
+
+# ------------------------------------------------------------------------------------------------ grouping
+
+
+def main_arms(study: Study) -> list[Arm]:
+    """The arms whose base cells are different runs: an arm that repeats an earlier one's base is left out."""
+    seen: set[frozenset[str]] = set()
+    kept = []
+    for arm in study.arms.values():
+        cell = study.base_cell(arm.name) or next(iter(study.cells_of(arm.name)), None)
+        if cell is None:
+            continue
+        rows = study.plan[(study.plan["arm"] == arm.name) & (study.plan["cell"] == cell.key)]
+        runs = frozenset(rows["run"])
+        if not any(runs & other for other in seen):
+            kept.append(arm)
+        seen.add(runs)
+    return kept
+
+
+def groups(study: Study) -> list[Group]:
+    """The comparisons of a study: the optimizers at their defaults, then each arm's axes.
+
+    One factor at a time: one group an axis. Crossed in full: the last axis within one group, a group for each
+    combination of the others. Other grids: all cells, six to a group.
+    """
+    found = list(_optimizers(study))
+    for arm in study.arms.values():
+        if not arm.axes:
+            continue
+        if arm.grid == "one-at-a-time":
+            found += [_axis_group(study, arm, axis) for axis in arm.axes if len(arm.levels(axis)) > 1]
+        elif arm.grid == "full":
+            found += _crossed(study, arm)
+        else:
+            cells = study.cells_of(arm.name)
+            found.append(Group(arm.label, "", tuple((study.cell_label(cell), cell) for cell in cells)))
+    return [part for group in found for part in _split(group)]
+
+
+def _optimizers(study: Study) -> Iterator[Group]:
+    arms = main_arms(study)
+    cells = [(arm.label, study.base_cell(arm.name) or study.cells_of(arm.name)[0]) for arm in arms]
+    if len(cells) > 1 or not any(arm.axes for arm in arms):
+        yield Group("Arms at their base", "arm", tuple(cells))
+
+
+def _axis_group(study: Study, arm: Arm, axis: str) -> Group:
+    members = []
+    for level in arm.levels(axis):
+        suffix = " (base)" if key_of({axis: level}) == key_of({axis: arm.base.get(axis)}) else ""
+        members += [(value_label(level) + suffix, cell) for cell in level_cells(study, arm.name, axis, level)]
+    return Group(f"{arm.label}: {name_label(axis)}", name_label(axis), tuple(members))
+
+
+def _crossed(study: Study, arm: Arm) -> Iterator[Group]:
+    *others, last = arm.axes
+    for values in itertools.product(*(arm.levels(axis) for axis in others)):
+        rest = dict(zip(others, values, strict=True))
+        cells = [(level, study.find_cell(arm.name, {**rest, last: level})) for level in arm.levels(last)]
+        title = f"{arm.label}: {describe(rest)}" if rest else arm.label
+        yield Group(
+            title, name_label(last), tuple((value_label(level), cell) for level, cell in cells if cell)
+        )
+
+
+def _split(group: Group) -> Iterator[Group]:
+    count = max(1, -(-len(group.members) // LINES))
+    for k in range(count):
+        title = group.title if count == 1 else f"{group.title} ({k + 1} of {count})"
+        members = group.members[k * LINES : (k + 1) * LINES]
+        if members:
+            yield Group(title, group.legend, members)
+
+
+# ------------------------------------------------------------------------------------------------ curves
+
+
+def error_curves(study: Study, choices: Choices) -> list[Panel]:
+    """Test error (%) after each epoch at each cell's chosen rate: mean and 95 % t-interval over seeds.
+
+    From its divergence on, a diverged run counts with the error of guessing.
+    """
+    return _panels(study, lambda label, cell: _curve(study, choices, label, cell))
+
+
+def _panels(study: Study, line: Any) -> list[Panel]:
+    panels = []
+    for group in groups(study):
+        lines = [made for label, cell in group.members if (made := line(label, cell)) is not None]
+        if lines:
+            panels.append(Panel(group.title, group.legend, tuple(lines)))
+    return panels
+
+
+def _curve(study: Study, choices: Choices, label: str, cell: Cell) -> Line | None:
+    tune = tune_at(study, choices, cell, "best")
+    if tune is None:
+        return None
+    table = _errors_by_epoch(study, study.finished(cell.arm, cell.key, tune)["run"].tolist())
+    if table.empty:
+        return None
+    summaries = [summarize(row[np.isfinite(row)].tolist()) * 100 for row in table.to_numpy()]
+    shown = f"{label}, rate {tune_label(study, tune, name=False)}" if study.tunes[tune] else label
+    return Line(
+        shown,
+        table.index.to_numpy(dtype=float),
+        np.array([s.mean for s in summaries]),
+        np.array([s.low for s in summaries]),
+        np.array([s.high for s in summaries]),
+    )
+
+
+def _errors_by_epoch(study: Study, runs: Sequence[str]) -> pd.DataFrame:
+    """Test error as a fraction: rows epochs at which some run was evaluated, columns runs."""
+    present = [run for run in runs if run in study.curves.index.get_level_values("run")]
+    columns = {run: study.curves.loc[run]["test_error"].dropna() for run in present}
+    planned = int(study.info.get("train", {}).get("epochs") or 0)
+    table = pd.DataFrame({run: columns.get(run, pd.Series(dtype=float)) for run in runs})
+    if table.empty and planned:
+        table = pd.DataFrame(np.nan, index=range(1, planned + 1), columns=list(runs))
+    for run in runs:
+        if study.runs.loc[run, "status"] == "diverged":
+            seen = columns.get(run)
+            after = table.index > (seen.index.max() if seen is not None and len(seen) else 0)
+            table.loc[after, run] = study.guess_error
+    return table.sort_index()
+
+
+# ------------------------------------------------------------------------------------------------ sensitivity
+
+
+def sensitivity(study: Study, choices: Choices) -> list[Panel]:
+    """Validation error (%) against the learning rate: mean and range over seeds, a line a cell.
+
+    Arms that tune `lr` give the panels of `groups`; arms with `lr` as an axis share one panel, at their base.
+    """
+    panels = _panels(study, lambda label, cell: _tuned_line(study, choices, label, cell))
+    swept = [arm for arm in study.arms.values() if "lr" in arm.axes and "lr" not in arm.tune]
+    lines = [line for arm in swept if (line := _axis_line(study, choices, arm)) is not None]
+    chunks = [tuple(lines[k : k + LINES]) for k in range(0, len(lines), LINES)]
+    return panels + [Panel("Arms at their base", "arm", chunk) for chunk in chunks]
+
+
+def _tuned_line(study: Study, choices: Choices, label: str, cell: Cell) -> Line | None:
+    chosen = tune_at(study, choices, cell, "best")
+    if chosen is None or "lr" not in study.tunes[chosen]:
+        return None
+    held = {name: value for name, value in study.tunes[chosen].items() if name != "lr"}
+    points = [
+        (float(study.tunes[tune]["lr"]), cell, tune)
+        for tune in study.tunes_of(cell.arm)
+        if {name: value for name, value in study.tunes[tune].items() if name != "lr"} == held
+    ]
+    return _sweep(study, label, points, float(study.tunes[chosen]["lr"]))
+
+
+def _axis_line(study: Study, choices: Choices, arm: Arm) -> Line | None:
+    cells = [study.find_cell(arm.name, {**arm.base, "lr": rate}) for rate in arm.levels("lr")]
+    points = [
+        (float(cell.settings["lr"]), cell, tune)
+        for cell in cells
+        if cell and (tune := tune_at(study, choices, cell, "best")) is not None
+    ]
+    return _sweep(study, arm.label, points, None)
+
+
+def _sweep(
+    study: Study, label: str, points: list[tuple[float, Cell, str]], chosen: float | None
+) -> Line | None:
+    found = []
+    for rate, cell, tune in sorted(points, key=lambda point: point[0]):
+        rows = study.finished(cell.arm, cell.key, tune)
+        if len(rows):
+            errors = 100 * rows["val_error"]
+            crossed = bool((rows["status"] == "diverged").any())
+            found.append((rate, errors.mean(), errors.min(), errors.max(), crossed))
+    if not found:
+        return None
+    x, mean, low, high, diverged = map(np.array, zip(*found, strict=True))
+    return Line(label, x, mean, low, high, tuple(x[diverged].tolist()), chosen)
+
+
+# ------------------------------------------------------------------------------------------------ grids
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Mean test error (%) over two crossed axes [first axis, second axis], and the rates it was got at."""
+
+    title: str
+    best: pd.DataFrame
+    fixed: pd.DataFrame
+    best_tunes: pd.DataFrame
+    fixed_tunes: pd.DataFrame
+
+
+def grids(study: Study, choices: Choices) -> list[Grid]:
+    """Every pair of axes of the arms crossed in full; further axes are averaged out."""
+    arms = [arm for arm in study.arms.values() if arm.grid == "full"]
+    pairs = [(arm, *pair) for arm in arms for pair in itertools.combinations(arm.axes, 2)]
+    return [_pair_grid(study, choices, arm, first, second) for arm, first, second in pairs]
+
+
+def _pair_grid(study: Study, choices: Choices, arm: Arm, first: str, second: str) -> Grid:
+    index = pd.Index(map(value_label, arm.levels(first)), name=name_label(first))
+    columns = pd.Index(map(value_label, arm.levels(second)), name=name_label(second))
+    frames = []
+    for at in ("best", "fixed"):
+        found = [
+            [_pair_cell(study, choices, arm, {first: a, second: b}, at) for b in arm.levels(second)]
+            for a in arm.levels(first)
+        ]
+        for k, kind in ((0, float), (1, object)):
+            values = [[pair[k] for pair in row] for row in found]
+            frames.append(pd.DataFrame(values, index=index, columns=columns, dtype=kind))
+    best, best_tunes, fixed, fixed_tunes = frames
+    others = [name_label(axis) for axis in arm.axes if axis not in (first, second)]
+    title = arm.label + (f" (mean over {', '.join(others)})" if others else "")
+    return Grid(title, best, fixed, best_tunes, fixed_tunes)
+
+
+def _pair_cell(
+    study: Study, choices: Choices, arm: Arm, pair: Mapping[str, Any], at: At
+) -> tuple[float, str]:
+    cells = [c for c in study.cells_of(arm.name) if key_of({a: c.settings[a] for a in pair}) == key_of(pair)]
+    tunes = [(cell, tune) for cell in cells if (tune := tune_at(study, choices, cell, at)) is not None]
+    errors = [study.finished(cell.arm, cell.key, tune)["test_error"].mean() for cell, tune in tunes]
+    labels = dict.fromkeys(tune_label(study, tune, name=False) for _, tune in tunes if study.tunes[tune])
+    return 100 * float(np.mean(errors)) if errors else float("nan"), " / ".join(labels)
+
+
+# ------------------------------------------------------------------------------------------------ layers
+
+
+@dataclass(frozen=True)
+class LayerTraces:
+    """Per-layer records of one arm's base cell at its chosen rate, averaged over seeds."""
+
+    arm: str
+    label: str
+    frame: pd.DataFrame
+    """Columns step, parameter, quantity, value; parameters in the order of the model."""
+    seeds: int
+
+
+TRACED = ("effective_step", "input_power", "step_scale")
+
+
+def layer_traces(study: Study, choices: Choices) -> list[LayerTraces]:
+    """Layer records of the first arm that reads input power, and of the first SGD arm beside it."""
+    traces = [trace for arm in main_arms(study) if (trace := _traces(study, choices, arm)) is not None]
+    powered = [trace for trace in traces if (trace.frame["quantity"] == "input_power").any()]
+    plain = [trace for trace in traces if study.arms[trace.arm].optimizer == "sgd"]
+    if not powered:
+        return traces[:2]
+    weights = powered[0].frame.loc[powered[0].frame["quantity"] == "input_power", "parameter"].unique()
+    return [
+        LayerTraces(t.arm, t.label, t.frame[t.frame["parameter"].isin(weights)], t.seeds)
+        for t in [powered[0], *plain[:1]]
+    ]
+
+
+def _traces(study: Study, choices: Choices, arm: Arm) -> LayerTraces | None:
+    cell = study.base_cell(arm.name) or study.cells_of(arm.name)[0]
+    tune = tune_at(study, choices, cell, "best")
+    if tune is None or not (arm.optimizer.startswith("insgd") or arm.optimizer == "sgd"):
+        return None
+    rows = study.finished(arm.name, cell.key, tune)
+    frames = []
+    for run in rows.loc[rows["status"] == "done", "run"]:
+        try:
+            frames.append(study.layers(run))
+        except StoreError:
+            continue
+    records = (
+        pd.concat(frames) if frames else pd.DataFrame(columns=["step", "parameter", "quantity", "value"])
+    )
+    records = records[records["quantity"].isin(TRACED) & np.isfinite(records["value"].astype(float))]
+    if records.empty:
+        return None
+    mean = records.groupby(["step", "parameter", "quantity"], sort=False)["value"].mean().reset_index()
+    label = f"{arm.label}; {tune_label(study, tune)}" if study.tunes[tune] else arm.label
+    return LayerTraces(arm.name, label, mean, len(frames))

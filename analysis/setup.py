@@ -1,0 +1,177 @@
+"""What was run, on what and at which cost: the facts that a report opens with.
+
+for name, value in setup(study).facts:
+    print(f"{name}: {value}")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from insgd_lab.analysis.labels import describe, name_label, option_name, value_label
+from insgd_lab.analysis.runs import Arm, Study
+from insgd_lab.analysis.tables import Column, Table
+
+__all__ = ["Setup", "setup"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Named facts, and the table of arms."""
+
+    facts: tuple[tuple[str, str], ...]
+    arms: Table
+
+
+def setup(study: Study) -> Setup:
+    """Collect the facts from `study.json` and every `run.json`."""
+    task, train = study.info.get("task", {}), study.info.get("train", {})
+    seeds = study.info.get("seeds") or []
+    facts = [
+        ("Task", f"{_named(task.get('data'))}, model {_named(task.get('model'))}{_parameters(study)}"),
+        ("Training", describe(train)),
+        (
+            "Seeds",
+            f"{len(seeds)} ({', '.join(map(str, seeds))}), the same for every arm: differences are paired",
+        ),
+        ("Choice of settings", _choice(study)),
+        ("Layer records", _record(study.info.get("record") or {})),
+        ("Runs", _runs(study)),
+        ("Time", _time(study.runs)),
+        ("Machine", _distinct(study.runs, ("device", "threads"))),
+        ("Code", _code(study.runs)),
+        ("Versions", _versions(study)),
+    ]
+    return Setup(tuple((name, value) for name, value in facts if value), _arms_table(study))
+
+
+def _named(spec: Any) -> str:
+    if not isinstance(spec, Mapping):
+        return option_name(spec)
+    options = {**spec, **(spec.get("options") or {})}
+    rest = {name: value for name, value in options.items() if name not in ("name", "options", "revision")}
+    return f"{option_name(spec)} ({describe(rest)})" if rest else option_name(spec)
+
+
+def _parameters(study: Study) -> str:
+    counts = sorted({int(count) for count in study.runs["parameters"].dropna()})
+    return f" with {' or '.join(f'{count:,}' for count in counts)} parameters" if counts else ""
+
+
+def _choice(study: Study) -> str:
+    tuned = [arm for arm in study.arms.values() if any(len(values) > 1 for values in arm.tune.values())]
+    if not study.tuned:
+        return "nothing was tuned: every cell ran as given"
+    names = ", ".join(dict.fromkeys(name_label(name) for arm in tuned for name in arm.tune))
+    return (
+        f"the {names} of each cell is the one with the lowest mean validation error over seeds after the "
+        "last epoch (ties: lower validation loss, then the smaller value); the test split had no say in it"
+    )
+
+
+def _record(record: Mapping[str, Any]) -> str:
+    every = record.get("every", 0)
+    return f"every {every} optimizer steps, from the first" if every else "none"
+
+
+def _runs(study: Study) -> str:
+    counts = study.counts()
+    words = {"missing": "not started"}
+    return f"{len(study.runs)} planned: " + ", ".join(
+        f"{n} {words.get(s, s)}" for s, n in sorted(counts.items())
+    )
+
+
+def _time(runs: pd.DataFrame) -> str:
+    seconds = pd.to_numeric(runs["seconds"], errors="coerce").dropna()
+    if seconds.empty:
+        return ""
+    text = f"{seconds.sum():,.0f} s of training in all runs together, {seconds.mean():.2g} s a run"
+    starts, ends = (_stamps(runs[name]) for name in ("started", "finished"))
+    if starts and ends:
+        span = (max(ends) - min(starts)).total_seconds()
+        text += f"; {span:,.0f} s from the first start to the last end, pauses included"
+    return text
+
+
+def _stamps(column: pd.Series) -> list[datetime]:
+    found = []
+    for value in column.dropna():
+        try:
+            found.append(datetime.fromisoformat(str(value)))
+        except ValueError:
+            continue
+    return found
+
+
+def _distinct(runs: pd.DataFrame, names: tuple[str, ...]) -> str:
+    rows = runs[list(names)].dropna(how="all").drop_duplicates()
+    texts = [
+        ", ".join(f"{name} {value_label(value)}" for name, value in row.items() if not pd.isna(value))
+        for _, row in rows.iterrows()
+    ]
+    return "; ".join(texts)
+
+
+def _code(runs: pd.DataFrame) -> str:
+    pairs = dict.fromkeys(zip(runs["commit"], runs["dirty"], strict=True))
+    known = [(commit, dirty) for commit, dirty in pairs if isinstance(commit, str)]
+    return ", ".join(
+        f"commit {commit}{' with uncommitted changes' if dirty else ''}" for commit, dirty in known
+    )
+
+
+def _versions(study: Study) -> str:
+    sets = [versions for versions in study.runs["versions"] if isinstance(versions, Mapping) and versions]
+    seen: dict[str, dict[str, None]] = {}
+    for versions in sets or [study.info.get("versions") or {}]:
+        for name, version in versions.items():
+            seen.setdefault(name, {})[str(version)] = None
+    return ", ".join(f"{name} {' and '.join(found)}" for name, found in seen.items())
+
+
+# ------------------------------------------------------------------------------------------------ arms
+
+
+def _arms_table(study: Study) -> Table:
+    frame = pd.DataFrame([_arm_row(study, arm) for arm in study.arms.values()])
+    columns = (
+        Column("arm", ("label",)),
+        Column("optimizer", ("optimizer",)),
+        Column("options", ("options",)),
+        Column("grid", ("grid",)),
+        Column("axes (base)", ("axes",)),
+        Column("tuned over", ("tune",)),
+        Column("fixed", ("fixed",)),
+        Column("cells", ("cells",), str, True),
+    )
+    return Table("arms", "The arms of the study.", frame, columns)
+
+
+def _arm_row(study: Study, arm: Arm) -> dict[str, Any]:
+    axes = [f"{name_label(a)}: {_values(values)}{_base(arm, a)}" for a, values in arm.axes.items()]
+    return {
+        "label": arm.label,
+        "optimizer": arm.optimizer,
+        "options": describe({name: value for name, value in arm.options.items() if name not in arm.tune})
+        or "defaults",
+        "grid": arm.grid if arm.axes else "–",
+        "axes": "; ".join(axes) or "–",
+        "tune": "; ".join(f"{name_label(name)}: {_values(values)}" for name, values in arm.tune.items())
+        or "–",
+        "fixed": describe(arm.fixed) or "–",
+        "cells": len(study.cells_of(arm.name)),
+    }
+
+
+def _values(values: list[Any]) -> str:
+    return ", ".join(map(value_label, values))
+
+
+def _base(arm: Arm, axis: str) -> str:
+    return f" ({value_label(arm.base[axis])})" if axis in arm.base else ""

@@ -1,0 +1,190 @@
+"""What a study says, in sentences made from its numbers.
+
+    for sentence in findings(study, choices, effects, inert):
+        print(sentence)
+
+Sentences give means, intervals and numbers of seeds; they name no winner. Many comparisons are made at once
+and none was singled out beforehand, so all of them are exploratory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
+
+from insgd_lab.analysis.effects import Inert
+from insgd_lab.analysis.labels import describe, interval, name_label, number, percent, signed, value_label
+from insgd_lab.analysis.runs import Arm, Cell, Study
+from insgd_lab.analysis.selection import Choice, tune_at, tune_label
+from insgd_lab.analysis.series import main_arms
+from insgd_lab.analysis.statistics import Summary, paired_difference, summarize
+
+__all__ = ["findings", "headline", "seeds_text"]
+
+Choices = Mapping[tuple[str, str], Choice]
+
+
+def headline(study: Study) -> str | None:
+    """What is missing from an unfinished study; None for a finished one."""
+    if study.complete:
+        return None
+    counts = study.counts()
+    finished = counts.pop("done", 0) + counts.pop("diverged", 0)
+    words = {"missing": "not started", "running": "unfinished"}
+    rest = ", ".join(f"{count} {words.get(status, status)}" for status, count in sorted(counts.items()))
+    share = f"{finished} of {len(study.runs)} runs have finished ({rest})"
+    return f"Incomplete: {share}. What follows covers those only."
+
+
+def findings(study: Study, choices: Choices, effects: pd.DataFrame, inert: Sequence[Inert]) -> list[str]:
+    """All sentences, in the order of the report."""
+    parts = (
+        _arms(study, choices),
+        _crossed(study, choices),
+        _axes(study, effects, inert),
+        (one.sentence(study) for one in inert),
+        _edges(study, choices),
+        _failures(study),
+    )
+    return [sentence for part in parts for sentence in part]
+
+
+# ------------------------------------------------------------------------------------------------ arms
+
+
+def _base(study: Study, arm: Arm) -> Cell:
+    return study.base_cell(arm.name) or study.cells_of(arm.name)[0]
+
+
+def _arms(study: Study, choices: Choices) -> Iterator[str]:
+    arms = [arm for arm in main_arms(study) if tune_at(study, choices, _base(study, arm), "best")]
+    if not arms:
+        return
+    plain = [arm for arm in arms if arm.optimizer == "sgd"]
+    reference = plain[0] if plain else arms[0]
+    base = _base(study, reference)
+    yield f"{_subject(study, choices, reference)}."
+    control = _scores(study, choices, base)
+    for arm in arms:
+        if arm is not reference:
+            difference = paired_difference(_scores(study, choices, _base(study, arm)), control) * 100
+            yield (
+                f"{_subject(study, choices, arm)}. Difference from {reference.label}, paired by seed: "
+                f"{difference_text(difference)}."
+            )
+
+
+def _subject(study: Study, choices: Choices, arm: Arm) -> str:
+    cell = _base(study, arm)
+    settings = describe(cell.settings)
+    scores = _scores(study, choices, cell)
+    tune = tune_at(study, choices, cell, "best")
+    own = f" at its own best {tune_label(study, tune)}" if tune and study.tunes[tune] else ""
+    return (
+        f"{arm.label}{f' ({settings})' if settings else ''}{own}: "
+        f"{error_text(summarize(list(scores.values())) * 100)}"
+    )
+
+
+def _scores(study: Study, choices: Choices, cell: Cell) -> dict[int, float]:
+    tune = tune_at(study, choices, cell, "best")
+    return study.by_seed(cell.arm, cell.key, tune) if tune else {}
+
+
+def error_text(error: Summary) -> str:
+    """A mean in words: "2.14 % test error (95 % interval 1.90 to 2.38, 5 seeds)"."""
+    if error.n < 2:
+        return f"{percent(error.mean)} % test error ({seeds_text(error.n)}, so no interval)"
+    span = interval(error.low, error.high)
+    return f"{percent(error.mean)} % test error (95 % interval {span}, {seeds_text(error.n)})"
+
+
+def difference_text(difference: Summary) -> str:
+    """A difference in words: "-0.37 percentage points (95 % interval -0.90 to +0.16, 5 seeds)"."""
+    if difference.n < 2:
+        return f"{signed(difference.mean)} percentage points ({seeds_text(difference.n)}, so no interval)"
+    span = f"{signed(difference.low)} to {signed(difference.high)}"
+    return f"{signed(difference.mean)} percentage points (95 % interval {span}, {seeds_text(difference.n)})"
+
+
+def seeds_text(count: int) -> str:
+    """A count in words: "1 seed", "5 seeds"."""
+    return f"{count} seed" if count == 1 else f"{count} seeds"
+
+
+def _crossed(study: Study, choices: Choices) -> Iterator[str]:
+    for arm in study.arms.values():
+        ranked = [
+            (choices[arm.name, c.key].val_error, c)
+            for c in study.cells_of(arm.name)
+            if (arm.name, c.key) in choices
+        ]
+        if arm.grid != "full" or len(arm.axes) < 2 or len(ranked) < 2:
+            continue
+        cell = min(ranked, key=lambda pair: pair[0])[1]
+        error = summarize(list(_scores(study, choices, cell).values())) * 100
+        tune = tune_label(study, tune_at(study, choices, cell, "best"))
+        yield (
+            f"{arm.label}: of {len(ranked)} cells the lowest validation error is at "
+            f"{describe(cell.settings)} ({tune}): {error_text(error)}. "
+            f"Being the best of {len(ranked)}, it flatters itself somewhat."
+        )
+
+
+# ------------------------------------------------------------------------------------------------ axes
+
+
+def _axes(study: Study, effects: pd.DataFrame, inert: Sequence[Inert]) -> Iterator[str]:
+    whole = {(one.arm, one.axis) for one in inert if one.whole}
+    for (arm, axis), rows in effects.groupby(["arm", "axis"], sort=False):
+        parts = [part for at in ("best", "fixed") if (part := _largest(rows[rows["at"] == at])) is not None]
+        if (arm, axis) in whole or not parts:
+            continue
+        base = value_label(rows.loc[rows["base"], "level"].iloc[0])
+        where = f"{name_label(str(axis))} ({study.arms[str(arm)].label})"
+        rates = "at own best learning rates the" if study.tuned else "the"
+        text = f"{where}: {rates} level furthest from {base} is {parts[0]}"
+        yield text + (f"; at the fixed rate it is {parts[1]}." if parts[1:] else ".")
+
+
+def _largest(rows: pd.DataFrame) -> str | None:
+    known = rows[~rows["base"] & rows["difference"].notna()]
+    if known.empty:
+        return None
+    row = known.iloc[int(known["difference"].abs().argmax())]
+    summary = Summary(
+        int(row["pairs"]), row["difference"], 0.0, row["difference_low"], row["difference_high"]
+    )
+    return f"{value_label(row['level'])}, {difference_text(summary)}"
+
+
+# ------------------------------------------------------------------------------------------------ warnings
+
+
+def _edges(study: Study, choices: Choices) -> Iterator[str]:
+    names = [
+        f"{study.arms[arm].label} / {study.cell_label(study.cells[arm, cell])} ({choice.edge})"
+        for (arm, cell), choice in choices.items()
+        if choice.edge
+    ]
+    if names:
+        yield (
+            f"In {len(names)} of {len(choices)} cells the chosen setting is the lowest or highest of its "
+            f"grid, so a better one may lie outside: {'; '.join(names)}."
+        )
+
+
+def _failures(study: Study) -> Iterator[str]:
+    counts = study.counts()
+    diverged, failed = counts.get("diverged", 0), counts.get("failed", 0)
+    bad = counts.get("unreadable", 0)
+    guess = number(100 * study.guess_error)
+    if diverged or failed or bad:
+        yield (
+            f"Of {len(study.runs)} runs {diverged} diverged (each counts with {guess} % error, that of "
+            f"guessing), {failed} failed and {bad} could not be read; all are listed under Failures."
+        )
+    else:
+        started = len(study.runs) - counts.get("missing", 0)
+        yield f"None of the {started} runs that were started diverged or failed."

@@ -1,0 +1,331 @@
+"""Tables: one object, printed as Markdown, LaTeX (booktabs), CSV and HTML.
+
+    table = results_table(study, choices, "best")
+    print(table.markdown())
+    table.save(Path("report"))          # results-best.md, .tex, .csv
+
+The CSV has the numbers in full precision under machine-readable names; the others print them rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from insgd_lab.analysis.labels import MISSING, describe, interval, name_label, percent, signed, value_label
+from insgd_lab.analysis.runs import Study
+from insgd_lab.analysis.selection import At, Choice, tune_at, tune_label
+from insgd_lab.analysis.statistics import binomial_interval, summarize
+
+__all__ = [
+    "Column",
+    "Table",
+    "divergence_table",
+    "effects_table",
+    "failures_table",
+    "results_table",
+]
+
+Choices = Mapping[tuple[str, str], Choice]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One printed column: its title, the frame's columns that it shows, and how they become text."""
+
+    title: str
+    keys: tuple[str, ...]
+    text: Callable[..., str] = str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame of numbers and how to print it. `name` is the file name without its ending."""
+
+    name: str
+    caption: str
+    frame: pd.DataFrame
+    columns: tuple[Column, ...]
+
+    def cells(self) -> list[list[str]]:
+        """The printed texts, row by row."""
+        parts = [[self.frame[key].tolist() for key in column.keys] for column in self.columns]
+        texts = [
+            [column.text(*values) for values in zip(*part, strict=True)]
+            for column, part in zip(self.columns, parts, strict=True)
+        ]
+        return [list(row) for row in zip(*texts, strict=True)]
+
+    @property
+    def titles(self) -> list[str]:
+        """The printed column titles."""
+        return [column.title for column in self.columns]
+
+    def markdown(self) -> str:
+        """A pipe table under its caption."""
+        rows = [[cell.replace("|", r"\|") for cell in row] for row in self.cells()]
+        align = ["right" if column.numeric else "left" for column in self.columns]
+        body = tabulate(
+            rows, self.titles, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True
+        )
+        return f"{self.caption}\n\n{body}\n"
+
+    def latex(self) -> str:
+        """A LaTeX table with booktabs rules; it needs no package besides booktabs."""
+        align = "".join("r" if column.numeric else "l" for column in self.columns)
+        lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_text(self.caption)}}}"]
+        lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", _latex_row(self.titles), r"\midrule"]
+        lines += [_latex_row(row) for row in self.cells()]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+    def csv(self) -> str:
+        """The numbers themselves."""
+        return self.frame.to_csv(index=False, lineterminator="\n")
+
+    def html(self) -> str:
+        """A table element with caption and column scopes."""
+        kinds = [' class="n"' if column.numeric else "" for column in self.columns]
+        head = "".join(
+            f'<th scope="col"{k}>{escape(t)}</th>' for t, k in zip(self.titles, kinds, strict=True)
+        )
+        rows = [
+            "<tr>"
+            + "".join(f"<td{k}>{escape(cell)}</td>" for cell, k in zip(row, kinds, strict=True))
+            + "</tr>"
+            for row in self.cells()
+        ]
+        caption = f"<caption>{escape(self.caption)}</caption>"
+        return "\n".join(
+            ["<table>", caption, f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody></table>"]
+        )
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write `name`.md, .tex and .csv into `folder`."""
+        texts = {"md": self.markdown(), "tex": self.latex(), "csv": self.csv()}
+        paths = [folder / f"{self.name}.{ending}" for ending in texts]
+        for path, text in zip(paths, texts.values(), strict=True):
+            path.write_text(text, encoding="utf-8")
+        return paths
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
+    "β": r"$\beta$", "ε": r"$\varepsilon$", "γ": r"$\gamma$", "∞": r"$\infty$", "ℓ": r"$\ell$", "±": r"$\pm$",
+    "×": r"$\times$", "−": r"$-$", "–": "--", "…": r"\ldots{}", "‡": r"$\ddagger$",
+}  # fmt: skip
+
+
+def latex_text(text: str) -> str:
+    """`text` with LaTeX's special characters escaped and symbols in mathematics."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _latex_row(cells: list[str]) -> str:
+    return " & ".join(map(latex_text, cells)) + r" \\"
+
+
+def count(value: Any) -> str:
+    """A whole number; a dash where there is none."""
+    return MISSING if pd.isna(value) else str(int(value))
+
+
+def text(value: Any) -> str:
+    """A text; a dash where there is none."""
+    return MISSING if value is None or (isinstance(value, float) and np.isnan(value)) else str(value)
+
+
+# ------------------------------------------------------------------------------------------------ results
+
+
+def results_table(study: Study, choices: Choices, at: At) -> Table:
+    """Every cell's test error, at its own best learning rate or at the fixed one."""
+    rows = [_result(study, choices, cell, at) for arm in study.arms for cell in study.cells_of(arm)]
+    frame = pd.DataFrame([row for row in rows if row])
+    how = "each cell as it ran"
+    if study.tuned:
+        best = "each cell at its own best setting, chosen on the validation split (‡: the end of its grid)"
+        how = {"best": best, "fixed": "each cell at the fixed setting of its arm"}[at]
+    caption = f"Test error (%), {how}: mean over seeds, 95 % t-interval of the mean, standard deviation. "
+    caption += "Final: after the last epoch. Best: at the epoch that was best on the test set. "
+    caption += "Diverged runs count with the error of guessing."
+    columns = (
+        Column("arm", ("arm_label",)),
+        Column("setting", ("setting",)),
+        *([Column("rate", ("rate", "edge"), _rate, True)] if study.tuned else []),
+        Column("seeds", ("seeds",), count, True),
+        Column("final", ("final_mean",), percent, True),
+        Column("95 % interval", ("final_low", "final_high"), interval, True),
+        Column("sd", ("final_sd",), percent, True),
+        Column("best", ("best_mean",), percent, True),
+        Column("95 % interval (best)", ("best_low", "best_high"), interval, True),
+        Column("sd (best)", ("best_sd",), percent, True),
+        Column("diverged", ("diverged",), count, True),
+    )
+    names = [key for column in columns for key in column.keys]
+    return Table(f"results-{at}", caption, frame.reindex(columns=_all_columns(frame, names)), columns)
+
+
+def _rate(rate: str, edge: object) -> str:
+    return f"{rate} ‡" if isinstance(edge, str) else rate
+
+
+def _all_columns(frame: pd.DataFrame, names: list[str]) -> list[str]:
+    return list(dict.fromkeys([*frame.columns, *names]))
+
+
+def _result(study: Study, choices: Choices, cell: Any, at: At) -> dict[str, Any] | None:
+    tune = tune_at(study, choices, cell, at)
+    if tune is None:
+        return None
+    rows = study.finished(cell.arm, cell.key, tune)
+    row = {
+        "arm": cell.arm,
+        "arm_label": study.arms[cell.arm].label,
+        "setting": study.cell_label(cell),
+        "settings": cell.key,
+        "tune": tune,
+        "rate": tune_label(study, tune, name=False),
+        "edge": choices[cell.arm, cell.key].edge if at == "best" else None,
+        "seeds": len(rows),
+        "diverged": int((rows["status"] == "diverged").sum()),
+        "val_mean": 100 * rows["val_error"].mean(),
+    }
+    for name, score in (("final", "test_error"), ("best", "best_test_error")):
+        summary = summarize(rows[score].dropna().tolist()) * 100
+        row |= {f"{name}_{part}": getattr(summary, part) for part in ("mean", "sd", "low", "high")}
+    return row
+
+
+def effects_table(study: Study, effects: pd.DataFrame) -> Table:
+    """Main effects: each level at its own best rate and at the fixed one, side by side."""
+    modes = list(dict.fromkeys(effects["at"])) or ["best"]
+    parts = {at: effects[effects["at"] == at].reset_index(drop=True) for at in modes}
+    frame = parts[modes[0]][["arm", "axis", "level", "base"]].copy()
+    for at, part in parts.items():
+        for name in _EFFECT_COLUMNS:
+            frame[f"{at}_{name}"] = part[name]
+    frame.insert(0, "arm_label", frame["arm"].map(lambda arm: study.arms[arm].label))
+    how = "each level at its own best learning rate, then at the fixed one" if modes[1:] else "as run"
+    caption = (
+        f"Main effects on the final test error (%): {how}. Differences are from the base level in percentage "
+    )
+    caption += (
+        "points, paired by seed, with 95 % t-intervals; many are looked at together, so they are exploratory."
+    )
+    columns = [
+        Column("arm", ("arm_label",)),
+        Column("axis", ("axis",), name_label),
+        Column(
+            "level", ("level", "base"), lambda level, base: value_label(level) + (" (base)" if base else "")
+        ),
+    ]
+    titles = {"best": " (own best)", "fixed": " (fixed)"} if modes[1:] else {"best": ""}
+    for at, title in titles.items():
+        columns += [
+            *([Column(f"rate{title}", (f"{at}_tune",), str, True)] if modes[1:] else []),
+            Column(f"error{title}", (f"{at}_mean",), percent, True),
+            Column(f"difference{title}", (f"{at}_difference",), signed, True),
+            Column(
+                f"95 % interval{title}", (f"{at}_difference_low", f"{at}_difference_high"), interval, True
+            ),
+        ]
+    return Table("main-effects", caption, frame, tuple(columns))
+
+
+_EFFECT_COLUMNS = (
+    "tune",
+    "n",
+    "mean",
+    "low",
+    "high",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "diverged",
+)
+
+
+# ------------------------------------------------------------------------------------------------ failures
+
+
+def failures_table(study: Study) -> Table:
+    """Every run that did not end well, by name: diverged, failed, unreadable, unfinished."""
+    runs = study.runs[study.runs["status"] != "done"]
+    first = study.plan.drop_duplicates("run").set_index("run").to_dict("index")
+    rows = [
+        _failure(study, str(run), info, first[str(run)])
+        for run, info in runs.iterrows()
+        if info["status"] != "missing"
+    ]
+    names = ["run", "arm", "settings", "tuned", "seed", "status", "epoch", "step", "error"]
+    columns = (
+        Column("run", ("run",)),
+        Column("arm", ("arm",)),
+        Column("settings", ("settings",)),
+        Column("tuned", ("tuned",)),
+        Column("seed", ("seed",), count, True),
+        Column("status", ("status",)),
+        Column("epoch", ("epoch",), count, True),
+        Column("step", ("step",), count, True),
+        Column("error", ("error",), text),
+    )
+    caption = (
+        "Runs that diverged, failed, could not be read or have not ended, with the epoch and step at which "
+    )
+    caption += "the loss stopped being finite."
+    return Table("failures", caption, pd.DataFrame(rows, columns=names), columns)
+
+
+def _failure(study: Study, run: str, info: pd.Series, row: Mapping[Any, Any]) -> dict[str, Any]:
+    cell = study.cells[row["arm"], row["cell"]]
+    lines = [line for line in str(info["error"] or "").splitlines() if line.strip()]
+    return {
+        "run": run,
+        "arm": study.arms[cell.arm].label,
+        "settings": describe(cell.settings) or "as given",
+        "tuned": tune_label(study, row["tune"]),
+        "seed": row["seed"],
+        "status": info["status"],
+        "epoch": info["diverged_epoch"],
+        "step": info["diverged_step"],
+        "error": lines[-1].strip() if lines else None,
+    }
+
+
+def divergence_table(study: Study) -> Table:
+    """How many runs of each arm diverged at each tuned setting, with exact binomial intervals."""
+    rows = []
+    for key, part in study.scores.groupby(["arm", "tune"], sort=False):
+        arm, tune = map(str, key)
+        diverged = int((part["status"] == "diverged").sum())
+        low, high = binomial_interval(diverged, len(part))
+        rows.append(
+            (study.arms[arm].label, tune_label(study, tune), len(part), diverged, 100 * low, 100 * high)
+        )
+    frame = pd.DataFrame(rows, columns=["arm", "tuned", "runs", "diverged", "low", "high"])
+    columns = (
+        Column("arm", ("arm",)),
+        Column("tuned", ("tuned",)),
+        Column("runs", ("runs",), count, True),
+        Column("diverged", ("diverged",), count, True),
+        Column(
+            "share (%), exact 95 % interval",
+            ("low", "high"),
+            lambda low, high: f"{low:.0f} to {high:.0f}",
+            True,
+        ),
+    )
+    caption = (
+        "Diverged runs by arm and tuned setting, over all cells and seeds of the arm; the intervals take "
+    )
+    caption += "the runs as independent, which runs with a common seed are only roughly."
+    return Table("divergences", caption, frame[frame["diverged"] > 0], columns)
