@@ -367,9 +367,7 @@ def _cores() -> int:
 
 def _check_same_study(plan: Plan, folder: StudyFolder) -> None:
     if folder.exists and (there := folder.info().get("name")) != plan.study.name:
-        _refuse(
-            f"{folder.path} holds the study {there!r}, not {plan.study.name!r}; give another folder with --out"
-        )
+        _refuse(f"{folder.path} holds the study {there!r}, not {plan.study.name!r}; name another --out")
 
 
 def _write_plan(plan: Plan, folder: StudyFolder) -> None:

@@ -1,0 +1,127 @@
+"""Everything that is run by hand or by a machine: `nox -l` lists it, and every session does its own set-up.
+
+The four everyday sessions share one environment, made by the session `lab` with the versions of constraints.txt:
+torch brings gigabytes, so one copy must do. The project is installed in it as a user would have it, and only
+when something that goes into it has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["tests", "lint"]
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml("pyproject.toml")
+GROUPS = nox.project.dependency_groups(PROJECT, "tests", "lint")
+DEPENDENCIES = [*PROJECT["project"]["dependencies"], *GROUPS, *PROJECT["build-system"]["requires"]]
+PACKAGED = ("insgd_lab", "analysis", "experiments")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@nox.session(reuse_venv=True, default=False)
+def lab(session: nox.Session) -> None:
+    """Bring the shared environment up to date (the other sessions call this one)."""
+    pinned = ["pyproject.toml", "constraints.txt"]
+    if _changed(session, "dependencies", [ROOT / name for name in pinned]):
+        session.install("--constraint", "constraints.txt", *DEPENDENCIES)
+        _remember(session, "dependencies", [ROOT / name for name in pinned])
+    if _changed(session, "package", _sources()):
+        _install_project(session)
+        _remember(session, "package", _sources())
+
+
+@nox.session(venv_backend="none", requires=["lab"])
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments after -- go to pytest."""
+    _run(session, "pytest", "-n", "2", *(session.posargs or ["tests"]))
+
+
+@nox.session(venv_backend="none", requires=["lab"])
+def lint(session: nox.Session) -> None:
+    """Check style and types; the types are those of the installed package."""
+    _run(session, "ruff", "check", ".")
+    _run(session, "ruff", "format", "--check", ".")
+    with session.chdir(_lab(session)):  # from here, `insgd_lab` is the installed one
+        _run(session, "mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "insgd_lab")
+
+
+@nox.session(venv_backend="none", requires=["lab"], default=False)
+def study(session: nox.Session) -> None:
+    """Run the digits study and write its report; arguments after -- go to `insgd-lab study run`."""
+    _run(session, "insgd-lab", "study", "run", "digits", "--out", "runs/digits", *session.posargs)
+    _run(session, "insgd-lab", "report", "runs/digits")
+
+
+@nox.session(venv_backend="none", requires=["lab"], default=False)
+def bench(session: nox.Session) -> None:
+    """Measure speed beside peers, against the targets; arguments after -- go to the benchmarks."""
+    _run(session, "python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(name="tests-oldest", default=False)
+def tests_oldest(session: nox.Session) -> None:
+    """Run the tests with the oldest dependencies that pyproject.toml allows."""
+    session.install(*(name.replace(">=", "==") for name in PROJECT["project"]["dependencies"]))
+    session.install(*GROUPS, *PROJECT["build-system"]["requires"])
+    _install_project(session)
+    session.run("pytest", "-n", "2", *(session.posargs or ["tests"]), env=ONE_THREAD)
+
+
+@nox.session(name="tests-latest", default=False)
+def tests_latest(session: nox.Session) -> None:
+    """Run the tests with the newest dependencies there are."""
+    session.install("--upgrade", *DEPENDENCIES)
+    _install_project(session)
+    session.run("pytest", "-n", "2", *(session.posargs or ["tests"]), env=ONE_THREAD)
+
+
+def _lab(session: nox.Session) -> Path:
+    """The shared environment, beside the session's own."""
+    return session.env_dir.parent.absolute() / "lab"
+
+
+def _run(session: nox.Session, command: str, *arguments: str) -> None:
+    folder = next(path for path in (_lab(session) / "bin", _lab(session) / "Scripts") if path.is_dir())
+    session.run(str(folder / command), *arguments, env=ONE_THREAD)
+
+
+def _install_project(session: nox.Session) -> None:
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # else setuptools packs modules deleted since
+    session.install("--no-deps", "--no-build-isolation", "--force-reinstall", str(ROOT))
+    shutil.rmtree(ROOT / "build", ignore_errors=True)
+
+
+def _sources() -> list[Path]:
+    """What goes into the package."""
+    packaged = [path for folder in PACKAGED for path in (ROOT / folder).rglob("*") if path.is_file()]
+    sources = [path for path in packaged if "__pycache__" not in path.parts]
+    return [ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "LICENSE", *sorted(sources)]
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _stamp(session: nox.Session, name: str) -> Path:
+    return session.env_dir / f".{name}.sha256"
+
+
+def _changed(session: nox.Session, name: str, files: Iterable[Path]) -> bool:
+    stamp = _stamp(session, name)
+    return not stamp.is_file() or stamp.read_text() != _digest(files)
+
+
+def _remember(session: nox.Session, name: str, files: Iterable[Path]) -> None:
+    _stamp(session, name).write_text(_digest(files))
