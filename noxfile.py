@@ -1,6 +1,6 @@
 """Everything that is run by hand or by a machine: `nox -l` lists it, and every session does its own set-up.
 
-The four everyday sessions share one environment, made by the session `lab` with the versions of constraints.txt:
+The four everyday sessions share one environment, made by session `lab` with the versions of constraints.txt:
 torch brings gigabytes, so one copy must do. The project is installed in it as a user would have it, and only
 when something that goes into it has changed.
 """
