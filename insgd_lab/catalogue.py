@@ -14,7 +14,9 @@ from insgd_lab.registry import Capabilities, DataSpec, ModelSpec, OptimizerSpec
 __all__ = ["SPECS"]
 
 INSGD_PAPER = "Input Normalized Stochastic Gradient Descent Training for Deep Neural Networks, TMLR 2024"
-ADANORM_PAPER = "Dubey, Singh, Chaudhuri: AdaNorm: Adaptive Gradient Norm Correction based Optimizer for CNNs, WACV 2023"
+ADANORM_PAPER = (
+    "Dubey, Singh, Chaudhuri: AdaNorm: Adaptive Gradient Norm Correction based Optimizer for CNNs, WACV 2023"
+)
 
 _LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _ADAM_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -28,7 +30,9 @@ _INSGD_SEARCH: Mapping[str, Any] = {
     "lr": _LEARNING_RATES, "p": (1.0, 2.0, math.inf), "beta": (0.0, 0.9, 0.99),
     "granularity": ("layer", "neuron", "channel"),
 }  # fmt: skip
-_INSGD_EQUATION = "theta <- theta - lr * momentum(g / max(log P, eps) + weight_decay * theta);  P <- beta P + (1 - beta) ||x||_p^p"
+_INSGD_EQUATION = (
+    "P <- beta P + (1 - beta) ||x||_p^p;  theta <- theta - lr momentum(g / max(log P, eps) + weight_decay theta)"
+)
 
 
 def _insgd(name: str, citation: str, equation: str = _INSGD_EQUATION, **defaults: Any) -> OptimizerSpec:
@@ -40,9 +44,7 @@ def _insgd(name: str, citation: str, equation: str = _INSGD_EQUATION, **defaults
         equation=equation,
         defaults={**_INSGD_DEFAULTS, **defaults},
         search=_INSGD_SEARCH,
-        capabilities=Capabilities(
-            reads_inputs=True, chain=True, decay="coupled", momentum=True, correctable=True
-        ),
+        capabilities=Capabilities(reads_inputs=True, chain=True, decay="coupled", momentum=True, correctable=True),
     )
 
 
@@ -65,7 +67,10 @@ _OPTIMIZERS = (
         "insgd_lab.optimizers:Adam",
         family="adaptive",
         citation="Kingma and Ba 2015, Algorithm 1; INSGD Eq. 14-16",
-        equation="m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  theta <- theta - lr m_hat / (sqrt(v_hat) + eps)",
+        equation=(
+            "m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  "
+            "theta <- theta - lr m_hat / (sqrt(v_hat) + eps)"
+        ),
         defaults={
             "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "maximize": False,
         },
@@ -77,7 +82,10 @@ _OPTIMIZERS = (
         "insgd_lab.optimizers:AdamNorm",
         family="norm-corrected",
         citation=f"{ADANORM_PAPER}: Eq. 2-9, Algorithm 2",
-        equation="e <- gamma e + (1 - gamma) ||g||;  s = g max(1, e / ||g||);  Adam with m fed by s and v by g",
+        equation=(
+            "e <- gamma e + (1 - gamma) ||g||;  s = g max(1, e / ||g||);  m <- beta1 m + (1 - beta1) s;  "
+            "v <- beta2 v + (1 - beta2) g^2;  theta <- theta - lr m_hat / (sqrt(v_hat) + eps)"
+        ),
         defaults={
             "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "gamma": 0.95, "weight_decay": 0.0,
             "maximize": False,
@@ -104,7 +112,7 @@ _OPTIMIZERS = (
     _insgd(
         "insgd-norm",
         "Eq. 25 in the simplified form of its project page (the norm itself, no running power)",
-        equation="theta <- theta - lr * momentum(g / (eps + ||x||_2) + weight_decay * theta)",
+        equation="theta <- theta - lr momentum(g / (eps + ||x||_2) + weight_decay theta)",
         damping="additive", power=False, beta=0.0,
     ),
 )  # fmt: skip

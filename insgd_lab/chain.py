@@ -195,7 +195,7 @@ class ChainOptimizer(torch.optim.Optimizer):
         return notes
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; returns what ``closure``, which recomputes the loss, gave."""
         loss = None
         if closure is not None:
@@ -211,7 +211,7 @@ class ChainOptimizer(torch.optim.Optimizer):
 
     def _gather(self) -> list[Batch]:
         """The parameters that have gradients, in batches, each with its step counted and its buffers made."""
-        batches = []
+        batches: list[Batch] = []
         for group in self.param_groups:
             alike: dict[Any, Tensors] = {}
             for param in group["params"]:
@@ -233,7 +233,7 @@ class ChainOptimizer(torch.optim.Optimizer):
         if params[0].dtype in _HALF:
             grads = [grad.float() for grad in grads]
         if group["maximize"]:
-            grads = torch._foreach_neg(grads)
+            grads = list(torch._foreach_neg(grads))
         state = {
             name: self._slot(name, create, params)
             for rule in self._active(group)

@@ -51,7 +51,7 @@ class ConvShape:
 
 
 def vector_statistic(x: Tensor, settings: Settings) -> Tensor:
-    """log s of vectors ``[..., features]``: every leading axis counts examples. Returns a scalar."""
+    """The logarithm of s of vectors ``[..., features]``: every leading axis counts examples. Returns a scalar."""
     x = _widen(x)
     if settings.center:
         x = _standardise(x, dims=(-1,))
@@ -59,7 +59,7 @@ def vector_statistic(x: Tensor, settings: Settings) -> Tensor:
 
 
 def conv_statistic(x: Tensor, settings: Settings, shape: ConvShape) -> Tensor:
-    """log s of feature maps ``[batch, channels, *spatial]``.
+    """The logarithm of s of feature maps ``[batch, channels, *spatial]``.
 
     Returns a scalar for "layer", ``[channels]`` for "channel", ``[groups]`` for "neuron".
     """
@@ -72,7 +72,7 @@ def conv_statistic(x: Tensor, settings: Settings, shape: ConvShape) -> Tensor:
         return _log_mean(x, settings, lambda a: a.sum(dims), lambda a: a.amax(dims), keep=False)
     if settings.granularity == "channel":
         return _log_mean(x, settings, lambda a: a.sum(spatial), lambda a: a.amax(spatial), keep=True)
-    grouped = x.unflatten(1, (shape.groups, -1))
+    grouped = x.view(len(x), shape.groups, -1, *x.shape[2:])
     return _log_mean(grouped, settings, lambda a: _patch_sums(a, shape), lambda a: _patch_maxima(a, shape), keep=True)
 
 
@@ -89,7 +89,12 @@ def _standardise(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 def _log_mean(
-    x: Tensor, settings: Settings, add: Callable[[Tensor], Tensor], top: Callable[[Tensor], Tensor], *, keep: bool
+    x: Tensor,
+    settings: Settings,
+    add: Callable[[Tensor], Tensor],
+    top: Callable[[Tensor], Tensor],
+    *,
+    keep: bool,
 ) -> Tensor:
     """Logarithm of the mean power: over everything, or over all axes but the second (``keep``).
 
@@ -125,7 +130,7 @@ def _patch_sums(x: Tensor, shape: ConvShape) -> Tensor:
     planes = _pad(x.sum(2), shape).flatten(0, 1).unsqueeze(1)
     ones = torch.ones((1, 1, *shape.kernel), dtype=x.dtype, device=x.device)
     sums = _CONV[len(shape.kernel) - 1](planes, ones, stride=shape.stride, dilation=shape.dilation)
-    return sums.squeeze(1).unflatten(0, x.shape[:2])
+    return sums.view(*x.shape[:2], *sums.shape[2:])
 
 
 def _patch_maxima(x: Tensor, shape: ConvShape) -> Tensor:

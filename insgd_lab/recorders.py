@@ -69,11 +69,15 @@ class Recorder:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, every: int = 10, sink: str | Path | None = None
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        every: int = 10,
+        sink: str | Path | None = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"every = {every}: expected a whole number >= 1; 1 records each step")
-        self._names = {param: name for name, param in model.named_parameters()}
+        self._names: dict[Tensor, str] = {param: name for name, param in model.named_parameters()}
         if not any(param in self._names for group in optimizer.param_groups for param in group["params"]):
             raise ValueError("the optimizer holds none of the model's parameters; pass the model that it trains")
         self.optimizer, self.every = optimizer, every

@@ -328,5 +328,6 @@ def load_plugins(modules: Sequence[str]) -> None:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise ImportError(
-                f"plugin module {module!r} could not be imported ({reason}); install it, or put its folder on PYTHONPATH"
+                f"plugin module {module!r} could not be imported ({reason}); "
+                "install it, or put its folder on PYTHONPATH"
             ) from error

@@ -129,9 +129,7 @@ class InputSensor:
         self._start()
         self._attach()
 
-    def watch(
-        self, params: Iterable[Tensor], *, p: float, granularity: str, center: bool, power: bool
-    ) -> None:
+    def watch(self, params: Iterable[Tensor], *, p: float, granularity: str, center: bool, power: bool) -> None:
         """Watch the layers that own these parameters; others are left alone.
 
         Raises:
@@ -139,7 +137,7 @@ class InputSensor:
         """
         settings = Settings(p, granularity, center, power)
         wanted = set(params)
-        names = {param: name for name, param in self.model.named_parameters()}
+        names: dict[Tensor, str] = {param: name for name, param in self.model.named_parameters()}
         for module in self.model.modules():
             for param, shape in _owned(module, settings):
                 if param not in wanted:
@@ -166,14 +164,10 @@ class InputSensor:
             if isinstance(module, nn.MultiheadAttention):
                 self._handles[module] = [
                     module.register_forward_pre_hook(_Hook(self, "_before_attention")),
-                    module.register_forward_hook(
-                        _Hook(self, "_after_attention"), with_kwargs=True, always_call=True
-                    ),
+                    module.register_forward_hook(_Hook(self, "_after_attention"), with_kwargs=True, always_call=True),
                 ]
             else:
-                self._handles[module] = [
-                    module.register_forward_hook(_Hook(self, "_after_layer"), with_kwargs=True)
-                ]
+                self._handles[module] = [module.register_forward_hook(_Hook(self, "_after_layer"), with_kwargs=True)]
 
     def watches(self, param: Tensor) -> bool:
         """Whether the parameter has an input power."""
@@ -193,7 +187,7 @@ class InputSensor:
         return [meter.name for meter in silent]
 
     def read(self, params: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-        """log s since the last reading, for those parameters that were measured; starts afresh."""
+        """The logarithm of s since the last reading, for those parameters that were measured; starts afresh."""
         watched = [param for param in params if param in self._meters]
         readings = {param: mean for param in watched if (mean := self._meters[param].mean()) is not None}
         self.discard()
@@ -215,7 +209,7 @@ class InputSensor:
         counts = (~logs.isnan()).sum(0)
         mean = torch.logsumexp(logs.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf), 0) - counts.double().log()
         mean = torch.where(counts > 0, mean, math.nan)
-        parts = mean.split([math.prod(shape) for shape in shapes])
+        parts = torch.split(mean, [math.prod(shape) for shape in shapes])
         return {param: part.view(shape) for param, part, shape in zip(watched, parts, shapes, strict=True)}
 
     def discard(self) -> None:
@@ -228,7 +222,7 @@ class InputSensor:
         """Remove all hooks from the model."""
         self._finalizer()
 
-    def _after_layer(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _after_layer(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
         if not _counts(module, output):
             return
         x = args[0] if args else kwargs["input"]
@@ -240,7 +234,7 @@ class InputSensor:
         if module.training and torch.is_grad_enabled():
             self._taps[module] = _LinearTap(module.out_proj.weight)
 
-    def _after_attention(self, module: nn.MultiheadAttention, args: Any, kwargs: Any, output: Any) -> None:
+    def _after_attention(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
         tap = self._taps.pop(module, None)
         inputs = tap.close() if tap is not None else []
         if output is None or not _counts(module, output[0]):
@@ -270,7 +264,11 @@ class InputSensor:
         with torch.no_grad():
             measured = {id(x): vector_statistic(x.detach(), meter.settings) for x in streams}
             blocks = torch.stack([measured[id(x)] for x in streams])
-            return meter, blocks.repeat_interleave(param.shape[0] // 3).view(meter.shape), _examples(streams[0])
+            return (
+                meter,
+                blocks.repeat_interleave(param.shape[0] // 3).view(meter.shape),
+                _examples(streams[0]),
+            )
 
     @staticmethod
     def _hand_over(output: Tensor, entries: list[_Entry | None]) -> None:
@@ -322,7 +320,7 @@ def _examples(x: Tensor) -> int:
 
 
 def _measure(module: nn.Module, x: Tensor, settings: Settings) -> tuple[Tensor, int]:
-    """log s of one input, and its number of examples."""
+    """The logarithm of s of one input, and its number of examples."""
     if not isinstance(module, (*_CONV, *_TRANSPOSED)):
         return vector_statistic(x, settings), _examples(x)
     if x.dim() == len(module.kernel_size) + 1:
@@ -359,13 +357,13 @@ def _owned(module: nn.Module, settings: Settings) -> list[tuple[Tensor, tuple[in
     return []
 
 
-def _conv_shape(module: nn.Module, granularity: str) -> tuple[int, ...]:
+def _conv_shape(module: Any, granularity: str) -> tuple[int, ...]:
     weight, groups = module.weight, module.groups
-    ones = (1,) * (weight.ndim - 2)  # type: ignore[operator]
-    outputs, inputs = weight.shape[:2]  # type: ignore[union-attr]
+    ones = (1,) * (weight.ndim - 2)
+    outputs, inputs = weight.shape[:2]
     if granularity == "channel":
-        return (outputs if groups > 1 else 1, inputs, *ones)  # type: ignore[operator]
-    if granularity == "neuron" and groups > 1:  # type: ignore[operator]
+        return (outputs if groups > 1 else 1, inputs, *ones)
+    if granularity == "neuron" and groups > 1:
         return (outputs, 1, *ones)
     return ()
 

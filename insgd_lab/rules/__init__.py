@@ -1,0 +1,1 @@
+"""The maths: one rule, one class, one equation."""

@@ -30,7 +30,7 @@ def _flatten(values: Tensors) -> Tensor:
 
 
 def _split(vector: Tensor, like: Tensors) -> Tensors:
-    parts = vector.split([value.numel() for value in like])
+    parts = torch.split(vector, [value.numel() for value in like])
     return [part.view(value.shape) for part, value in zip(parts, like, strict=True)]
 
 
@@ -46,7 +46,7 @@ class InputPower(Rule):
     the last step keeps its P; a parameter never measured takes scale 1.
     """
 
-    sensor: InputSensor = wiring()
+    sensor: InputSensor = wiring()  # noqa: RUF009 - it makes a dataclass field
     p: float = 2.0
     beta: float = 0.9
     eps: float | None = None
@@ -71,9 +71,7 @@ class InputPower(Rule):
     def run(self, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
         """Read every layer's statistic at once, so that data-parallel training needs one collective."""
         readings = self.sensor.read([param for batch in batches for param in batch.params])
-        return [
-            self._scale(update, batch, readings) for update, batch in zip(updates, batches, strict=True)
-        ]
+        return [self._scale(update, batch, readings) for update, batch in zip(updates, batches, strict=True)]
 
     def slots(self, group: Mapping[str, Any]) -> Mapping[str, Slot]:
         """The logarithm of the running power, for parameters whose input can be measured."""
@@ -110,7 +108,10 @@ class InputPower(Rule):
         batch.note("input_power", lambda: [(p, v.exp().mean()) for p, v in zip(params, powers, strict=True)])
         batch.note("step_scale", lambda: [(p, v.mean()) for p, v in zip(params, scales, strict=True)])
         if batch.group["damping"] == "log":
-            batch.note("clipped", lambda: [(p, (v < floor).double().mean()) for p, v in zip(params, powers, strict=True)])
+            batch.note(
+                "clipped",
+                lambda: [(p, (v < floor).double().mean()) for p, v in zip(params, powers, strict=True)],
+            )
 
     def _warn_unmeasured(self, params: Tensors) -> None:
         for name in self.sensor.unmeasured(params):
@@ -122,7 +123,7 @@ class InputPower(Rule):
 
 
 def _next_log_power(powers: Tensors, readings: Sequence[Tensor | None], beta: float) -> Tensor:
-    """log P_t of every tensor as one vector, from log P_{t-1} and the logarithms of the new statistics."""
+    """The logarithm of P_t of every tensor as one vector, from log P_{t-1} and the logarithms of the new statistics."""
     unread = [torch.full_like(old, math.nan) if new is None else new for old, new in zip(powers, readings, strict=True)]
     old, new = _flatten(powers), _flatten(unread)
     keep = math.log(beta) if beta > 0 else -math.inf

@@ -82,10 +82,8 @@ class Algorithm1:
         scale: Tensor | float = 1.0
         if self.P is not None:
             scale = 1 / self.P.log().clamp(min=self.eps) if self.damping == "log" else 1 / (self.eps + self.P)
-        if self.decay == "before":
-            h = scale * (g + self.weight_decay * theta)
-        else:
-            h = scale * g + self.weight_decay * theta
+        before, after = (self.weight_decay, 0.0) if self.decay == "before" else (0.0, self.weight_decay)
+        h = scale * (g + before * theta) + after * theta
         if self.momentum == 0:
             return theta - self.lr * h
         self.b = h if self.b is None else self.momentum * self.b + (1 - self.dampening) * h

@@ -72,7 +72,7 @@ def test_schedulers_move_the_rate_of_the_next_step(name: str, tensor_rate: bool)
 def test_one_cycle_finds_what_it_cycles(name: str) -> None:
     model = toys.net()
     optimizer = lab.create_optimizer(name, model)
-    cycles = "momentum" in optimizer.defaults and optimizer.defaults["momentum"] > 0 or "betas" in optimizer.defaults
+    cycles = ("momentum" in optimizer.defaults and optimizer.defaults["momentum"] > 0) or "betas" in optimizer.defaults
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=4, cycle_momentum=cycles)
     toys.train(model, optimizer, toys.batches(0, 1))
     scheduler.step()
@@ -117,7 +117,10 @@ def test_the_grad_scaler_unscales_and_skips(name: str) -> None:
 def test_groups_have_their_own_options_and_may_skip_rules(name: str) -> None:
     model = toys.net()
     measures = lab.get_optimizer(name).capabilities.reads_inputs
-    groups = [{"params": [model.conv.weight], "lr": 0.0}, {"params": [model.head.weight], "skip": ("LearningRate",)}]
+    groups = [
+        {"params": [model.conv.weight], "lr": 0.0},
+        {"params": [model.head.weight], "skip": ("LearningRate",)},
+    ]
     optimizer = lab.create_optimizer(name, groups, **({"model": model} if measures else {}))
     before = toys.parameters(model)
     toys.train(model, optimizer, toys.batches(0, 1))
@@ -137,13 +140,13 @@ def test_sparse_gradients_are_refused_by_name(name: str) -> None:
 @every_rule
 def test_complex_parameters_are_refused_by_name(name: str) -> None:
     model = nn.ParameterList([torch.zeros(2, dtype=torch.complex64)])
-    with pytest.raises(TypeError, match="complex64.*view_as_real"):
+    with pytest.raises(TypeError, match=r"complex64.*view_as_real"):
         lab.create_optimizer(name, model)
 
 
 @every_rule
 def test_unknown_options_are_refused_with_the_nearest_name(name: str) -> None:
-    with pytest.raises(UnknownName, match="unknown option.*'lrr'.*'lr'"):
+    with pytest.raises(UnknownName, match=r"unknown option.*'lrr'.*'lr'"):
         lab.create_optimizer(name, toys.net(), lrr=0.1)
     with pytest.raises(ValueError, match="unknown option 'lrr'"):
         lab.create_optimizer(name, toys.net()).add_param_group({"params": [torch.zeros(1)], "lrr": 1})
@@ -180,7 +183,7 @@ def test_a_refused_group_leaves_the_optimizer_as_it_was() -> None:
 
 
 def test_skip_must_name_rules_of_the_chain() -> None:
-    with pytest.raises(ValueError, match="'Momentun'.*'Momentum'"):
+    with pytest.raises(ValueError, match=r"'Momentun'.*'Momentum'"):
         lab.SGD([{"params": [torch.zeros(1)], "skip": ("Momentun",)}])
 
 
@@ -206,7 +209,10 @@ def test_the_penalty_enters_the_gradient_at_the_head_and_the_update_further_down
             seen.append(batch.grads[0].item())
             return super().__call__(update, batch)
 
-    for rules, wanted in (([L2Penalty(1.0), Probe(0.1)], 3.0), ([Momentum(0.5), L2Penalty(1.0), Probe(0.1)], 1.0)):
+    for rules, wanted in (
+        ([L2Penalty(1.0), Probe(0.1)], 3.0),
+        ([Momentum(0.5), L2Penalty(1.0), Probe(0.1)], 1.0),
+    ):
         seen: list[float] = []
         theta = torch.tensor([2.0])
         theta.grad = torch.ones(1)

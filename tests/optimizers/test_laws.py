@@ -184,9 +184,7 @@ def test_the_product_of_published_gains_is_the_measured_step(name: str, seed: in
         return  # its step is not a gain on the gradient
     with lab.Recorder(model, optimizer, every=1) as recorder:
         toys.train(model, optimizer, toys.batches(seed, 3))
-    table = recorder.frame().pivot_table(
-        index=["step", "parameter"], columns="quantity", values="value", observed=True
-    )
+    table = recorder.frame().pivot_table(index=["step", "parameter"], columns="quantity", values="value", observed=True)
     declared = 0.05 * table.get("step_scale", 1.0) * table.get("norm_gain", 1.0)
     assert (table["effective_step"] / declared).to_numpy() == pytest.approx(1.0, rel=1e-5)
 
@@ -206,9 +204,7 @@ def test_neutral_settings_give_the_base_to_the_bit(name: str, seed: int) -> None
 @pytest.mark.parametrize("granularity", ["layer", "neuron", "channel"])
 @given(toys.seeds)
 @few
-def test_permuting_neurons_together_with_their_inputs_changes_nothing(
-    name: str, granularity: str, seed: int
-) -> None:
+def test_permuting_neurons_together_with_their_inputs_changes_nothing(name: str, granularity: str, seed: int) -> None:
     plain, permuted = toys.net(seed), toys.net(seed)
     order = torch.randperm(4, generator=torch.Generator().manual_seed(seed))
 

@@ -61,7 +61,8 @@ def discarded_gradient(layer: nn.Module, x: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "polluting", [evaluation, evaluation_with_gradients, without_gradients, discarded_loss, discarded_gradient]
+    "polluting",
+    [evaluation, evaluation_with_gradients, without_gradients, discarded_loss, discarded_gradient],
 )
 def test_only_calls_that_lead_to_the_gradient_count(polluting: Any) -> None:
     layer, optimizer = layer_and_optimizer()
@@ -201,7 +202,11 @@ def test_sequences_count_every_vector_as_an_example() -> None:
 def test_attention_measures_its_in_and_out_projections(dims: dict[str, int], bias: bool) -> None:
     attention = nn.MultiheadAttention(4, 2, bias=bias, batch_first=True, **dims)
     optimizer = lab.INSGD(attention, lr=0.0, beta=0.0)
-    query, key, value = torch.randn(2, 3, 4), torch.randn(2, 5, dims.get("kdim", 4)), torch.randn(2, 5, dims.get("vdim", 4))
+    query, key, value = (
+        torch.randn(2, 3, 4),
+        torch.randn(2, 5, dims.get("kdim", 4)),
+        torch.randn(2, 5, dims.get("vdim", 4)),
+    )
     seen: list[Tensor] = []
     linear = F.linear
     output, _ = attention(query, key, value=value)
@@ -218,7 +223,9 @@ def test_attention_measures_its_in_and_out_projections(dims: dict[str, int], bia
     assert got == pytest.approx(powers, rel=1e-5)
     inverse = torch.linalg.solve(attention.out_proj.weight, (output - (attention.out_proj.bias if bias else 0)).mT)
     seen.append(inverse.mT.detach())
-    assert power(optimizer, attention.out_proj.weight) == pytest.approx(seen[0].square().sum(-1).mean().item(), rel=1e-2)
+    assert power(optimizer, attention.out_proj.weight) == pytest.approx(
+        seen[0].square().sum(-1).mean().item(), rel=1e-2
+    )
 
 
 def test_an_error_inside_attention_leaves_torch_as_it_was() -> None:
@@ -263,7 +270,7 @@ def test_powers_have_the_shape_of_their_granularity(layer: nn.Module, granularit
 
 
 def test_neuron_granularity_is_refused_for_transposed_convolutions() -> None:
-    with pytest.raises(ValueError, match="granularity='neuron'.*ConvTranspose2d"):
+    with pytest.raises(ValueError, match=r"granularity='neuron'.*ConvTranspose2d"):
         lab.INSGD(nn.ConvTranspose2d(4, 6, 3), granularity="neuron")
 
 

@@ -1,0 +1,118 @@
+"""The house: imports point one way, torch is imported late, public names are what they are said to be."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import insgd_lab as lab
+import insgd_lab.analysis
+
+PACKAGE = Path(lab.__file__).parent
+ANALYSIS = Path(insgd_lab.analysis.__file__).parent
+
+# Each room, and the rooms that it may import. A room is a module or package directly below insgd_lab.
+LEAVES = {"hyperparameters", "input_statistics", "registry", "store"}
+CORE = LEAVES | {"chain", "rules", "optimizers", "sensors", "recorders", "catalogue"}
+ALLOWED: dict[str, set[str]] = {
+    "": set(),
+    **{leaf: set() for leaf in LEAVES},
+    "catalogue": {"registry"},
+    "sensors": {"input_statistics"},
+    "chain": {"hyperparameters"},
+    "rules": {"chain", "sensors", "rules"},
+    "optimizers": {"chain", "rules", "sensors", "hyperparameters"},
+    "recorders": {"chain", "store"},
+    "config": {"registry", "hyperparameters", "store"},
+    "training": CORE | {"config", "training"},
+    "studies": {"config", "registry", "store", "studies"},
+    "studies.worker": {"config", "registry", "store", "studies", "training"},
+    "analysis": {"store", "analysis"},
+    "cli": CORE | {"config", "training", "studies", "analysis", "experiments"},
+    "experiments": set(),
+}
+
+# The public names' home is imported by name when first used; type checkers see the same imports.
+LAZY = {""}
+
+
+def sources() -> dict[str, Path]:
+    files = {
+        path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path
+        for path in PACKAGE.rglob("*.py")
+        if "analysis" not in path.parts[len(PACKAGE.parts) :]
+    }
+    analysis = {
+        f"analysis.{path.relative_to(ANALYSIS).with_suffix('').as_posix().replace('/', '.')}": path
+        for path in ANALYSIS.rglob("*.py")
+    }
+    return {name.removesuffix("__init__").rstrip("."): path for name, path in {**files, **analysis}.items()}
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} imports relatively"
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "insgd_lab" else [node.module]
+            )
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        rooms |= {name.split(".")[1] for name in names if name and name.startswith("insgd_lab.")}
+    return rooms
+
+
+@pytest.mark.parametrize("module", sorted(set(sources()) - LAZY))
+def test_imports_point_one_way(module: str) -> None:
+    room = module if module in ALLOWED else module.split(".")[0]
+    assert room in ALLOWED, f"{module} is a room of no one: give it a place in the house"
+    stray = imported_rooms(sources()[module]) - ALLOWED[room]
+    assert not stray, f"{module} may not import {sorted(stray)}"
+
+
+def run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import insgd_lab",
+        "import insgd_lab; insgd_lab.list_optimizers(); insgd_lab.get_model('resnet20')",
+        "import insgd_lab.config, insgd_lab.store",
+        "import insgd_lab.studies.planning, insgd_lab.studies.executor",
+        "import insgd_lab.analysis.report, insgd_lab.analysis.statistics",
+        "import insgd_lab.cli; sys.argv = ['', '--help']\ntry: insgd_lab.cli.main()\nexcept SystemExit: pass",
+    ],
+)
+def test_torch_is_not_imported_by(code: str) -> None:
+    assert run(f"import sys\n{code}\nprint('torch' in sys.modules)").splitlines()[-1] == "False"
+
+
+def test_public_names_are_those_of_all_and_resolve() -> None:
+    promised = {name for names in lab._HOMES.values() for name in names}
+    assert set(lab.__all__) == promised | {"__version__"}
+    for name in lab.__all__:
+        assert getattr(lab, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'SDG'"):
+        lab.SDG  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "list_optimizers", "get_optimizer", "create_optimizer", "INSGD", "AdamNorm", "param_groups", "Recorder",
+        "register_optimizer",
+    ],
+)  # fmt: skip
+def test_the_names_of_the_public_face_exist(name: str) -> None:
+    assert name in lab.__all__
