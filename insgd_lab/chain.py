@@ -213,7 +213,7 @@ class ChainOptimizer(torch.optim.Optimizer):
         """The parameters that have gradients, in batches, each with its step counted and its buffers made."""
         batches: list[Batch] = []
         for group in self.param_groups:
-            alike: dict[Any, Tensors] = {}
+            alike: dict[Any, list[tuple[Tensor, dict[str, Any]]]] = {}
             for param in group["params"]:
                 if param.grad is None:
                     continue
@@ -224,18 +224,19 @@ class ChainOptimizer(torch.optim.Optimizer):
                     )
                 state = self.state[param]
                 state["step"] = state.get("step", 0) + 1
-                alike.setdefault((param.device, param.dtype, state["step"]), []).append(param)
-            batches.extend(self._batch(params, group, step) for (_, _, step), params in alike.items())
+                alike.setdefault((param.device, param.dtype, state["step"]), []).append((param, state))
+            batches.extend(self._batch(members, group, step) for (_, _, step), members in alike.items())
         return batches
 
-    def _batch(self, params: Tensors, group: dict[str, Any], step: int) -> Batch:
+    def _batch(self, members: list[tuple[Tensor, dict[str, Any]]], group: dict[str, Any], step: int) -> Batch:
+        params = [param for param, _ in members]
         grads = [param.grad for param in params if param.grad is not None]
         if params[0].dtype in _HALF:
             grads = [grad.float() for grad in grads]
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
         state = {
-            name: self._slot(name, create, params)
+            name: _buffers(name, create, members)
             for rule in self._active(group)
             for name, create in rule.slots(group).items()
         }
@@ -243,15 +244,6 @@ class ChainOptimizer(torch.optim.Optimizer):
 
     def _active(self, group: dict[str, Any]) -> Iterable[Rule]:
         return (rule for rule in self.rules if type(rule).__name__ not in group["skip"])
-
-    def _slot(self, name: str, create: Slot, params: Tensors) -> Tensors:
-        buffers = []
-        for param in params:
-            state = self.state[param]
-            if name not in state:
-                state[name] = create(param)
-            buffers.append(state[name])
-        return buffers
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore groups and buffers, each buffer in the type it was saved in.
@@ -268,6 +260,14 @@ class ChainOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for rule in self.rules:
                 rule.join(group)
+
+
+def _buffers(name: str, create: Slot, members: list[tuple[Tensor, dict[str, Any]]]) -> Tensors:
+    """One slot of every parameter; made where it is not there yet."""
+    for param, state in members:
+        if name not in state:
+            state[name] = create(param)
+    return [state[name] for _, state in members]
 
 
 def _merge_hyperparameters(rules: Sequence[Rule]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ calls that led to its gradient::
     sensor = InputSensor(model)
     sensor.watch([model.fc.weight], p=2.0, granularity="layer", center=False, power=True)
     loss(model(x)).backward()
-    sensor.read([model.fc.weight])       # {weight: log of the mean over examples of ||x_b||_2^2}
+    sensor.read([model.fc.weight])       # [log of the mean over examples of ||x_b||_2^2]
 
 A call counts when its layer is in training mode and gradient flows back through its output. The statistic is
 computed in the forward hook (x may be overwritten later) and handed over by a hook on the output's autograd
@@ -169,10 +169,6 @@ class InputSensor:
             else:
                 self._handles[module] = [module.register_forward_hook(_Hook(self, "_after_layer"), with_kwargs=True)]
 
-    def watches(self, param: Tensor) -> bool:
-        """Whether the parameter has an input power."""
-        return param in self._meters
-
     def shape(self, param: Tensor) -> tuple[int, ...]:
         """Shape of the parameter's power; ``(0,)`` where it has none."""
         meter = self._meters.get(param)
@@ -186,31 +182,31 @@ class InputSensor:
             meter.warned = True
         return [meter.name for meter in silent]
 
-    def read(self, params: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-        """The logarithm of s since the last reading, for those parameters that were measured; starts afresh."""
-        watched = [param for param in params if param in self._meters]
-        readings = {param: mean for param in watched if (mean := self._meters[param].mean()) is not None}
-        self.discard()
-        if self._process_group is None or not watched:
-            return readings
-        return self._average_over_ranks(watched, readings)
+    def read(self, params: Sequence[Tensor]) -> list[Tensor | None]:
+        """The logarithm of s since the last reading, None where nothing was measured; starts afresh.
 
-    def _average_over_ranks(self, watched: list[Tensor], readings: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        All parameters must be watched. Under data-parallel training every rank reads the same ones.
+        """
+        readings = [self._meters[param].mean() for param in params]
+        self.discard()
+        if self._process_group is None or not params:
+            return readings
+        return self._average_over_ranks(params, readings)
+
+    def _average_over_ranks(self, params: Sequence[Tensor], readings: list[Tensor | None]) -> list[Tensor | None]:
         """Unweighted mean over the ranks that measured, as DDP weights gradients; one collective."""
-        shapes = [self._meters[param].shape for param in watched]
-        local = torch.cat([
-            readings[param].reshape(-1) if param in readings
-            else torch.full((math.prod(shape),), math.nan, dtype=torch.float64, device=param.device)
-            for param, shape in zip(watched, shapes, strict=True)
-        ])  # fmt: skip
+        shapes = [self._meters[param].shape for param in params]
+        unknown = [torch.full(shape, math.nan, dtype=torch.float64, device=params[0].device) for shape in shapes]
+        pairs = zip(readings, unknown, strict=True)
+        local = torch.cat([(nan if reading is None else reading).reshape(-1) for reading, nan in pairs])
         ranks = [torch.empty_like(local) for _ in range(dist.get_world_size(self._process_group))]
         dist.all_gather(ranks, local, group=self._process_group)
         logs = torch.stack(ranks)
         counts = (~logs.isnan()).sum(0)
-        mean = torch.logsumexp(logs.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf), 0) - counts.double().log()
-        mean = torch.where(counts > 0, mean, math.nan)
+        logs = torch.where(logs.isnan(), -math.inf, logs)
+        mean = torch.where(counts > 0, torch.logsumexp(logs, 0) - counts.double().log(), math.nan)
         parts = torch.split(mean, [math.prod(shape) for shape in shapes])
-        return {param: part.view(shape) for param, part, shape in zip(watched, parts, shapes, strict=True)}
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def discard(self) -> None:
         """Drop what was counted since the last reading."""

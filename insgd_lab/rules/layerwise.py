@@ -26,10 +26,14 @@ def default_eps(damping: str) -> float:
 
 
 def _flatten(values: Tensors) -> Tensor:
+    if all(value.ndim == 0 for value in values):
+        return torch.stack(values)
     return torch.cat([value.reshape(-1) for value in values])
 
 
 def _split(vector: Tensor, like: Tensors) -> Tensors:
+    if len(vector) == len(like) and all(value.ndim == 0 for value in like):
+        return list(vector.unbind())
     parts = torch.split(vector, [value.numel() for value in like])
     return [part.view(value.shape) for part, value in zip(parts, like, strict=True)]
 
@@ -70,8 +74,14 @@ class InputPower(Rule):
 
     def run(self, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
         """Read every layer's statistic at once, so that data-parallel training needs one collective."""
-        readings = self.sensor.read([param for batch in batches for param in batch.params])
-        return [self._scale(update, batch, readings) for update, batch in zip(updates, batches, strict=True)]
+        measured = [[i for i, v in enumerate(batch.state["log_power"]) if v.numel()] for batch in batches]
+        params = [batch.params[i] for indices, batch in zip(measured, batches, strict=True) for i in indices]
+        readings = iter(self.sensor.read(params))
+        self._warn_unmeasured(params)
+        return [
+            self._scale(update, batch, indices, [next(readings) for _ in indices])
+            for update, batch, indices in zip(updates, batches, measured, strict=True)
+        ]
 
     def slots(self, group: Mapping[str, Any]) -> Mapping[str, Slot]:
         """The logarithm of the running power, for parameters whose input can be measured."""
@@ -84,22 +94,20 @@ class InputPower(Rule):
         """One batch by itself."""
         return self.run([update], [batch])[0]
 
-    def _scale(self, update: Tensors, batch: Batch, readings: Mapping[Tensor, Tensor]) -> Tensors:
-        measured = [i for i, param in enumerate(batch.params) if self.sensor.watches(param)]
+    def _scale(self, update: Tensors, batch: Batch, measured: list[int], readings: Sequence[Tensor | None]) -> Tensors:
         scaled = list(update)
         if not measured:
             return scaled
-        params = [batch.params[i] for i in measured]
         powers = [batch.state["log_power"][i] for i in measured]
-        self._warn_unmeasured(params)
-        log_power = _next_log_power(powers, [readings.get(param) for param in params], batch.group["beta"])
+        log_power = _next_log_power(powers, readings, batch.group["beta"])
         torch._foreach_copy_(powers, _split(log_power, powers))
         eps, damping = batch.group["eps"], batch.group["damping"]
         scale = _step_scale(log_power, default_eps(damping) if eps is None else eps, damping)
         scales = _split(scale.to(update[measured[0]].dtype), powers)
-        for i, product in zip(measured, torch._foreach_mul([update[i] for i in measured], scales), strict=True):
+        products = torch._foreach_mul([update[i] for i in measured], scales)
+        for i, product in zip(measured, products, strict=True):
             scaled[i] = product
-        self._publish(batch, params, powers, scales)
+        self._publish(batch, [batch.params[i] for i in measured], powers, scales)
         return scaled
 
     def _publish(self, batch: Batch, params: Tensors, powers: Tensors, scales: Tensors) -> None:
@@ -124,8 +132,13 @@ class InputPower(Rule):
 
 def _next_log_power(powers: Tensors, readings: Sequence[Tensor | None], beta: float) -> Tensor:
     """The logarithm of P_t of every tensor as one vector, from log P_{t-1} and the logarithms of the new statistics."""
-    unread = [torch.full_like(old, math.nan) if new is None else new for old, new in zip(powers, readings, strict=True)]
-    old, new = _flatten(powers), _flatten(unread)
+    if all(reading is None for reading in readings):
+        return _flatten(powers)
+    filled = [
+        torch.full_like(power, math.nan) if reading is None else reading
+        for power, reading in zip(powers, readings, strict=True)
+    ]
+    old, new = _flatten(powers), _flatten(filled)
     keep = math.log(beta) if beta > 0 else -math.inf
     mixed = torch.logaddexp(old + keep, new + math.log1p(-beta)) if beta > 0 else new
     updated = torch.where(old.isnan(), new, mixed)
@@ -163,7 +176,9 @@ class NormCorrection(Rule):
 
 
 def _multiply(update: Tensors, gain: Tensor) -> Tensors:
-    """Each tensor times its gain, in two halves: a gain of 1e40 is no float32, its root is."""
+    """Each tensor times its gain. A gain of 1e40 is no float32, but its root is: then in two halves."""
+    if gain.device.type == "cpu" and gain.max() < 1e30:  # looking is free on a CPU, and would wait for a GPU
+        return list(torch._foreach_mul(update, gain.tolist()))
     root = gain.sqrt()
     half = torch._foreach_mul(update, list(root.unbind()))
     return list(torch._foreach_mul(half, list((gain / root).unbind())))
