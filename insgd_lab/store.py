@@ -91,9 +91,7 @@ def from_json_value(value: Any) -> Any:
 
 def canonical_json(spec: Mapping[str, Any]) -> str:
     """Return the one text of `spec` that is hashed: sorted keys, no spaces, infinities as strings."""
-    return json.dumps(
-        to_json_value(spec), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+    return json.dumps(to_json_value(spec), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def run_id(spec: Mapping[str, Any]) -> str:
@@ -145,9 +143,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, why: object) -> StoreError:
-    return StoreError(
-        f"{path} cannot be read ({why}); delete the folder {Path(path).parent} or restore it, then run again"
-    )
+    remedy = f"delete the folder {Path(path).parent} and run its study again"
+    if Path(path).name == "study.json":
+        remedy = "delete it and run the study again; finished runs are kept"
+    return StoreError(f"{path} cannot be read ({why}); {remedy}")
 
 
 def _schema(kind: Kind) -> pa.Schema:
