@@ -54,14 +54,10 @@ app.add_typer(study_app, name="study")
 app.add_typer(data_app, name="data")
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A packaged study (digits) or a .toml file.")]
-StudyDir = Annotated[
-    Path, typer.Argument(metavar="STUDY_DIR", help="The study's folder, such as runs/digits.")
-]
+StudyDir = Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="The study's folder, such as runs/digits.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(
-        "--data-dir", help="Where the data sets lie. Default: $INSGD_LAB_DATA, else the user's cache."
-    ),
+    typer.Option("--data-dir", help="Where the data sets lie. Default: $INSGD_LAB_DATA, else the user's cache."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Where results go. Default: runs/NAME.")]
 Plugins = Annotated[
@@ -133,9 +129,7 @@ def _print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title
 
 @optimizers_app.command("list")
 def optimizers_list(
-    pattern: Annotated[
-        str, typer.Argument(help='Names to show; wildcards allowed, such as "insgd-*".')
-    ] = "*",
+    pattern: Annotated[str, typer.Argument(help='Names to show; wildcards allowed, such as "insgd-*".')] = "*",
     plugin: Plugins = [],  # noqa: B006  (typer reads the default, nobody writes to it)
 ) -> None:
     """List the optimizers whose names match."""
@@ -161,9 +155,7 @@ def optimizers_show(
     with _plain_errors():
         _load_plugins(plugin)
         spec = registry.get_optimizer(name)
-    typer.echo(
-        f"{spec.name} ({spec.family}, revision {spec.revision})\n{spec.citation}\n\n  {spec.equation}\n"
-    )
+    typer.echo(f"{spec.name} ({spec.family}, revision {spec.revision})\n{spec.citation}\n\n  {spec.equation}\n")
     searched = {key: ", ".join(map(str, _listed(values))) for key, values in spec.search.items()}
     rows = [(option, default, searched.get(option, "")) for option, default in spec.defaults.items()]
     _print_table(("option", "default", "values worth trying"), rows)
@@ -207,9 +199,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="The seed. Default: 0.")] = None,
     settings: Annotated[
         list[str],
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="lr=0.1, train.batch_size=64, task.model.batch_norm=true"
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="lr=0.1, train.batch_size=64, task.model.batch_norm=true"),
     ] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Write the run into a folder below this one.")] = None,
     data_dir: DataDir = None,
@@ -315,9 +305,7 @@ def _check_data(name: str, data_dir: Path | None) -> None:
         folder = files.data_folder(data_dir)
         missing = [path for path in registry.get_data(name).files if not (folder / path).exists()]
         if missing:
-            _refuse(
-                f"{name} needs {', '.join(missing)} in {folder}; put them there, or name another --data-dir"
-            )
+            _refuse(f"{name} needs {', '.join(missing)} in {folder}; put them there, or name another --data-dir")
 
 
 # ------------------------------------------------------------------------------------------- studies
@@ -400,13 +388,9 @@ def _execute(plan: Plan, folder: StudyFolder, workers: int, device: str, data_di
     typer.echo(f"{name}: {before.total} runs{kept}; {workers} workers; results in {folder.path}")
     try:
         with progress.shown(name) as update:
-            tally = executor.execute(
-                plan, folder, workers=workers, device=device, data_dir=data_dir, on_change=update
-            )
+            tally = executor.execute(plan, folder, workers=workers, device=device, data_dir=data_dir, on_change=update)
     except executor.Interrupted as stop:
-        typer.echo(
-            f"{name}: interrupted after {progress.summary(stop.tally)}; the same command goes on", err=True
-        )
+        typer.echo(f"{name}: interrupted after {progress.summary(stop.tally)}; the same command goes on", err=True)
         raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"{name}: {progress.summary(tally)} ({tally.seconds:.0f} s); see {report}")
     return tally
@@ -419,9 +403,7 @@ def _print_failures(plan: Plan, folder: StudyFolder) -> None:
         reason = str(folder.run(name).info()["error"]).strip().splitlines()
         typer.echo(f"failed: {', '.join(sorted(arms))}: {folder.run(name).info_path}: {reason[-1]}", err=True)
     if len(failed) > _SHOWN_FAILURES:
-        typer.echo(
-            f"and {len(failed) - _SHOWN_FAILURES} more; `insgd-lab study status` counts them", err=True
-        )
+        typer.echo(f"and {len(failed) - _SHOWN_FAILURES} more; `insgd-lab study status` counts them", err=True)
 
 
 @study_app.command("plan")
@@ -442,9 +424,7 @@ def study_plan(
         axes = "; ".join(f"{path}: {_levels(levels)}" for path, levels in arm.axes.items())
         runs = len({row["run"] for row in plan.rows if row["arm"] == arm.name})
         rows.append((arm.name, arm.optimizer.name, arm.grid, axes, len(cells(spec, arm)), tuned, runs))
-    _print_table(
-        ("arm", "optimizer", "grid", "axes", "cells", "tuned", "runs"), rows, spec.title or spec.name
-    )
+    _print_table(("arm", "optimizer", "grid", "axes", "cells", "tuned", "runs"), rows, spec.title or spec.name)
     typer.echo(
         f"{len(plan.runs)} runs in all (shared ones counted once), {len(spec.seeds)} seeds, "
         f"{spec.train.epochs} epochs of {spec.task.data.name} with {spec.task.model.name}"
@@ -469,9 +449,7 @@ def study_status(study_dir: StudyDir) -> None:
     rows = []
     for arm in info["arms"]:
         runs = {row["run"] for row in info["plan"] if row["arm"] == arm["name"]}
-        counts = [
-            sum(statuses.get(run) == s for run in runs) for s in ("done", "diverged", "failed", "running")
-        ]
+        counts = [sum(statuses.get(run) == s for run in runs) for s in ("done", "diverged", "failed", "running")]
         rows.append((arm["name"], len(runs), *counts, len(runs) - sum(counts)))
     columns = ("arm", "runs", "done", "diverged", "failed", started, "not started")
     _print_table(columns, rows, info["title"] or info["name"])

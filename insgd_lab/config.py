@@ -134,9 +134,7 @@ def _problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem
             message = _unknown(str(path[-1]), _fields_at(model, path[:-1]), "key")
             found.append(Problem(path, item["input"], message))
         else:
-            found.append(
-                Problem(path, item["input"], _plain_message(item["type"], item["msg"], item["input"]))
-            )
+            found.append(Problem(path, item["input"], _plain_message(item["type"], item["msg"], item["input"])))
     return found
 
 
@@ -150,11 +148,7 @@ def _plain_message(kind: str, message: str, value: Any) -> str:
     if kind in _PLAIN:
         return _PLAIN[kind]
     message = message.removeprefix("Value error, ").replace("Input should be", "expected")
-    message = (
-        message.replace("a valid ", "a ")
-        .replace("a integer", "an integer")
-        .replace("a boolean", "true or false")
-    )
+    message = message.replace("a valid ", "a ").replace("a integer", "an integer").replace("a boolean", "true or false")
     if isinstance(value, str) and re.search(r"integer|number|true or false", message):
         message += f"; write {value} without quotes"
     return message
@@ -342,15 +336,11 @@ class ScheduleSpec(_Spec):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.name == "constant" and (self.milestones or self.gamma != 0.1):
-            raise _ProblemsError(
-                [Problem((), self.name, 'takes no options; did you mean name = "multi-step"?')]
-            )
+            raise _ProblemsError([Problem((), self.name, 'takes no options; did you mean name = "multi-step"?')])
         if self.name == "multi-step" and not self.milestones:
             raise _ProblemsError([Problem(("milestones",), _Missing(), "is required, such as [60, 120]")])
         if self.milestones != sorted(set(self.milestones)):
-            raise _ProblemsError(
-                [Problem(("milestones",), self.milestones, "expected epochs in rising order")]
-            )
+            raise _ProblemsError([Problem(("milestones",), self.milestones, "expected epochs in rising order")])
         return self
 
 
@@ -368,10 +358,7 @@ class TrainSpec(_Spec):
     def _reachable(self) -> Self:
         late = [m for m in self.schedule.milestones if m >= self.epochs]
         _raise_if_any(
-            [
-                Problem(("schedule", "milestones"), m, f"must lie before the last epoch, {self.epochs}")
-                for m in late
-            ]
+            [Problem(("schedule", "milestones"), m, f"must lie before the last epoch, {self.epochs}") for m in late]
         )
         return self
 
@@ -582,9 +569,7 @@ class StudySpec(_WithPlugins):
         common: _Common = {key: info.data[key] for key in ("task", "train") if key in info.data}
         tables = arms or [arm for arm in value if isinstance(value, list)]
         for k, arm in enumerate(tables):
-            found = (
-                _axis_problems(arm, common) if isinstance(arm, ArmSpec) else _raw_axis_problems(arm, common)
-            )
+            found = _axis_problems(arm, common) if isinstance(arm, ArmSpec) else _raw_axis_problems(arm, common)
             problems += [Problem((k, *p.path), p.value, p.message) for p in found]
         _raise_if_any(problems)
         return arms
@@ -699,9 +684,7 @@ def _fixed_problems(arm: ArmSpec, common: _Common) -> list[Problem]:
     for path, levels in arm.tune.items():
         fixed = _base(arm, path, common)
         if fixed not in levels:
-            remedy = (
-                f"does not hold {fixed!r}, the value outside tuning; add it, or set {path} to one of these"
-            )
+            remedy = f"does not hold {fixed!r}, the value outside tuning; add it, or set {path} to one of these"
             problems.append(Problem(("tune", path), levels, remedy))
     for path, levels in arm.axes.items():
         if arm.grid == "one-at-a-time" and _base(arm, path, common) is None:

@@ -216,9 +216,7 @@ class _Worker:
 
 
 class _Scheduler:
-    def __init__(
-        self, plan: Plan, folder: StudyFolder, command: list[str], on_change: Callable[[Tally], None]
-    ) -> None:
+    def __init__(self, plan: Plan, folder: StudyFolder, command: list[str], on_change: Callable[[Tally], None]) -> None:
         self.folder, self.command, self.on_change = folder, command, on_change
         self.tally = Tally(len(plan.runs))
         self.queue: deque[RunSpec] = deque()

@@ -18,9 +18,7 @@ _PLAIN_SECONDS = 5.0
 def summary(tally: Tally) -> str:
     """Return the counts in words, such as "12 of 360 runs: 11 done, 1 diverged, 0 failed"."""
     ended = tally.finished + tally.failed
-    return (
-        f"{ended} of {tally.total} runs: {tally.done} done, {tally.diverged} diverged, {tally.failed} failed"
-    )
+    return f"{ended} of {tally.total} runs: {tally.done} done, {tally.diverged} diverged, {tally.failed} failed"
 
 
 def _time_left(tally: Tally) -> str:
@@ -68,9 +66,7 @@ def _bars(name: str) -> Iterator[Callable[[Tally], None]]:
 
         def update(tally: Tally) -> None:
             counts = [f"{tally.running} running"] if tally.running else ["starting workers"]
-            counts += [
-                f"{n} {word}" for n, word in ((tally.diverged, "diverged"), (tally.failed, "failed")) if n
-            ]
+            counts += [f"{n} {word}" for n, word in ((tally.diverged, "diverged"), (tally.failed, "failed")) if n]
             state = ", ".join(counts) + _time_left(tally)
             ended = tally.finished + tally.failed
             progress.update(task, total=tally.total, completed=ended, state=state)

@@ -78,9 +78,7 @@ def _train(job: dict[str, Any], arguments: argparse.Namespace) -> str:
 
     spec = RunSpec.from_canonical(job["spec"], job["plugins"])
     if spec.id != job["run"]:
-        raise RuntimeError(
-            f"run {job['run']} came out as {spec.id}: the registry changed since it was planned"
-        )
+        raise RuntimeError(f"run {job['run']} came out as {spec.id}: the registry changed since it was planned")
     folder = StudyFolder(arguments.study).run(spec.id)
     return train(spec, folder, data_dir=arguments.data_dir, device=arguments.device).status
 

@@ -1,0 +1,253 @@
+"""Study files: what is accepted is one thing only, and what is not is named with its path and remedy, all at once."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from insgd_lab import config, registry
+from insgd_lab.config import ConfigError, RunSpec, list_studies, load_study, parse_run, parse_study, read_toml
+
+STUDY = tomllib.loads("""
+name = "mine"
+seeds = 2
+[task]
+data = "digits"
+model = { name = "digits-cnn", batch_norm = true }
+[train]
+epochs = 4
+[[arm]]
+name = "insgd"
+optimizer = { name = "insgd-lp", p = 2, lr = 0.1, dampening = 0.9 }
+grid = "one-at-a-time"
+axes = { beta = [0, 0.9], p = [1, inf], "task.model.batch_norm" = [true, false], "train.batch_size" = [32, 128] }
+tune = { lr = [0.1, 1] }
+[[arm]]
+name = "sgd"
+optimizer = "sgd"
+""")
+
+
+def edited(**changes: Any) -> dict[str, Any]:
+    """The study with the value at each path ("arm__0__optimizer__lr") replaced."""
+    study = copy.deepcopy(STUDY)
+    for path, value in changes.items():
+        *parents, last = [int(key) if key.isdigit() else key for key in path.split("__")]
+        table: Any = study
+        for key in parents:
+            table = table[key]
+        table[last] = value
+    return study
+
+
+def problems(study: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_study(study)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def run(**optimizer: Any) -> RunSpec:
+    return parse_run(
+        {
+            "task": {"data": "digits", "model": "digits-cnn"},
+            "train": {"epochs": 2},
+            "optimizer": {"name": "insgd-lp", **optimizer},
+        }
+    )
+
+
+@pytest.mark.parametrize("name", list_studies())
+def test_packaged_studies_are_valid_and_named_as_they_are_called(name: str) -> None:
+    study = load_study(name)
+    assert study.name == name
+    assert study.title
+    assert study.description
+
+
+def test_a_file_always_asks_for_the_same_runs(tmp_path: Path) -> None:
+    text = 'seed = 3\noptimizer = { name = "insgd-lp", p = inf, lr = 1e-1 }\n'
+    text += 'train = { epochs = 2 }\ntask = { data = "digits", model = "digits-cnn" }\n'
+    (tmp_path / "run.toml").write_text(text)
+    assert len({parse_run(read_toml(tmp_path / "run.toml")).id for _ in range(3)}) == 1
+    assert parse_run(read_toml(tmp_path / "run.toml")).id == "ca7cee42b8ae56c0"
+
+
+def test_an_explicit_default_changes_nothing() -> None:
+    spec = registry.get_optimizer("insgd-lp")
+    assert run(**spec.defaults).id == run().id
+    explicit = parse_run(
+        {
+            "task": {
+                "data": {"name": "digits", "fraction": 1.0},
+                "model": {"name": "digits-cnn", "batch_norm": False},
+            },
+            "train": {"epochs": 2, "batch_size": 128, "augment": False, "schedule": "constant"},
+            "record": {"every": 10},
+            "optimizer": "insgd-lp",
+            "seed": 0,
+        }
+    )
+    assert explicit.id == run().id
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [({"lr": 1}, {"lr": 1.0}), ({"p": 2}, {"p": 2.0}), ({"eps": 1}, {"eps": 1.0})]
+)
+def test_whole_numbers_and_floats_are_one_value(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert run(**one).id == run(**other).id
+
+
+def test_what_changes_the_numbers_changes_the_name() -> None:
+    base = run()
+    others = [run(lr=0.2), run(p=math.inf), base.model_copy(update={"seed": 1})]
+    assert len({each.id for each in [base, *others]}) == len(others) + 1
+
+
+def test_a_raised_revision_renames_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run().id
+    raised = dataclasses.replace(registry.get_optimizer("insgd-lp"), revision=99)
+    monkeypatch.setattr(config, "_LOOKUP", {**config._LOOKUP, "optimizer": lambda name: raised})
+    assert run().id != before
+
+
+def test_plugins_are_not_part_of_the_name() -> None:
+    assert parse_run(run().model_dump(), plugins=["json"]).id == run().id
+
+
+@given(
+    lr=st.floats(0, 10),
+    p=st.sampled_from([1, 2, 3.5, math.inf]),
+    granularity=st.sampled_from(["layer", "neuron", "channel"]),
+    center=st.booleans(),
+)
+def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
+    spec = run(**options)
+    again = RunSpec.from_canonical(spec.canonical())
+    assert again.id == spec.id
+    assert again.canonical() == spec.canonical()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"seedz": 3}, "seedz = 3: unknown key 'seedz'; did you mean 'seeds'?"),
+        ({"name": "a b"}, 'name = "a b": expected letters, digits'),
+        ({"seeds": 0}, "seeds = 0: expected a number of seeds"),
+        ({"seeds": [1, 1]}, "seeds = [1, 1]: expected at least one seed, each once"),
+        ({"seeds": [-1]}, "seeds.0 = -1: expected greater than or equal to 0"),
+        ({"task__data": "digit"}, "task.data = \"digit\": unknown data set 'digit'; did you mean 'digits'?"),
+        ({"task__data": {"name": "digits", "fraction": 2}}, "task.data.fraction = 2: expected a number above 0"),
+        ({"task__model__batch_norm": 1}, "task.model.batch_norm = 1: expected true or false"),
+        ({"task__model__batchnorm": True}, "task.model.batchnorm = True: unknown option of digits-cnn"),
+        ({"train__epochs": "8"}, 'train.epochs = "8": expected an integer; write 8 without quotes'),
+        ({"train__epochs": 0}, "train.epochs = 0: expected greater than or equal to 1"),
+        ({"train__batchsize": 8}, "train.batchsize = 8: unknown key 'batchsize'; did you mean 'batch_size'"),
+        ({"train__schedule": "cosine"}, "train.schedule.name = \"cosine\": expected 'constant' or 'multi-step'"),
+        ({"train__schedule": {"name": "multi-step"}}, "train.schedule.milestones: is required, such as [60, 120]"),
+        (
+            {"train__schedule": {"name": "multi-step", "milestones": [9]}},
+            "train.schedule.milestones = 9: must lie before the last epoch, 4",
+        ),
+        (
+            {"train__schedule": {"name": "multi-step", "milestones": [3, 2]}},
+            "train.schedule.milestones = [3, 2]: expected epochs in rising order",
+        ),
+        ({"train__schedule": {"milestones": [3]}}, 'train.schedule = "constant": takes no options'),
+        ({"record": {"every": -1}}, "record.every = -1: expected greater than or equal to 0"),
+        ({"arm": []}, "arm = []: expected at least one entry"),
+        ({"arm__1__name": "insgd"}, 'arm.1.name = "insgd": is the name of an earlier arm'),
+        ({"arm__1__optimizer": "sdg"}, "arm.sgd.optimizer = \"sdg\": unknown optimizer 'sdg'; did you mean 'sgd'?"),
+        ({"arm__0__optimizer__betta": 1}, "arm.insgd.optimizer.betta = 1: unknown option of insgd-lp 'betta'"),
+        ({"arm__0__optimizer__lr": -1.0}, "arm.insgd.optimizer.lr = -1.0: expected a finite number >= 0"),
+        ({"arm__0__optimizer__lr": math.nan}, "arm.insgd.optimizer.lr = nan: expected a number, got nan"),
+        ({"arm__0__optimizer__p": 20}, "arm.insgd.optimizer.p = 20: expected a number in [1, 16], or inf"),
+        ({"arm__0__optimizer__p": True}, "arm.insgd.optimizer.p = True: expected a number"),
+        ({"arm__0__optimizer__center": 1}, "arm.insgd.optimizer.center = 1: expected true or false"),
+        ({"arm__0__grid": "random"}, 'arm.insgd.grid = "random": is not available yet; choose from full'),
+        ({"arm__0__grid": "one"}, "arm.insgd.grid = \"one\": unknown grid 'one'"),
+        ({"arm__0__grid": "zip", "arm__0__axes__beta": [0]}, "arm.insgd.axes = "),
+        ({"arm__0__axes__beta": []}, "arm.insgd.axes.beta = []: expected at least one entry"),
+        ({"arm__0__axes__beta": [0, 0.0]}, "arm.insgd.axes.beta = 0.0: is listed twice; keep one"),
+        ({"arm__0__axes__beta": [0, 2]}, "arm.insgd.axes.beta = 2: expected a number in [0, 1)"),
+        ({"arm__0__axes__foo": [0]}, "arm.insgd.axes.foo = [0]: unknown option of insgd-lp 'foo'"),
+        ({"arm__0__axes__train.batch_size": [0]}, "arm.insgd.axes.train.batch_size = 0: expected greater"),
+        ({"arm__0__axes__train.batch": [0]}, "arm.insgd.axes.train.batch = 0: unknown key of train 'batch'"),
+        ({"arm__0__axes__task.model.norm": [0]}, "arm.insgd.axes.task.model.norm = 0: unknown option of digits-cnn"),
+        ({"arm__0__axes__task.model": [0]}, "arm.insgd.axes.task.model = 0: expected task.model.OPTION"),
+        ({"arm__0__axes__eps": [0.1, 1]}, "arm.insgd.axes.eps = [0.1, 1.0]: has no value to return to; set eps"),
+        ({"arm__0__axes__lr": [0.1]}, "arm.insgd.tune.lr = [0.1, 1.0]: is an axis as well"),
+        ({"arm__0__tune__lr": [1]}, "arm.insgd.tune.lr = [1.0]: does not hold 0.1, the value outside tuning"),
+        ({"arm__0__tune": 3}, "arm.insgd.tune = 3: expected a"),
+    ],
+)
+def test_mistakes_are_refused_with_path_value_and_remedy(changes: dict[str, Any], expected: str) -> None:
+    found = problems(edited(**changes))
+    assert len(found) == 1, found
+    assert found[0].startswith(expected)
+
+
+def test_all_mistakes_of_a_file_are_listed_at_once() -> None:
+    study = edited(
+        seeds=0, train__epochs="8", arm__0__optimizer__lr=-1, arm__0__axes__beta=[2], arm__1__optimizer="sdg"
+    )
+    study["arm"][0]["axes"]["task.model.norm"] = [1]
+    assert [text.split(" = ")[0] for text in problems(study)] == [
+        "seeds",
+        "train.epochs",
+        "arm.insgd.optimizer.lr",
+        "arm.sgd.optimizer",
+        "arm.insgd.axes.task.model.norm",
+        "arm.insgd.axes.beta",
+    ]
+
+
+def test_a_missing_key_is_named() -> None:
+    study = edited()
+    del study["train"], study["arm"][1]["name"]
+    assert problems(study) == ["train: is required and missing", "arm.1.name: is required and missing"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("digit", "unknown study 'digit'; did you mean 'digits'?"),
+        ("no.toml", "No such file or directory; check the path"),
+    ],
+)
+def test_a_study_that_is_not_there_is_refused(name: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match="1 problem") as caught:
+        load_study(name)
+    assert expected in str(caught.value)
+
+
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text("name = ")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load_study(path)
+
+
+def test_plugins_are_imported_before_names_are_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from insgd_lab.registry import ModelSpec, register_model\n"
+    code += 'register_model(ModelSpec("config-test-model", "nowhere:model", defaults={"width": 3}))\n'
+    (tmp_path / "config_test_plugin.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    study = parse_study(edited(task__model="config-test-model", arm=[STUDY["arm"][1]]), plugins=["config_test_plugin"])
+    assert study.task.model.name == "config-test-model"
+    assert study.run(study.arm[0], {}, 0).plugins == ["config_test_plugin"]
+    assert "config_test_plugin" in sys.modules
+
+
+def test_a_plugin_that_cannot_be_imported_is_one_of_the_mistakes() -> None:
+    found = problems(edited(plugins=["no_such_plugin"], seeds=0))
+    assert found[0].startswith("plugins = ['no_such_plugin']: plugin module 'no_such_plugin' could not be imported")
+    assert found[1].startswith("seeds")
