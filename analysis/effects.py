@@ -196,7 +196,7 @@ def _inert(study: Study, arm: Arm, axis: str) -> Inert | None:
     same, pairs, runs = [], 0, set()
     for level in others:
         found = [
-            _digests(study, reference).join(_digests(study, cell), rsuffix="_2", how="inner")
+            _digests(study, reference).join(_digests(study, cell).add_suffix("_2"), how="inner")
             for reference, cell in _matched(study, arm, axis, base, level)
         ]
         joined = pd.concat(found) if found else pd.DataFrame(columns=["status"])

@@ -49,8 +49,7 @@ def arms(rates: Sequence[float] = RATES) -> list[dict[str, Any]]:
 def cells(arm: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
     if arm["grid"] == "full":
         return [
-            (None, dict(zip(arm["axes"], values, strict=True)))
-            for values in itertools.product(*arm["axes"].values())
+            (None, dict(zip(arm["axes"], values, strict=True))) for values in itertools.product(*arm["axes"].values())
         ]
     moved = [
         (axis, {**arm["base"], axis: value})
@@ -178,9 +177,7 @@ def build_study(
 def write_run(
     folder: RunFolder, optimizer: str, options: Mapping[str, Any], seed: int, epochs: int, steps: int
 ) -> None:
-    frame, diverged = metrics(
-        optimizer, {k: v for k, v in options.items() if k != "lr"}, options["lr"], seed, epochs
-    )
+    frame, diverged = metrics(optimizer, {k: v for k, v in options.items() if k != "lr"}, options["lr"], seed, epochs)
     folder.write_metrics(frame)
     folder.write_layers_part(0, layers(optimizer, options, options["lr"], steps))
     folder.merge_layers()

@@ -1,0 +1,218 @@
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from insgd_lab.analysis import figures, series
+from insgd_lab.analysis.selection import tune_at
+from insgd_lab.analysis.statistics import summarize
+
+from .synthetic import LAYERS, RATES
+
+
+def panel_of(panels, title):
+    [panel] = [panel for panel in panels if panel.title == title]
+    return panel
+
+
+def axes_of(figure, title):
+    [ax] = [ax for ax in figure.axes if ax.get_title(loc="left").replace("\n", " ") == title]
+    return ax
+
+
+@pytest.fixture(scope="module")
+def curves(study, choices):
+    return series.error_curves(study, choices)
+
+
+@pytest.fixture(scope="module")
+def rates(study, choices):
+    return series.sensitivity(study, choices)
+
+
+# ---------------------------------------------------------------------------------------------- the numbers
+
+
+def test_there_is_a_panel_for_each_comparison_and_few_lines_in_it(curves):
+    titles = [panel.title for panel in curves]
+    assert titles == [
+        "Arms at their base",
+        *(f"INSGD, one at a time: {axis}" for axis in ("β", "ε", "granularity", "dampening")),
+        *(f"INSGD, p × granularity: p = {p}" for p in ("1", "2", "∞")),
+        "SGD: dampening",
+    ]
+    assert all(len(panel.lines) <= series.LINES for panel in curves)
+
+
+def test_an_arm_that_repeats_anothers_base_is_not_drawn_twice(study):
+    assert [arm.name for arm in series.main_arms(study)] == ["insgd", "sgd", "adam"]
+
+
+def test_large_comparisons_are_split(study):
+    cells = tuple((str(k), cell) for k, cell in enumerate(study.cells.values()))
+    parts = list(series._split(series.Group("many", "", cells)))
+    assert sum(len(part.members) for part in parts) == len(cells)
+    assert max(len(part.members) for part in parts) == series.LINES
+
+
+def test_a_curve_ends_at_the_tables_value(study, choices, curves):
+    line = panel_of(curves, "INSGD, one at a time: β").lines[1]
+    cell = study.base_cell("insgd")
+    expected = summarize(list(study.by_seed("insgd", cell.key, tune_at(study, choices, cell, "best")).values())) * 100
+    assert line.label == "0.9 (base), rate 0.3"
+    assert (line.mean[-1], line.low[-1], line.high[-1]) == pytest.approx((expected.mean, expected.low, expected.high))
+    np.testing.assert_array_equal(line.x, [1, 2, 3, 4, 5])
+
+
+def test_a_diverged_run_counts_as_guessing_from_then_on(study):
+    run = study.runs.index[study.runs["status"] == "diverged"][0]
+    healthy = study.runs.index[study.runs["status"] == "done"][0]
+    table = series._errors_by_epoch(study, [run, healthy])
+    after = table.loc[study.runs.loc[run, "diverged_epoch"] :, run]
+    assert len(table) == 5
+    assert (after == 0.9).all()
+
+
+def test_sensitivity_uses_the_validation_split_and_marks_divergence(study, rates):
+    line = panel_of(rates, "SGD: dampening").lines[0]
+    cell = study.base_cell("sgd")
+    for k, rate in enumerate(RATES):
+        errors = list(study.by_seed("sgd", cell.key, f'{{"lr":{rate}}}', "val_error").values())
+        assert line.mean[k] == pytest.approx(100 * np.mean(errors))
+        assert (line.low[k], line.high[k]) == pytest.approx((100 * min(errors), 100 * max(errors)))
+    assert line.crosses == (1.0,)
+    assert line.chosen == 0.1
+
+
+def test_layer_traces_compare_insgd_with_sgd_on_weights(study, choices):
+    first, second = series.layer_traces(study, choices)
+    assert (first.arm, second.arm) == ("insgd", "sgd")
+    assert tuple(first.frame["parameter"].unique()) == LAYERS == tuple(second.frame["parameter"].unique())
+    assert first.seeds == 3
+    powers = first.frame.query("quantity == 'input_power' and parameter == 'conv1.weight'")["value"]
+    assert powers.iloc[0] == pytest.approx(50, rel=0.02)
+
+
+def test_grid_is_in_the_order_of_the_axes(study, choices):
+    [grid] = series.grids(study, choices)
+    assert list(grid.best.index) == ["1", "2", "∞"]
+    assert list(grid.best.columns) == ["layer", "neuron", "channel"]
+    cell = study.find_cell("insgd-norms", {"p": "inf", "granularity": "neuron"})
+    errors = study.by_seed(cell.arm, cell.key, tune_at(study, choices, cell, "best"))
+    assert grid.best.loc["∞", "neuron"] == pytest.approx(100 * np.mean(list(errors.values())))
+    assert grid.fixed.loc["∞", "neuron"] == pytest.approx(90)
+    assert grid.best_tunes.loc["∞", "neuron"] == "0.03"
+
+
+# ---------------------------------------------------------------------------------------------- what is drawn
+
+
+def test_curves_draw_the_lines_and_bands_of_their_panels(curves):
+    figure = figures.draw_curves(curves)
+    ax = axes_of(figure, "INSGD, one at a time: granularity")
+    panel = panel_of(curves, "INSGD, one at a time: granularity")
+    assert len(ax.lines) == len(ax.collections) == len(panel.lines)
+    for drawn, line in zip(ax.lines, panel.lines, strict=True):
+        np.testing.assert_array_equal(drawn.get_xydata(), np.column_stack([line.x, line.mean]))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "test error (%)")
+    assert len({line.get_marker() for line in ax.lines}) == len(panel.lines)
+
+
+def test_sensitivity_draws_crosses_above_the_data_and_marks_the_choice(rates):
+    figure = figures.draw_sensitivity(rates)
+    ax = axes_of(figure, "SGD: dampening")
+    crosses = [line for line in ax.lines if line.get_marker() == "x"]
+    chosen = [line for line in ax.lines if line.get_markersize() == 8]
+    assert [list(line.get_xdata()) for line in crosses] == [[1.0], [1.0]]
+    assert [list(line.get_xdata()) for line in chosen] == [[0.1], [0.1]]
+    assert ax.get_xscale() == "log"
+    assert ax.get_ylim()[1] > 90
+    assert max(tick for tick in ax.get_yticks() if tick <= ax.get_ylim()[1]) <= 100
+
+
+def test_effects_draw_a_point_and_a_bar_for_each_level(study, effects):
+    figure = figures.draw_effects(study, effects, [("insgd", "eps")])
+    ax = axes_of(figure, "INSGD, one at a time: β")
+    rows = effects.query("arm == 'insgd' and axis == 'beta' and at == 'best'")
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), rows["mean"])
+    [bars] = [c for c in ax.collections if len(c.get_segments()) == 3]
+    np.testing.assert_allclose([segment[1][0] for segment in bars.get_segments()], rows["high"])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "0.9 (base)", "0.99"]
+    assert axes_of(figure, "INSGD, one at a time: ε (inert)")
+
+
+def test_heat_map_prints_every_number(study, choices):
+    grids = series.grids(study, choices)
+    figure = figures.draw_grids(grids)
+    best, fixed = figure.axes[:2]
+    texts = [text.get_text() for text in best.texts]
+    expected = [f"{grids[0].best.loc[a, b]:.2f}" for a in grids[0].best.index for b in grids[0].best.columns]
+    assert [text.split("\n")[0] for text in texts] == expected
+    assert texts[-1].endswith("(rate 0.03)")
+    assert fixed.texts[-1].get_text().startswith("90.00")
+    assert best.get_ylabel() == "p"
+
+
+def test_layers_draw_one_line_a_layer(study, choices):
+    figure = figures.draw_layers(series.layer_traces(study, choices))
+    assert [ax.get_ylabel() for ax in figure.axes] == [
+        "effective step ‖Δθ‖ / ‖g‖", "effective step ‖Δθ‖ / ‖g‖", "input power P", "step scale 1 / f(P)",
+    ]  # fmt: skip
+    assert {len(ax.lines) for ax in figure.axes} == {len(LAYERS)}
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+
+
+def test_of_many_layers_eight_are_drawn_first_and_last_among_them(study, choices):
+    [trace, _] = series.layer_traces(study, choices)
+    copies = [trace.frame.assign(parameter=f"layer{k:02}.weight") for k in range(30)]
+    many = dataclasses.replace(trace, frame=pd.concat(copies))
+    shown = figures.shown_layers(many.frame)
+    assert len(shown) == figures.LAYER_LINES
+    assert (shown[0], shown[-1]) == ("layer00.weight", "layer29.weight")
+    assert len(figures.draw_layers([many]).axes[0].lines) == figures.LAYER_LINES
+
+
+def test_zero_errors_stay_on_a_logarithmic_axis(curves):
+    line = curves[0].lines[0]
+    perfect = dataclasses.replace(line, mean=np.array([50.0, 5, 1, 0, 0]), low=np.full(5, -1.0))
+    figure = figures.draw_curves([dataclasses.replace(curves[0], lines=(perfect,))])
+    assert figure.axes[0].get_yscale() == "log"
+    assert (figure.axes[0].lines[0].get_ydata() > 0).all()
+
+
+def test_legends_stand_outside_and_no_texts_overlap(curves):
+    figure = figures.draw_curves(curves)
+    figure.draw_without_rendering()
+    boxes = [ax.get_window_extent() for ax in figure.axes]
+    legends = [ax.get_legend().get_window_extent() for ax in figure.axes]
+    titles = [ax._left_title.get_window_extent() for ax in figure.axes]
+    for k, legend in enumerate(legends):
+        assert legend.x1 <= figure.bbox.x1 + 1
+        assert not any(_overlap(legend, box) for box in boxes)
+        assert not any(_overlap(legend, other) for other in legends[:k])
+        assert not any(_overlap(titles[k], other) for other in titles[:k])
+
+
+def _overlap(a, b):
+    return a.x0 < b.x1 - 1 and b.x0 < a.x1 - 1 and a.y0 < b.y1 - 1 and b.y0 < a.y1 - 1
+
+
+def test_equal_numbers_give_equal_files(tmp_path, rates):
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+        figures.save_figure(figures.draw_sensitivity(rates[-1:]), folder, "x")
+    for ending in figures.FORMATS:
+        first, second = ((folder / f"x.{ending}").read_bytes() for folder in folders)
+        assert first == second
+
+
+def test_figures_leave_no_state_behind(curves):
+    import matplotlib.pyplot as plt
+
+    before = dict(plt.rcParams)
+    assert isinstance(figures.draw_curves(curves[:1]), Figure)
+    assert dict(plt.rcParams) == before
+    assert plt.get_fignums() == []

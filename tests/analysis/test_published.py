@@ -1,0 +1,144 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from insgd_lab.analysis.published import PublishedError, list_papers, load_paper, parse_paper
+from insgd_lab.analysis.reproduction import reproduce
+from insgd_lab.analysis.runs import load_study
+from insgd_lab.analysis.selection import choose
+from insgd_lab.analysis.statistics import paired_difference
+
+from .synthetic import arms, build_study
+
+TABLE_6 = [
+    ("sgd", 0.1, 79.24, 0.39),
+    ("insgd-l1", 0.1, 79.41, 0.37),
+    ("insgd-l2", 0.1, 79.30, 0.38),
+    ("sgd", 0.25, 65.92, 1.32),
+    ("insgd-l1", 0.25, 73.24, 1.17),
+    ("insgd-l2", 0.25, 74.68, 0.85),
+    ("sgd", 0.01, 79.08, 0.34),
+    ("insgd-l1", 0.01, 78.83, 0.43),
+    ("insgd-l2", 0.01, 78.92, 0.31),
+]
+VALID = """
+paper = "x"
+title = "X"
+citation = "X, 2024"
+[[table]]
+number = "1"
+caption = "c"
+metric = "m"
+unit = "%"
+decimals = 2
+data = "d"
+model = "m"
+epochs = 1
+training_images = 1
+[[cell]]
+table = "1"
+condition = { lr = 0.1 }
+optimizer = "sgd"
+mean = 1.0
+"""
+
+
+def test_table_6_is_what_the_paper_prints():
+    cells = load_paper("insgd").cells("6")
+    assert [(c.optimizer, c.condition["lr"], c.mean, c.sd) for c in cells] == TABLE_6
+    assert {cell.n for cell in cells} == {7}
+
+
+def test_cells_can_be_asked_for_by_condition():
+    [cell] = load_paper("insgd").cells("6", optimizer="insgd-l2", lr=0.25)
+    assert cell.mean == 74.68
+
+
+def test_every_file_on_record_loads():
+    assert "insgd" in list_papers()
+    for name in list_papers():
+        assert load_paper(name).cell
+
+
+def test_sd_and_n_may_be_unprinted():
+    [cell] = parse_paper(VALID, "x.toml").cell
+    assert cell.sd is None
+    assert cell.n is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("mean = 1.0", 'mean = "high"', "cell.0.mean"),
+        ("mean = 1.0", "mean = 1.0\nsd = -1.0", "cell.0.sd"),
+        ("mean = 1.0", "mean = 1.0\nstd = 1.0", "cell.0.std"),
+        ("mean = 1.0", "mean = nan", "cell.0.mean"),
+        ('citation = "X, 2024"', "", "citation: Field required"),
+        ('table = "1"', 'table = "2"', "names table '2'"),
+        ("epochs = 1", "epochs = 0", "table.0.epochs"),
+        ("mean = 1.0", "mean = ", "not valid TOML"),
+        ("[[cell]]", '[[cell]]\ntable="1"\ncondition={lr=0.1}\noptimizer="sgd"\nmean=2.0\n[[cell]]', "two cells"),
+    ],
+)
+def test_mistakes_are_named_with_their_place(before, after, message):
+    with pytest.raises(PublishedError, match=re.escape(message)) as caught:
+        parse_paper(VALID.replace(before, after, 1), "x.toml")
+    assert "x.toml" in str(caught.value)
+
+
+def test_unknown_papers_and_tables_list_the_known_ones():
+    with pytest.raises(PublishedError, match="there are: insgd"):
+        load_paper("nobody")
+    with pytest.raises(PublishedError, match="there is: 6"):
+        load_paper("insgd").cells("99")
+
+
+# ---------------------------------------------------------------------------------------------- beside ours
+
+
+def table_6_arms():
+    plain = {"grid": "full", "axes": {"lr": [0.01, 0.1, 0.25]}, "base": {"lr": 0.1}, "tune": {}, "fixed": {}}
+    named = [("sgd", "sgd", {}), ("l1", "insgd-l1", {}), ("l2", "insgd-lp", {"p": 2})]
+    return [
+        {**arms()[2], **plain, "name": name, "label": name.upper(), "optimizer": optimizer, "options": {"lr": 0.1, **more}}
+        for name, optimizer, more in named
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> Path:
+    task = {
+        "data": {"name": "cifar10", "options": {"fraction": 0.2}, "revision": 1},
+        "model": {"name": "custom-cnn", "options": {}, "revision": 1},
+    }
+    path = tmp_path_factory.mktemp("runs") / "table06-short"
+    fields = {"compare": {"paper": "insgd", "table": "6"}, "task": task}
+    return build_study(path, arm_list=table_6_arms(), failed=0, epochs=3, steps=20, fields=fields).path
+
+
+def test_published_cells_stand_beside_ours_at_the_same_rate(short):
+    study = load_study(short)
+    frame = reproduce(study, choose(study)).table.frame
+    assert list(frame["paper_mean"]) == [mean for _, _, mean, _ in TABLE_6]
+    assert (frame["seeds"] == 3).all()
+    cell = study.find_cell("l2", {"lr": 0.25})
+    best = study.by_seed("l2", cell.key, "{}", "best_test_error")
+    control = study.by_seed("sgd", cell.key, "{}", "best_test_error")
+    row = frame.iloc[5]
+    assert row["best_mean"] == pytest.approx(100 - 100 * sum(best.values()) / 3)
+    assert row["lead"] == pytest.approx(-100 * paired_difference(best, control).mean)
+    assert row["paper_lead"] == pytest.approx(74.68 - 65.92)
+
+
+def test_what_differs_in_scale_is_said(short):
+    study = load_study(short)
+    text = "\n".join(reproduce(study, choose(study)).differences)
+    assert "3 here, 200 in the paper" in text
+    assert "20 % of the training split" in text
+    assert "3 seeds here" in text
+    assert "best epoch on the test set" in text
+
+
+def test_a_study_that_compares_with_nothing_has_no_such_table(study, choices):
+    assert reproduce(study, choices) is None
