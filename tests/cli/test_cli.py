@@ -1,0 +1,158 @@
+"""The command line as a user calls it: what it prints, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from insgd_lab import registry
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+SHORT = ("--epochs", 1, "--set", "task.data.fraction=0.1")
+
+
+def test_help_names_every_command_without_heavy_imports() -> None:
+    code = (
+        "import sys\nfrom insgd_lab.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'pyarrow', 'pydantic', 'matplotlib'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in ("optimizers", "train", "study", "report", "data"):
+        assert command in result.stdout
+
+
+def test_a_finished_study_is_recognised_without_torch(cli: Cli, tmp_path: Path) -> None:
+    study = 'name = "s"\nseeds = 1\ntask = { data = "digits", model = "mlp" }\ntrain = { epochs = 1 }\n'
+    (tmp_path / "s.toml").write_text(study + '[[arm]]\nname = "a"\noptimizer = "sgd"\n')
+    assert cli("study", "run", "s.toml").returncode == 0
+    code = (
+        "import sys\nfrom insgd_lab.cli import app\n"
+        "try:\n    app(['study', 'run', 's.toml'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert not {'torch', 'pandas', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").stdout.strip() == "0.1.0"
+
+
+def test_optimizers_lists_the_registry(cli: Cli) -> None:
+    listed = cli("optimizers").stdout
+    assert all(f" {name} " in listed for name in registry.list_optimizers())
+
+
+def test_optimizers_takes_wildcards(cli: Cli) -> None:
+    listed = cli("optimizers", "insgd-l?").stdout
+    assert " insgd-l1 " in listed
+    assert " insgd-linf " not in listed
+    assert cli("optimizers", "list", "insgd-l?").stdout == listed
+
+
+def test_optimizers_show_prints_the_spec(cli: Cli) -> None:
+    spec = registry.get_optimizer("insgd-l1")
+    shown = cli("optimizers", "show", "insgd-l1").stdout
+    assert spec.citation in shown
+    assert spec.equation in shown
+    assert all(option in shown for option in spec.defaults)
+    assert "reads inputs" in shown
+
+
+def test_training_prints_each_epoch_and_keeps_the_run(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("train", "--optimizer", "insgd-l1", "--set", "lr=0.3", *SHORT, "--out", "runs")
+    result = cli(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "epoch 1/1; train loss" in result.stdout
+    (info,) = (tmp_path / "runs").glob("*/run.json")
+    assert json.loads(info.read_text())["spec"]["optimizer"]["options"] == {"lr": 0.3}
+    assert f"done: runs/{info.parent.name}" in result.stdout
+    assert "This run is done already" in cli(*arguments).stdout
+
+
+def test_training_from_a_file_with_options_on_top(cli: Cli, tmp_path: Path) -> None:
+    run = 'seed = 1\noptimizer = "sgd"\ntrain = { epochs = 9 }\ntask = { data = "digits", model = "mlp" }\n'
+    (tmp_path / "run.toml").write_text(run)
+    result = cli("train", "run.toml", *SHORT, "--set", "task.model.hidden=[4]", "--seed", 2, "--out", "runs")
+    assert result.returncode == 0, result.stderr
+    (info,) = (tmp_path / "runs").glob("*/run.json")
+    spec = json.loads(info.read_text())["spec"]
+    assert spec["seed"] == 2
+    assert spec["train"]["epochs"] == 1
+    assert spec["task"]["model"]["options"] == {"hidden": [4]}
+
+
+def test_a_diverged_run_is_a_result(cli: Cli) -> None:
+    result = cli("train", "--optimizer", "sgd", "--model", "mlp", "--set", "lr=1e30", *SHORT)
+    assert result.returncode == 0, result.stderr
+    assert "diverged" in result.stdout
+
+
+def test_a_study_is_planned_counted_and_reported(cli: Cli, tmp_path: Path) -> None:
+    assert "540 runs in all" in cli("study", "plan", "digits").stdout
+    study = 'name = "s"\nseeds = 2\ntask = { data = "digits", model = "mlp" }\ntrain = { epochs = 1 }\n'
+    arm = '[[arm]]\nname = "a"\noptimizer = { name = "sgd", lr = 0.1 }\ntune = { lr = [0.1, 1.0] }\n'
+    (tmp_path / "s.toml").write_text(study + arm)
+    run = cli("study", "run", "s.toml")
+    assert run.returncode == 0, run.stderr
+    assert "4 of 4 runs: 4 done, 0 diverged, 0 failed" in run.stdout
+    assert "│ a   │ 4    │ 4    │" in cli("study", "status", "runs/s").stdout
+    report = cli("report", "runs/s")
+    assert report.returncode == 0, report.stderr
+    assert (tmp_path / report.stdout.split("Report: ")[1].strip()).is_file()
+
+
+def test_missing_data_are_refused_before_anything_runs(cli: Cli, tmp_path: Path) -> None:
+    result = cli("study", "run", "insgd/table06-short", "--data-dir", tmp_path / "nowhere")
+    assert result.returncode == 2
+    for words in ("data_batch_1", "c99cafc152244af753f735de768cd75f", str(tmp_path / "nowhere"), "data prepare"):
+        assert words in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_data_folder_is_the_option_else_the_variable_else_the_cache(cli: Cli, tmp_path: Path) -> None:
+    variable = {"INSGD_LAB_DATA": str(tmp_path / "variable")}
+    assert str(tmp_path / "option") in cli("data", "status", "--data-dir", tmp_path / "option", **variable).stdout
+    assert str(tmp_path / "variable") in cli("data", "status", "cifar10", **variable).stdout
+    assert str(tmp_path / "cache") in cli("data", "status", INSGD_LAB_DATA="").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("optimizers", "show", "isngd-l1"), "unknown optimizer 'isngd-l1'; did you mean 'insgd-l1'"),
+        (("optimizers", "isngd-l1"), "did you mean 'insgd-l1'"),
+        (("optimizers", "z*"), "unknown optimizer 'z*'"),
+        (("optimizers", "--plugin", "no_such_plugin"), "plugin module 'no_such_plugin' could not be imported"),
+        (("train",), "no optimizer is named; add --optimizer NAME"),
+        (("train", "--optimizer", "sgd", "--set", "lr"), "--set lr: expected KEY=VALUE"),
+        (("train", "--optimizer", "sgd", "--set", "lr=-1"), "optimizer.lr = -1: expected a finite number >= 0"),
+        (("train", "--optimizer", "sgd", "--set", "lr=fast"), 'optimizer.lr = "fast": expected a number'),
+        (("train", "--optimizer", "sgd", "--set", "seed.x=1"), "optimizer.seed"),
+        (("train", "--optimizer", "sgd", "--set", "train.epochs.x=1"), "train.epochs.x: epochs is not a table"),
+        (("train", "--optimizer", "sgd", "--device", "tpu"), "device 'tpu' cannot be used"),
+        (("train", "no.toml"), "no.toml: 1 problem"),
+        (("study", "run", "digts"), "unknown study 'digts'; did you mean 'digits'?"),
+        (("study", "plan", "no.toml"), "No such file or directory; check the path"),
+        (("study", "run", "digits", "--workers", 0), "--workers"),
+        (("study", "status", "nowhere"), "nowhere is not a study"),
+        (("report", "nowhere"), "nowhere"),
+        (("data", "status", "digit"), "unknown data set 'digit'; did you mean 'digits'?"),
+        (("data", "prepare", "cifar10", "--source", "nowhere"), "nowhere is not there"),
+        (("data", "prepare", "digits", "--source", "."), "has no files to prepare"),
+        (("no-such-command",), "no-such-command"),
+    ],
+)
+def test_bad_input_is_refused_with_a_message_and_no_traceback(
+    cli: Cli, arguments: tuple[object, ...], expected: str
+) -> None:
+    result = cli(*arguments)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert expected in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,206 @@
+"""Studies as a user runs them: real workers that print, raise and die, a scheduler that is killed or interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from insgd_lab.store import RunFolder, StudyFolder
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
+
+TASK = """
+[task]
+data = { name = "digits", fraction = 0.1 }
+model = { name = "mlp", hidden = [8] }
+"""
+# Long enough that a signal comes in the middle, short enough to wait for.
+STUDY = f"""
+name = "small"
+seeds = 8
+{TASK}
+[train]
+epochs = 4
+batch_size = 16
+[[arm]]
+name = "insgd"
+optimizer = {{ name = "insgd-lp", lr = 0.3 }}
+axes = {{ p = [1, 2, inf] }}
+"""
+FATES = f"""
+name = "fates"
+seeds = 1
+plugins = ["fateful"]
+{TASK}
+[train]
+epochs = 1
+[[arm]]
+name = "fateful"
+optimizer = "fateful"
+axes = {{ fate = ["killed", "raised", "lived", "lived on"] }}
+"""
+PLUGIN = """
+import os, signal
+import torch
+from insgd_lab import register_optimizer
+
+print("a plugin may print when it is imported")
+
+@register_optimizer("fateful")
+class Fateful(torch.optim.SGD):
+    def __init__(self, model, lr=0.1, fate="lived"):
+        super().__init__(model.parameters(), lr=lr)
+        self.fate = fate
+
+    def step(self, closure=None):
+        print('{"event": "ended", "run": "noise on stdout"}', flush=True)
+        if self.fate == "killed" and "MERCY" not in os.environ:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fate == "raised" and "MERCY" not in os.environ:
+            raise RuntimeError("fate has struck")
+        return super().step(closure)
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    (tmp_path / "small.toml").write_text(STUDY)
+    return tmp_path
+
+
+def wait_for_some(study: StudyFolder, process: subprocess.Popen[str]) -> None:
+    while list(study.statuses().values()).count("done") < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def results(study: StudyFolder) -> dict[str, tuple[bytes, bytes]]:
+    return {run.id: (run.metrics_path.read_bytes(), run.layers_path.read_bytes()) for run in study.runs()}
+
+
+def info(study: StudyFolder, **settings: Any) -> dict[str, Any]:
+    row = next(row for row in study.info()["plan"] if row["settings"] == settings)
+    return RunFolder(study.path / row["run"]).info()
+
+
+def test_a_killed_study_leaves_no_worker_and_goes_on_to_the_same_bytes(small: Path, cli: Cli, start_cli: Start) -> None:
+    study, whole = StudyFolder(small / "runs/small"), StudyFolder(small / "whole")
+    assert cli("study", "run", "small.toml", "--out", "whole", "--workers", 2).returncode == 0
+    process = start_cli("study", "run", "small.toml", "--workers", 2)
+    wait_for_some(study, process)
+    workers = children(process)
+    assert len(workers) == 2
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while any(map(alive, workers)):
+        assert time.monotonic() < deadline, "workers outlive their scheduler"
+        time.sleep(0.02)
+    assert list(study.statuses().values()).count("done") < 24
+
+    again = cli("study", "run", "small.toml", "--workers", 2)
+    assert again.returncode == 0, again.stderr
+    assert "of them finished earlier" in again.stdout
+    assert results(study) == results(whole)
+    assert {path.name for run in study.runs() for path in run.path.iterdir()} == {
+        "run.json", "metrics.parquet", "layers.parquet",
+    }  # fmt: skip
+
+
+def test_ctrl_c_says_how_to_go_on(small: Path, cli: Cli, start_cli: Start) -> None:
+    (small / "small.toml").write_text(STUDY.replace("seeds = 8", "seeds = 80"))
+    process = start_cli("study", "run", "small.toml")
+    wait_for_some(StudyFolder(small / "runs/small"), process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted after" in err
+    assert "the same command goes on" in err
+    assert "Traceback" not in out + err
+    assert "interrupted" in cli("study", "status", "runs/small").stdout
+
+
+def test_a_second_scheduler_is_turned_away(small: Path, cli: Cli, start_cli: Start) -> None:
+    (small / "small.toml").write_text(STUDY.replace("epochs = 4", "epochs = 100000"))
+    process = start_cli("study", "run", "small.toml")
+    while not StudyFolder(small / "runs/small").exists:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    second = cli("study", "run", "small.toml")
+    assert second.returncode == 2
+    assert "runs/small is being run by another process" in second.stderr
+    assert "running" in cli("study", "status", "runs/small").stdout
+
+
+def test_a_finished_study_is_not_run_again(small: Path, cli: Cli) -> None:
+    study = StudyFolder(small / "runs/small")
+    assert cli("study", "run", "small.toml").returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in study.path.rglob("*.*")}
+    again = cli("study", "run", "small.toml")
+    assert again.returncode == 0
+    assert "all 24 runs are finished (0 diverged)" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in study.path.rglob("*.*")} == before
+
+
+def test_an_edited_study_keeps_what_still_belongs(small: Path, cli: Cli) -> None:
+    study = StudyFolder(small / "runs/small")
+    assert cli("study", "run", "small.toml").returncode == 0
+    (small / "small.toml").write_text(STUDY.replace("[1, 2, inf]", "[2, 3]").replace("seeds = 8", "seeds = 2"))
+    edited = cli("study", "run", "small.toml")
+    assert "22 runs of an earlier plan are kept and ignored" in edited.stdout
+    assert "4 runs, 2 of them finished earlier" in edited.stdout
+    assert len(study.info()["plan"]) == 4
+    other = cli("study", "run", "digits", "--out", "runs/small")
+    assert other.returncode == 2
+    assert "holds the study 'small', not 'digits'" in other.stderr
+
+
+def test_a_worker_that_dies_takes_only_its_own_run_along(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "fates.toml").write_text(FATES)
+    (tmp_path / "fateful.py").write_text(PLUGIN)
+    path, study = str(tmp_path), StudyFolder(tmp_path / "runs/fates")
+    first = cli("study", "run", "fates.toml", "--workers", 2, PYTHONPATH=path)
+    assert first.returncode == 1, first.stderr
+    assert "2 done, 0 diverged, 2 failed" in first.stdout
+    killed, raised = info(study, fate="killed"), info(study, fate="raised")
+    assert killed["status"] == raised["status"] == "failed"
+    assert "its worker died 2 times" in killed["error"]
+    assert "killed by SIGKILL" in killed["error"]
+    assert "RuntimeError: fate has struck" in raised["error"]
+    assert "Traceback" in raised["error"]
+    assert info(study, fate="lived on")["status"] == "done"
+    assert "RuntimeError: fate has struck" in first.stderr
+    assert "Traceback" not in first.stderr
+    assert "noise on stdout" in (study.path / "logs/worker-0.log").read_text()
+
+    again = cli("study", "run", "fates.toml", PYTHONPATH=path, MERCY="1")
+    assert again.returncode == 0, again.stderr
+    assert "4 done, 0 diverged, 0 failed" in again.stdout
+    assert set(study.statuses().values()) == {"done"}
+
+
+def test_a_plugin_that_workers_cannot_find_is_refused_before_anything_runs(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "fates.toml").write_text(FATES)
+    result = cli("study", "run", "fates.toml")
+    assert result.returncode == 2
+    assert "plugin module 'fateful' could not be imported" in result.stderr
+    assert not (tmp_path / "runs").exists()
