@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # read when torch and numpy are first imported
+os.environ["PYTHONSAFEPATH"] = "1"  # a Python that a test starts imports the installed package, not this folder's
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ torch.set_num_threads(1)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile("ci")
 
-COMMAND = [sys.executable, "-P", "-m", "insgd_lab.cli"]
+COMMAND = [sys.executable, "-m", "insgd_lab.cli"]
 
 
 @pytest.fixture
