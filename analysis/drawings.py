@@ -26,12 +26,11 @@ Choices = Mapping[tuple[str, str], Choice]
 
 CAPTIONS = {
     "curves": """
-        Test error after each epoch, at each cell's own best learning rate; lines are means over seeds,
-        bands 95 % t-intervals of the mean. A diverged run counts with the error of guessing from then on.""",
+        Test error after each epoch{best}; lines are means over seeds, bands 95 % t-intervals of the mean. A
+        diverged run counts with the error of guessing from then on.""",
     "main-effects": """
-        Final test error of each level: left at the level's own best learning rate, right at the fixed one.
-        Points are means over seeds, bars 95 % t-intervals; the filled point is the base level. In an arm
-        crossed in full a level is averaged over the other axes.""",
+        Final test error of each level{sides}. Points are means over seeds, bars 95 % t-intervals; the filled
+        point is the base level. In an arm crossed in full a level is averaged over the other axes.""",
     "grids": """
         Final test error (%) in every cell of the crossed axes, mean over seeds, with its learning rate.""",
     "sensitivity": """
@@ -48,42 +47,47 @@ CAPTIONS = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with `alt`, for those who cannot see it."""
+    """A figure with `alt`, for those who cannot see it, and a caption for all."""
 
     name: str
     figure: Figure
     alt: str
-
-    @property
-    def caption(self) -> str:
-        """What the figure shows, for all readers."""
-        return " ".join(CAPTIONS[self.name].split())
+    caption: str
 
 
-def drawings(
-    study: Study, choices: Choices, effects: pd.DataFrame, inert: Sequence[Inert]
-) -> Iterator[Drawing]:
+def drawings(study: Study, choices: Choices, effects: pd.DataFrame, inert: Sequence[Inert]) -> Iterator[Drawing]:
     """Draw every figure that the study's runs allow."""
+    for name, figure, alt in _drawn(study, choices, effects, inert):
+        yield Drawing(name, figure, alt, _caption(study, name))
+
+
+def _caption(study: Study, name: str) -> str:
+    best = ", at each cell's own best learning rate" if study.tuned else ""
+    sides = ": left at the level's own best learning rate, right at the fixed one" if study.tuned else ""
+    return " ".join(CAPTIONS[name].format(best=best, sides=sides).split())
+
+
+def _drawn(
+    study: Study, choices: Choices, effects: pd.DataFrame, inert: Sequence[Inert]
+) -> Iterator[tuple[str, Figure, str]]:
     curves = series.error_curves(study, choices)
     if curves:
-        alt = f"Test error against epoch at each cell's chosen learning rate. {_panels(curves)}"
-        yield Drawing(
-            "curves", figures.draw_curves(curves), f"{alt} The last values are in the results table."
-        )
+        alt = f"Test error against epoch. {_panels(curves)} The last values are in the results table."
+        yield "curves", figures.draw_curves(curves), alt
     known = effects[effects["mean"].notna()]
     if len(known):
         whole = [(one.arm, one.axis) for one in inert if one.whole]
-        yield Drawing("main-effects", figures.draw_effects(study, known, whole), _effects_alt(study, known))
+        yield "main-effects", figures.draw_effects(study, known, whole), _effects_alt(study, known)
     grids = [grid for grid in series.grids(study, choices) if grid.best.notna().any(axis=None)]
     if grids:
-        yield Drawing("grids", figures.draw_grids(grids), _grids_alt(grids))
+        yield "grids", figures.draw_grids(grids), _grids_alt(grids)
     rates = series.sensitivity(study, choices)
     if rates:
         alt = f"Validation error against learning rate. {_panels(rates)}"
-        yield Drawing("sensitivity", figures.draw_sensitivity(rates), alt)
+        yield "sensitivity", figures.draw_sensitivity(rates), alt
     traces = series.layer_traces(study, choices)
     if traces:
-        yield Drawing("layers", figures.draw_layers(traces), _layers_alt(traces))
+        yield "layers", figures.draw_layers(traces), _layers_alt(traces)
 
 
 def _panels(panels: Sequence[series.Panel]) -> str:
@@ -93,10 +97,11 @@ def _panels(panels: Sequence[series.Panel]) -> str:
 
 def _effects_alt(study: Study, effects: pd.DataFrame) -> str:
     pairs = zip(effects["arm"], effects["axis"], strict=True)
+    how = ", at its own best learning rate and at the fixed one" if study.tuned else ""
     axes = dict.fromkeys(f"{name_label(axis)} ({study.arms[arm].label})" for arm, axis in pairs)
     return (
-        "Final test error of every level of every ablated axis with 95 % intervals, at its own best learning "
-        f"rate and at the fixed one, for {', '.join(axes)}. The numbers are in the table of main effects."
+        f"Final test error of every level of every ablated axis with 95 % intervals{how}, for "
+        f"{', '.join(axes)}. The numbers are in the table of main effects."
     )
 
 

@@ -20,7 +20,6 @@ from insgd_lab.analysis.labels import name_label, value_label
 from insgd_lab.analysis.runs import Arm, Cell, Study, key_of
 from insgd_lab.analysis.selection import At, Choice, tune_at, tune_label
 from insgd_lab.analysis.statistics import Summary, paired_difference, summarize
-from insgd_lab.store import StoreError
 
 __all__ = ["Inert", "ablated_axes", "inert_levels", "level_cells", "main_effects"]
 
@@ -227,14 +226,9 @@ def _digests(study: Study, cell: Cell) -> pd.DataFrame:
 
 def _clipping(study: Study, runs: list[str]) -> tuple[float, float]:
     """Share of clipped steps and the smallest input power over the layer records of `runs`."""
-    clipped, powers = [], []
-    for run in runs:
-        try:
-            records = study.layers(run)
-        except StoreError:
-            continue
-        clipped.append(records.loc[records["quantity"] == "clipped", "value"].dropna())
-        powers.append(records.loc[records["quantity"] == "input_power", "value"].dropna())
-    shares = pd.concat(clipped) if clipped else pd.Series(dtype=float)
-    power = pd.concat(powers) if powers else pd.Series(dtype=float)
-    return float(shares.mean()), float(power.min())
+    records = pd.concat([study.layers(run) for run in runs])
+    values = records["value"].groupby(records["quantity"])
+    none = pd.Series(dtype=float)
+    clipped = values.get_group("clipped") if "clipped" in values.groups else none
+    power = values.get_group("input_power") if "input_power" in values.groups else none
+    return float(clipped.mean()), float(power.min())

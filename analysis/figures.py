@@ -12,6 +12,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 FORMATS = ("svg", "pdf", "png")
-WIDTH = 7.4
+WIDTH = 8.0
 MARKERS = "osD^vP"
 ERROR_TICKS = [m * 10.0**k for k in range(-3, 3) for m in (1, 2, 5) if m * 10.0**k <= 100]
 
@@ -76,7 +77,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     with _style():
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # the layout is found once, not for each format again
+        figure.set_layout_engine(None)  # found once: "none" would still draw each format twice
         for form, path in paths.items():
             figure.savefig(path, format=form, metadata=dates[form])
     return paths
@@ -107,30 +108,59 @@ def _legend(ax: Axes, title: str, width: int = 20) -> None:
     ax.legend(handles, labels, title=title or None, borderaxespad=0.3, handlelength=1.8, **place)
 
 
-def _plain_log(axis: Any) -> None:
-    """Tick labels 0.3, 1, 20 instead of powers of ten, at 1, 2 and 5 of each decade (1 alone over many)."""
+def _plain_log(axis: Any, room: float = 2.5) -> None:
+    """Tick labels 0.3, 1, 20 instead of powers of ten, at 1, 2 and 5 of each decade.
+
+    Over more than `room` decades at 1 and 3, over more again at 1 alone.
+    """
     low, high = sorted(axis.get_view_interval())
     decades = np.log10(high / low) if low > 0 else 1.0
-    subs = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0, 3.0) if decades < 3.5 else (1.0,)
+    subs = (1.0, 2.0, 5.0) if decades < room else (1.0, 3.0) if decades < 1.4 * room else (1.0,)
     axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axis.set_minor_formatter(NullFormatter())
 
 
-def _error_scale(axes: Sequence[Axes], values: Sequence[float], along: str = "y") -> None:
-    """One error axis for all panels: logarithmic where errors span much, which they do once runs diverge."""
-    finite = np.asarray(values, dtype=float)
-    finite = finite[np.isfinite(finite)]
-    positive = finite[finite > 0]
-    if len(positive) and positive.max() > 8 * positive.min():
-        floor = max(positive.min(), positive.max() / 1e4) / 1.3
-        for ax in axes:
-            ax.set(**{f"{along}scale": "log", f"{along}lim": (floor, positive.max() * 1.3)})
+@dataclass(frozen=True)
+class Span:
+    """The axis of errors (%) that panels share: logarithmic once errors span much, as when runs diverge."""
+
+    log: bool
+    low: float
+    high: float
+
+    def apply(self, ax: Axes, along: str = "y") -> None:
+        """Set scale, limits and ticks of one axis."""
+        if self.log:
+            ax.set(**{f"{along}scale": "log"})
             _error_ticks(getattr(ax, f"{along}axis"))
-    elif len(finite):
-        pad = 0.06 * (finite.max() - finite.min()) or 1.0
-        for ax in axes:
-            ax.set(**{f"{along}lim": (max(0.0, finite.min() - pad), finite.max() + pad)})
+        ax.set(**{f"{along}lim": (self.low, self.high)})
+
+    def means(self, values: Any) -> np.ndarray:
+        """Values as they are drawn: zeros stand at the foot of a logarithmic axis."""
+        drawn: np.ndarray = np.maximum(values, 1.05 * self.low if self.log else -np.inf)
+        return drawn
+
+    def ends(self, values: Any) -> np.ndarray:
+        """Lower interval ends as they are drawn: those under zero run off the axis."""
+        drawn: np.ndarray = np.maximum(values, self.low / 2 if self.log else 0.0)
+        return drawn
+
+
+def _span(means: Any, lows: Any = (), highs: Any = ()) -> Span:
+    centre, inner = (np.asarray(values, dtype=float) for values in (means, [*means, *lows, *highs]))
+    centre, inner = centre[np.isfinite(centre)], inner[np.isfinite(inner)]
+    positive = centre[centre > 0]
+    if len(positive) and positive.max() > 8 * positive.min():
+        top = max(positive.max(), min(inner.max(), 100.0))
+        return Span(True, max(positive.min() / (1.5 if centre.min() > 0 else 3), top / 1e4), 1.25 * top)
+    low, high = (max(0.0, inner.min()), inner.max()) if len(inner) else (0.0, 1.0)
+    pad = 0.06 * (high - low) or 1.0
+    return Span(False, max(0.0, low - pad), high + pad)
+
+
+def _panel_span(panels: Sequence[Panel]) -> Span:
+    return _span(np.concatenate([line.mean for panel in panels for line in panel.lines]))
 
 
 def _error_ticks(axis: Any) -> None:
@@ -140,16 +170,11 @@ def _error_ticks(axis: Any) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _draw_line(ax: Axes, line: Line, k: int, floor: float, **options: Any) -> None:
+def _draw_line(ax: Axes, line: Line, k: int, span: Span) -> None:
     colour = sns.color_palette("colorblind")[k % 10]
-    marker = MARKERS[k % len(MARKERS)]
-    ax.plot(line.x, np.maximum(line.mean, floor), color=colour, marker=marker, label=line.label, **options)
+    ax.plot(line.x, span.means(line.mean), color=colour, marker=MARKERS[k % len(MARKERS)], label=line.label)
     if np.isfinite(line.low).any():
-        ax.fill_between(line.x, np.maximum(line.low, floor), line.high, color=colour, alpha=0.16, linewidth=0)
-
-
-def _floor(panels: Sequence[Panel]) -> float:
-    return _floor_of(np.concatenate([line.mean for panel in panels for line in panel.lines]))
+        ax.fill_between(line.x, span.ends(line.low), line.high, color=colour, alpha=0.16, linewidth=0)
 
 
 def _key(figure: Figure, *handles: Line2D | Patch) -> None:
@@ -164,22 +189,18 @@ def draw_curves(panels: Sequence[Panel]) -> Figure:
     """Test error against epoch, a panel a comparison; bands are 95 % t-intervals."""
     with _style():
         figure, axes = _grid(len(panels), 2, 2.15)
-        floor = _floor(panels)
-        for ax, panel in zip(axes, panels, strict=True):
+        span = _panel_span(panels)
+        for place, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
             for k, line in enumerate(panel.lines):
-                _draw_line(ax, line, k, floor)
+                _draw_line(ax, line, k, span)
             _title(ax, panel.title)
             _legend(ax, panel.legend)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-            ax.set(xlabel="epoch", ylabel="test error (%)")
-        _error_scale(axes, _extent(panels, floor))
+            ax.set(xlabel="epoch", ylabel="" if place % 2 else "test error (%)")
+        for ax in axes:
+            span.apply(ax)
         _key(figure, Patch(color="grey", alpha=0.3, label="95 % t-interval over seeds"))
     return figure
-
-
-def _extent(panels: Sequence[Panel], floor: float) -> list[float]:
-    lines = [line for panel in panels for line in panel.lines]
-    return [float(np.maximum(value, floor)) for line in lines for value in line.mean]
 
 
 def draw_sensitivity(panels: Sequence[Panel]) -> Figure:
@@ -189,17 +210,18 @@ def draw_sensitivity(panels: Sequence[Panel]) -> Figure:
     """
     with _style():
         figure, axes = _grid(len(panels), 2, 2.25)
-        floor = _floor(panels)
-        for ax, panel in zip(axes, panels, strict=True):
+        span = _panel_span(panels)
+        for place, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
             for k, line in enumerate(panel.lines):
-                _draw_line(ax, line, k, floor)
-                _mark(ax, line, k, floor)
+                _draw_line(ax, line, k, span)
+                _mark(ax, line, k, span)
             _title(ax, panel.title)
             _legend(ax, panel.legend)
             ax.set_xscale("log")
             _rate_ticks(ax, panel)
-            ax.set(xlabel="learning rate", ylabel="validation error (%)")
-        _error_scale(axes, _extent(panels, floor))
+            ax.set(xlabel="learning rate", ylabel="" if place % 2 else "validation error (%)")
+        for ax in axes:
+            span.apply(ax)
         _headroom(axes, panels)
         band = Patch(color="grey", alpha=0.3, label="range over seeds")
         chosen = Line2D([], [], ls="", marker="o", ms=8, mfc="white", mec="black", label="chosen rate")
@@ -208,13 +230,11 @@ def draw_sensitivity(panels: Sequence[Panel]) -> Figure:
     return figure
 
 
-def _mark(ax: Axes, line: Line, k: int, floor: float) -> None:
+def _mark(ax: Axes, line: Line, k: int, span: Span) -> None:
     colour = sns.color_palette("colorblind")[k % 10]
     if line.chosen is not None:
-        at = np.maximum(line.mean[line.x == line.chosen], floor)
-        ax.plot(
-            [line.chosen] * len(at), at, MARKERS[k % len(MARKERS)], ms=8, mfc=colour, mec="black", mew=0.8
-        )
+        at = span.means(line.mean[line.x == line.chosen])
+        ax.plot([line.chosen] * len(at), at, MARKERS[k % len(MARKERS)], ms=8, mfc=colour, mec="black", mew=0.8)
     if line.crosses:
         heights = [0.965 - 0.05 * k] * len(line.crosses)
         ax.plot(line.crosses, heights, "x", color=colour, ms=5, mew=1.5, transform=ax.get_xaxis_transform())
@@ -223,12 +243,12 @@ def _mark(ax: Axes, line: Line, k: int, floor: float) -> None:
 def _rate_ticks(ax: Axes, panel: Panel) -> None:
     rates = sorted({float(x) for line in panel.lines for x in line.x})
     ax.set_xlim(min(rates) / 1.6, max(rates) * 1.6)
-    if len(rates) <= 7:
+    gaps = np.diff(np.log(rates)) / (np.log(max(rates) / min(rates)) or 1.0)
+    if len(rates) <= 8 and (gaps > 0.17).all():
         ax.set_xticks(rates, [number(rate) for rate in rates])
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.xaxis.set_minor_locator(LogLocator(subs=()))
+        ax.xaxis.set_minor_locator(NullLocator())
     else:
-        _plain_log(ax.xaxis)
+        _plain_log(ax.xaxis, room=1.7)
 
 
 def _headroom(axes: Sequence[Axes], panels: Sequence[Panel]) -> None:
@@ -249,33 +269,30 @@ def draw_effects(study: Study, effects: pd.DataFrame, inert: Sequence[tuple[str,
     Points are means over seeds, bars 95 % t-intervals; the base level is filled. Axes in `inert` say so.
     """
     modes = list(dict.fromkeys(effects["at"]))
-    parts = [
-        (str(arm), str(axis), rows) for (arm, axis), rows in effects.groupby(["arm", "axis"], sort=False)
-    ]
+    parts = [(str(arm), str(axis), rows) for (arm, axis), rows in effects.groupby(["arm", "axis"], sort=False)]
     heights = [0.45 + 0.24 * len(rows) / 2 for _, _, rows in parts]
     with _style():
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.8), layout="constrained")
         axes = figure.subplots(len(parts), len(modes), squeeze=False, sharex="col", height_ratios=heights)
-        for row, (arm, axis, rows) in zip(axes, parts, strict=True):
-            note = " (inert)" if (arm, axis) in inert else ""
-            row[0].set_title(f"{study.arms[arm].label}: {name_label(axis)}{note}", loc="left")
-            for k, (ax, at) in enumerate(zip(row, modes, strict=True)):
-                _draw_levels(ax, rows[rows["at"] == at], _floor_of(effects["mean"]), k)
-            for ax in row[1:]:
-                ax.set_yticklabels([])
         for k, at in enumerate(modes):
             shown = effects[effects["at"] == at]
-            _error_scale(
-                list(axes[:, k]), [*shown["mean"], *shown["low"].clip(lower=0), *shown["high"]], along="x"
-            )
+            span = _span(shown["mean"], shown["low"], shown["high"])
+            for ax, (_, _, rows) in zip(axes[:, k], parts, strict=True):
+                _draw_levels(ax, rows[rows["at"] == at], span, k)
+                span.apply(ax, "x")
             rate = {"best": " at its own best learning rate", "fixed": " at the fixed learning rate"}[at]
             axes[-1, k].set_xlabel("test error (%)" + (rate if len(modes) > 1 else ""))
+        for row, (arm, axis, _) in zip(axes, parts, strict=True):
+            note = " (inert)" if (arm, axis) in inert else ""
+            row[0].set_title(f"{study.arms[arm].label}: {name_label(axis)}{note}", loc="left")
+            for ax in row[1:]:
+                ax.set_yticklabels([])
     return figure
 
 
-def _draw_levels(ax: Axes, rows: pd.DataFrame, floor: float, colour: int) -> None:
-    mean = rows["mean"].to_numpy(dtype=float)
-    below = mean - np.maximum(rows["low"].to_numpy(dtype=float), floor)
+def _draw_levels(ax: Axes, rows: pd.DataFrame, span: Span, colour: int) -> None:
+    mean = span.means(rows["mean"].to_numpy(dtype=float))
+    below = mean - span.ends(rows["low"].to_numpy(dtype=float))
     above = rows["high"].to_numpy(dtype=float) - mean
     bars = np.nan_to_num(np.maximum([below, above], 0.0))
     places, tint = np.arange(len(rows)), sns.color_palette("colorblind")[colour]
@@ -287,31 +304,20 @@ def _draw_levels(ax: Axes, rows: pd.DataFrame, floor: float, colour: int) -> Non
     ax.set_ylim(len(rows) - 0.5, -0.5)
 
 
-def _floor_of(values: Any) -> float:
-    """A positive stand-in for zero errors and negative interval ends on a logarithmic axis."""
-    numbers = np.asarray(values, dtype=float)
-    positive = numbers[numbers > 0]
-    return float(positive.min()) / 2 if len(positive) else 1e-3
-
-
 def draw_grids(grids: Sequence[Grid]) -> Figure:
     """Two crossed axes as heat maps of the test error: left at each cell's own best rate, right at the fixed.
 
     The small number under each error is the cell's learning rate.
     """
     heights = [0.75 + 0.45 * len(grid.best) for grid in grids]
-    values = np.concatenate(
-        [frame.to_numpy(dtype=float).ravel() for g in grids for frame in (g.best, g.fixed)]
-    )
+    values = np.concatenate([frame.to_numpy(dtype=float).ravel() for g in grids for frame in (g.best, g.fixed)])
     values = values[np.isfinite(values)]
-    low = _floor_of(values) * 2
+    low = max(float(values[values > 0].min()) if (values > 0).any() else 0.0, 1e-2)
     with _style():
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
         axes = figure.subplots(len(grids), 2, squeeze=False, height_ratios=heights)
         for row, grid in zip(axes, grids, strict=True):
-            _heat(
-                row[0], f"{grid.title}\nown best learning rate", grid.best, grid.best_tunes, low, values.max()
-            )
+            _heat(row[0], f"{grid.title}\nown best learning rate", grid.best, grid.best_tunes, low, values.max())
             _heat(row[1], "\nfixed learning rate", grid.fixed, grid.fixed_tunes, low, values.max())
             row[1].set_ylabel("")
         mesh = axes[0, 0].collections[0]
@@ -324,9 +330,24 @@ def _heat(ax: Axes, title: str, errors: pd.DataFrame, tunes: pd.DataFrame, low: 
     text = errors.map(percent) + tunes.map(lambda tune: f"\n(rate {tune})" if tune else "")
     sns.heatmap(errors.clip(lower=low), ax=ax, annot=text, fmt="", cmap="cividis_r", cbar=False, linewidths=1,
                 norm=LogNorm(low, max(high, 1.5 * low)), annot_kws={"fontsize": 8})  # fmt: skip
+    for text_at, colour in zip(ax.texts, _cell_colours(ax), strict=True):
+        text_at.set_color("black" if _luminance(colour) > 0.18 else "white")  # equal contrast with both
     ax.set_title(title, loc="left")
     ax.tick_params(left=False, bottom=False)
     ax.tick_params(axis="y", rotation=0)
+
+
+def _cell_colours(ax: Axes) -> np.ndarray:
+    """The colours of a heat map's annotated cells, in the order of its texts."""
+    mesh = ax.collections[0]
+    values: Any = np.ma.asarray(mesh.get_array()).ravel()
+    return np.asarray(mesh.to_rgba(values.compressed()))
+
+
+def _luminance(colour: np.ndarray) -> float:
+    """Relative luminance of an sRGB colour, as accessibility guidelines define it."""
+    channels = np.where(colour[:3] <= 0.04045, colour[:3] / 12.92, ((colour[:3] + 0.055) / 1.055) ** 2.4)
+    return float(channels @ [0.2126, 0.7152, 0.0722])
 
 
 def draw_layers(traces: Sequence[LayerTraces]) -> Figure:
@@ -335,7 +356,7 @@ def draw_layers(traces: Sequence[LayerTraces]) -> Figure:
     wanted += [(traces[0], quantity) for quantity in ("input_power", "step_scale")]
     wanted = [(trace, quantity) for trace, quantity in wanted if (trace.frame["quantity"] == quantity).any()]
     with _style():
-        figure, axes = _grid(len(wanted), 2, 2.3)
+        figure, axes = _grid(len(wanted), 2, 2.5)
         for ax, (trace, quantity) in zip(axes, wanted, strict=True):
             _draw_trace(ax, trace, quantity)
         steps = [ax for ax, (_, quantity) in zip(axes, wanted, strict=True) if quantity == "effective_step"]
@@ -343,7 +364,7 @@ def draw_layers(traces: Sequence[LayerTraces]) -> Figure:
         for ax in axes:
             _plain_log(ax.yaxis)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, title="layer (input first)", loc="outside upper center",
+        figure.legend(handles, labels, title="parameter, input side first", loc="outside upper center",
                       ncols=min(4, len(labels)))  # fmt: skip
     return figure
 
@@ -372,8 +393,8 @@ def _draw_trace(ax: Axes, trace: LayerTraces, quantity: str) -> None:
     for k, name in enumerate(names):
         part = rows[rows["parameter"] == name].sort_values("step")
         look = {"color": colours[k], "marker": MARKERS[k % len(MARKERS)], "markevery": max(1, len(part) // 6)}
-        ax.plot(part["step"], part["value"], label=name.removesuffix(".weight"), linewidth=1.2, **look)
-    _title(ax, trace.label, 42)
+        ax.plot(part["step"], part["value"], label=name, linewidth=1.2, **look)
+    _title(ax, trace.label, 40)
     ax.set(xlabel="optimizer step", ylabel=QUANTITIES[quantity], yscale="log")
 
 

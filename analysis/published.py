@@ -127,9 +127,7 @@ def parse_paper(text: str, source: str) -> Paper:
     except tomllib.TOMLDecodeError as error:
         raise PublishedError(f"{source} is not valid TOML: {error}; correct the line named") from error
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()
-        )
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
         raise PublishedError(f"{source} is not a valid file of published results: {wrong}") from error
 
 
@@ -151,6 +149,4 @@ def load_paper(name: str) -> Paper:
     """
     if name not in list_papers():
         raise PublishedError(f"no published results of {name!r}; there are: {', '.join(list_papers())}")
-    return parse_paper(
-        _folder().joinpath(f"{name}.toml").read_text("utf-8"), f"experiments/papers/{name}.toml"
-    )
+    return parse_paper(_folder().joinpath(f"{name}.toml").read_text("utf-8"), f"experiments/papers/{name}.toml")

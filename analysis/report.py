@@ -108,7 +108,7 @@ def _write(study: Study, path: Path) -> list[str]:
     from insgd_lab.analysis.figures import save_figure
     from insgd_lab.analysis.reproduction import reproduce
     from insgd_lab.analysis.selection import choose
-    from insgd_lab.analysis.statements import findings, headline
+    from insgd_lab.analysis.statements import comparisons, findings, headline
     from insgd_lab.analysis.tables import divergence_table, effects_table, failures_table, results_table
 
     choices = choose(study)
@@ -134,6 +134,7 @@ def _write(study: Study, path: Path) -> list[str]:
         study,
         headline=headline(study),
         findings=findings(study, choices, effects, inert),
+        comparisons=comparisons(reproduction) if reproduction else [],
         tables=tables,
         images=images,
         reproduction=reproduction,
@@ -164,6 +165,7 @@ def _render(
     *,
     headline: str | None,
     findings: list[str],
+    comparisons: list[str],
     tables: dict[str, Table],
     images: dict[str, Any],
     reproduction: Reproduction | None,
@@ -178,7 +180,7 @@ def _render(
         study=study,
         title=study.info.get("title") or study.info.get("name") or os.fspath(study.path.name),
         headline=headline,
-        findings=findings,
+        findings=[*comparisons, *findings],
         tables=tables,
         images=images,
         reproduction=reproduction,

@@ -136,12 +136,8 @@ def _table(title: str, frame: pd.DataFrame) -> Table:
         Column("lead, ours", ("lead",), signed, True),
         Column("95 % interval of our lead", ("lead_low", "lead_high"), interval, True),
     )
-    caption = (
-        f"Test accuracy (%): {title} as printed, and this study. Mean ± standard deviation. Best: at the "
-    )
-    caption += (
-        "epoch best on the test set, as the paper reports. Final: after the last. Leads are in percentage "
-    )
+    caption = f"Test accuracy (%): {title} as printed, and this study. Mean ± standard deviation. Best: at the "
+    caption += "epoch best on the test set, as the paper reports. Final: after the last. Leads are in percentage "
     caption += "points, ours of the best accuracies, paired by seed; they are exploratory."
     return Table("published", caption, frame, columns)
 
@@ -150,9 +146,7 @@ def _differences(study: Study, printed: PublishedTable) -> list[str]:
     train = study.info.get("train", {})
     data, model = (study.info.get("task", {}).get(part) for part in ("data", "model"))
     fraction = (
-        float(data.get("fraction", data.get("options", {}).get("fraction", 1.0)))
-        if isinstance(data, dict)
-        else 1.0
+        float(data.get("fraction", data.get("options", {}).get("fraction", 1.0))) if isinstance(data, dict) else 1.0
     )
     seeds = len(study.info.get("seeds") or [])
     found = [
@@ -166,14 +160,10 @@ def _differences(study: Study, printed: PublishedTable) -> list[str]:
     ]
     if option_name(model) != printed.model or option_name(data) != printed.data:
         found.append(
-            f"Task: {option_name(model)} on {option_name(data)} here, "
-            f"{printed.model} on {printed.data} in the paper."
+            f"Task: {option_name(model)} on {option_name(data)} here, {printed.model} on {printed.data} in the paper."
         )
     settings = {name: value for name, value in train.items() if name != "epochs"}
-    found.append(
-        f"Training here: {describe(settings) or value_label(None)}; other settings are listed under Setup."
-    )
+    found.append(f"Training here: {describe(settings) or value_label(None)}; other settings are listed under Setup.")
     return found + [
-        f"Paper, {note[0].lower()}{note[1:]}" if not note.startswith("Section") else note
-        for note in printed.notes
+        f"Paper, {note[0].lower()}{note[1:]}" if not note.startswith("Section") else note for note in printed.notes
     ]

@@ -33,9 +33,7 @@ CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
 """Classes of the data sets whose error of guessing is known; on others a diverged run scores 100 % error."""
 
 SCORES = ("val_error", "val_loss", "test_error", "best_test_error")
-_METRICS = pa.schema(
-    [("epoch", pa.int32()), ("split", pa.string()), ("metric", pa.string()), ("value", pa.float64())]
-)
+_METRICS = pa.schema([("epoch", pa.int32()), ("split", pa.string()), ("metric", pa.string()), ("value", pa.float64())])
 _LAYERS = pa.schema(
     [("step", pa.int64()), ("parameter", pa.string()), ("quantity", pa.string()), ("value", pa.float64())]
 )
@@ -47,7 +45,7 @@ class StudyError(StoreError):
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that could not be read; its run is left out of every mean."""
+    """A file that could not be read; what it holds is left out of every mean."""
 
     path: str
     message: str
@@ -109,7 +107,7 @@ class Study:
     """One row a planned run, by id: status, error, where it diverged, seconds, versions, scores, digest."""
     curves: pd.DataFrame
     """One row a run and epoch: val_error, test_error, val_loss, …; by (run, epoch)."""
-    problems: tuple[Problem, ...]
+    problems: list[Problem]
     tunes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
@@ -158,6 +156,17 @@ class Study:
         """How many planned runs have each status; "missing" ones have not been started."""
         return {str(name): int(count) for name, count in self.runs["status"].value_counts().items()}
 
+    def test_curve(self, run: str) -> pd.Series:
+        """A run's test error by epoch; empty for a run without metrics."""
+        if run not in self.curves.index.get_level_values("run"):
+            return pd.Series(dtype=float)
+        return self.curves.loc[run]["test_error"].dropna()
+
+    @cached_property
+    def evaluated_epochs(self) -> pd.Index:
+        """The epochs after which some run was evaluated on the test split."""
+        return self.curves["test_error"].dropna().index.unique(level="epoch").sort_values()
+
     @property
     def tuned(self) -> bool:
         """Whether any arm has a choice of settings to be judged at, so that "own best" means something."""
@@ -185,13 +194,17 @@ class Study:
         return describe({cell.varied: cell.settings[cell.varied]})
 
     def layers(self, run: str) -> pd.DataFrame:
-        """A run's layer records: step, parameter, quantity, value; empty where nothing was recorded.
+        """A run's layer records: step, parameter, quantity, value.
 
-        Raises:
-            StoreError: the file is damaged.
+        Empty where nothing was recorded, or where the file is damaged, which is then among the `problems`.
         """
         path = StudyFolder(self.path).run(run).layers_path
-        table = _read(path, _LAYERS) if path.is_file() else _LAYERS.empty_table()
+        table = _LAYERS.empty_table()
+        try:
+            table = _read(path, _LAYERS) if path.is_file() else table
+        except StoreError as error:
+            problem = Problem(f"{run}/layers.parquet", str(error))
+            self.problems.extend([] if problem in self.problems else [problem])
         frame: pd.DataFrame = table.to_pandas()
         return frame
 
@@ -234,7 +247,7 @@ def load_study(path: str | Path) -> Study:
         runs.loc[run, "status"] = "unreadable"
     curves = _curves(metrics)
     runs = runs.join(_scores(runs, curves, guess_error(info))).join(_digests(metrics))
-    return Study(folder.path, info, arms, cells, plan, runs, curves, tuple(problems), tunes)
+    return Study(folder.path, info, arms, cells, plan, runs, curves, problems, tunes)
 
 
 def _arm(raw: Mapping[str, Any]) -> Arm:
@@ -353,9 +366,7 @@ def _scores(runs: pd.DataFrame, curves: pd.DataFrame, guess: float) -> pd.DataFr
     diverged = (runs["status"] == "diverged").to_numpy()
     last.loc[diverged, ["val_error", "test_error"]] = guess
     last.loc[diverged, "val_loss"] = np.inf
-    last.loc[diverged, "best_test_error"] = (
-        last.loc[diverged, "best_test_error"].fillna(guess).clip(upper=guess)
-    )
+    last.loc[diverged, "best_test_error"] = last.loc[diverged, "best_test_error"].fillna(guess).clip(upper=guess)
     return last
 
 

@@ -39,15 +39,10 @@ def choose(study: Study) -> dict[tuple[str, str], Choice]:
     """
     means = study.scores.groupby(["arm", "cell", "tune"], sort=False)[["val_error", "val_loss"]].mean()
     best: dict[tuple[str, str], tuple[Any, ...]] = {}
-    for (arm, cell, tune), error, loss in zip(
-        means.index, means["val_error"], means["val_loss"], strict=True
-    ):
+    for (arm, cell, tune), error, loss in zip(means.index, means["val_error"], means["val_loss"], strict=True):
         rank = (round(_worst(error), 12), _worst(loss), _sizes(study.tunes[tune]), tune)
         best[arm, cell] = min(best.get((arm, cell), rank), rank)
-    return {
-        (arm, cell): Choice(rank[-1], rank[0], _edge(study, arm, rank[-1]))
-        for (arm, cell), rank in best.items()
-    }
+    return {(arm, cell): Choice(rank[-1], rank[0], _edge(study, arm, rank[-1])) for (arm, cell), rank in best.items()}
 
 
 def _worst(value: float) -> float:

@@ -20,7 +20,6 @@ from insgd_lab.analysis.labels import describe, name_label, value_label
 from insgd_lab.analysis.runs import Arm, Cell, Study, key_of
 from insgd_lab.analysis.selection import At, Choice, tune_at, tune_label
 from insgd_lab.analysis.statistics import summarize
-from insgd_lab.store import StoreError
 
 __all__ = [
     "Grid",
@@ -132,10 +131,8 @@ def _crossed(study: Study, arm: Arm) -> Iterator[Group]:
     for values in itertools.product(*(arm.levels(axis) for axis in others)):
         rest = dict(zip(others, values, strict=True))
         cells = [(level, study.find_cell(arm.name, {**rest, last: level})) for level in arm.levels(last)]
-        title = f"{arm.label}: {describe(rest)}" if rest else arm.label
-        yield Group(
-            title, name_label(last), tuple((value_label(level), cell) for level, cell in cells if cell)
-        )
+        title = f"{arm.label}: {describe(rest) or name_label(last)}"
+        yield Group(title, name_label(last), tuple((value_label(level), cell) for level, cell in cells if cell))
 
 
 def _split(group: Group) -> Iterator[Group]:
@@ -186,19 +183,13 @@ def _curve(study: Study, choices: Choices, label: str, cell: Cell) -> Line | Non
 
 
 def _errors_by_epoch(study: Study, runs: Sequence[str]) -> pd.DataFrame:
-    """Test error as a fraction: rows epochs at which some run was evaluated, columns runs."""
-    present = [run for run in runs if run in study.curves.index.get_level_values("run")]
-    columns = {run: study.curves.loc[run]["test_error"].dropna() for run in present}
-    planned = int(study.info.get("train", {}).get("epochs") or 0)
-    table = pd.DataFrame({run: columns.get(run, pd.Series(dtype=float)) for run in runs})
-    if table.empty and planned:
-        table = pd.DataFrame(np.nan, index=range(1, planned + 1), columns=list(runs))
+    """Test error as a fraction: rows all epochs at which the study was evaluated, columns `runs`."""
+    table = pd.DataFrame({run: study.test_curve(run) for run in runs}, index=study.evaluated_epochs)
     for run in runs:
         if study.runs.loc[run, "status"] == "diverged":
-            seen = columns.get(run)
-            after = table.index > (seen.index.max() if seen is not None and len(seen) else 0)
-            table.loc[after, run] = study.guess_error
-    return table.sort_index()
+            last = table[run].last_valid_index()
+            table.loc[table.index > (last if last is not None else 0), run] = study.guess_error
+    return table
 
 
 # ------------------------------------------------------------------------------------------------ sensitivity
@@ -239,9 +230,7 @@ def _axis_line(study: Study, choices: Choices, arm: Arm) -> Line | None:
     return _sweep(study, arm.label, points, None)
 
 
-def _sweep(
-    study: Study, label: str, points: list[tuple[float, Cell, str]], chosen: float | None
-) -> Line | None:
+def _sweep(study: Study, label: str, points: list[tuple[float, Cell, str]], chosen: float | None) -> Line | None:
     found = []
     for rate, cell, tune in sorted(points, key=lambda point: point[0]):
         rows = study.finished(cell.arm, cell.key, tune)
@@ -294,9 +283,7 @@ def _pair_grid(study: Study, choices: Choices, arm: Arm, first: str, second: str
     return Grid(title, best, fixed, best_tunes, fixed_tunes)
 
 
-def _pair_cell(
-    study: Study, choices: Choices, arm: Arm, pair: Mapping[str, Any], at: At
-) -> tuple[float, str]:
+def _pair_cell(study: Study, choices: Choices, arm: Arm, pair: Mapping[str, Any], at: At) -> tuple[float, str]:
     cells = [c for c in study.cells_of(arm.name) if key_of({a: c.settings[a] for a in pair}) == key_of(pair)]
     tunes = [(cell, tune) for cell in cells if (tune := tune_at(study, choices, cell, at)) is not None]
     errors = [study.finished(cell.arm, cell.key, tune)["test_error"].mean() for cell, tune in tunes]
@@ -341,15 +328,10 @@ def _traces(study: Study, choices: Choices, arm: Arm) -> LayerTraces | None:
     if tune is None or not (arm.optimizer.startswith("insgd") or arm.optimizer == "sgd"):
         return None
     rows = study.finished(arm.name, cell.key, tune)
-    frames = []
-    for run in rows.loc[rows["status"] == "done", "run"]:
-        try:
-            frames.append(study.layers(run))
-        except StoreError:
-            continue
-    records = (
-        pd.concat(frames) if frames else pd.DataFrame(columns=["step", "parameter", "quantity", "value"])
-    )
+    frames = [study.layers(run) for run in rows.loc[rows["status"] == "done", "run"]]
+    if not frames:
+        return None
+    records = pd.concat(frames)
     records = records[records["quantity"].isin(TRACED) & np.isfinite(records["value"].astype(float))]
     if records.empty:
         return None

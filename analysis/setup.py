@@ -34,7 +34,7 @@ def setup(study: Study) -> Setup:
     seeds = study.info.get("seeds") or []
     facts = [
         ("Task", f"{_named(task.get('data'))}, model {_named(task.get('model'))}{_parameters(study)}"),
-        ("Training", describe(train)),
+        ("Training", _training(train)),
         (
             "Seeds",
             f"{len(seeds)} ({', '.join(map(str, seeds))}), the same for every arm: differences are paired",
@@ -48,6 +48,13 @@ def setup(study: Study) -> Setup:
         ("Versions", _versions(study)),
     ]
     return Setup(tuple((name, value) for name, value in facts if value), _arms_table(study))
+
+
+def _training(train: Mapping[str, Any]) -> str:
+    schedule = train.get("schedule")
+    if option_name(schedule) == "constant":  # its other fields mean nothing then
+        train = {**train, "schedule": "constant"}
+    return describe({name: value for name, value in train.items() if value not in (None, [], ())})
 
 
 def _named(spec: Any) -> str:
@@ -82,9 +89,7 @@ def _record(record: Mapping[str, Any]) -> str:
 def _runs(study: Study) -> str:
     counts = study.counts()
     words = {"missing": "not started"}
-    return f"{len(study.runs)} planned: " + ", ".join(
-        f"{n} {words.get(s, s)}" for s, n in sorted(counts.items())
-    )
+    return f"{len(study.runs)} planned: " + ", ".join(f"{n} {words.get(s, s)}" for s, n in sorted(counts.items()))
 
 
 def _time(runs: pd.DataFrame) -> str:
@@ -121,9 +126,7 @@ def _distinct(runs: pd.DataFrame, names: tuple[str, ...]) -> str:
 def _code(runs: pd.DataFrame) -> str:
     pairs = dict.fromkeys(zip(runs["commit"], runs["dirty"], strict=True))
     known = [(commit, dirty) for commit, dirty in pairs if isinstance(commit, str)]
-    return ", ".join(
-        f"commit {commit}{' with uncommitted changes' if dirty else ''}" for commit, dirty in known
-    )
+    return ", ".join(f"commit {commit}{' with uncommitted changes' if dirty else ''}" for commit, dirty in known)
 
 
 def _versions(study: Study) -> str:
@@ -158,12 +161,10 @@ def _arm_row(study: Study, arm: Arm) -> dict[str, Any]:
     return {
         "label": arm.label,
         "optimizer": arm.optimizer,
-        "options": describe({name: value for name, value in arm.options.items() if name not in arm.tune})
-        or "defaults",
+        "options": describe({name: value for name, value in arm.options.items() if name not in arm.tune}) or "defaults",
         "grid": arm.grid if arm.axes else "–",
         "axes": "; ".join(axes) or "–",
-        "tune": "; ".join(f"{name_label(name)}: {_values(values)}" for name, values in arm.tune.items())
-        or "–",
+        "tune": "; ".join(f"{name_label(name)}: {_values(values)}" for name, values in arm.tune.items()) or "–",
         "fixed": describe(arm.fixed) or "–",
         "cells": len(study.cells_of(arm.name)),
     }

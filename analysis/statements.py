@@ -15,12 +15,13 @@ import pandas as pd
 
 from insgd_lab.analysis.effects import Inert
 from insgd_lab.analysis.labels import describe, interval, name_label, number, percent, signed, value_label
+from insgd_lab.analysis.reproduction import Reproduction
 from insgd_lab.analysis.runs import Arm, Cell, Study
 from insgd_lab.analysis.selection import Choice, tune_at, tune_label
 from insgd_lab.analysis.series import main_arms
 from insgd_lab.analysis.statistics import Summary, paired_difference, summarize
 
-__all__ = ["findings", "headline", "seeds_text"]
+__all__ = ["comparisons", "findings", "headline"]
 
 Choices = Mapping[tuple[str, str], Choice]
 
@@ -82,8 +83,7 @@ def _subject(study: Study, choices: Choices, arm: Arm) -> str:
     tune = tune_at(study, choices, cell, "best")
     own = f" at its own best {tune_label(study, tune)}" if tune and study.tunes[tune] else ""
     return (
-        f"{arm.label}{f' ({settings})' if settings else ''}{own}: "
-        f"{error_text(summarize(list(scores.values())) * 100)}"
+        f"{arm.label}{f' ({settings})' if settings else ''}{own}: {error_text(summarize(list(scores.values())) * 100)}"
     )
 
 
@@ -116,9 +116,7 @@ def seeds_text(count: int) -> str:
 def _crossed(study: Study, choices: Choices) -> Iterator[str]:
     for arm in study.arms.values():
         ranked = [
-            (choices[arm.name, c.key].val_error, c)
-            for c in study.cells_of(arm.name)
-            if (arm.name, c.key) in choices
+            (choices[arm.name, c.key].val_error, c) for c in study.cells_of(arm.name) if (arm.name, c.key) in choices
         ]
         if arm.grid != "full" or len(arm.axes) < 2 or len(ranked) < 2:
             continue
@@ -130,6 +128,21 @@ def _crossed(study: Study, choices: Choices) -> Iterator[str]:
             f"{describe(cell.settings)} ({tune}): {error_text(error)}. "
             f"Being the best of {len(ranked)}, it flatters itself somewhat."
         )
+
+
+def comparisons(reproduction: Reproduction) -> list[str]:
+    """Each optimizer's lead over SGD in a published table beside its lead here."""
+    frame = reproduction.table.frame
+    return [
+        f"{reproduction.title}, {row['condition']}: {row['printed']} leads SGD by {signed(row['paper_lead'])} "
+        f"percentage points of test accuracy in the paper, by {difference_text(_lead(row))} here (best epochs on "
+        "the test set)."
+        for _, row in frame[frame["paper_lead"].notna() & frame["lead"].notna()].iterrows()
+    ]
+
+
+def _lead(row: pd.Series) -> Summary:
+    return Summary(int(row["seeds"]), row["lead"], float("nan"), row["lead_low"], row["lead_high"])
 
 
 # ------------------------------------------------------------------------------------------------ axes
@@ -153,9 +166,7 @@ def _largest(rows: pd.DataFrame) -> str | None:
     if known.empty:
         return None
     row = known.iloc[int(known["difference"].abs().argmax())]
-    summary = Summary(
-        int(row["pairs"]), row["difference"], 0.0, row["difference_low"], row["difference_high"]
-    )
+    summary = Summary(int(row["pairs"]), row["difference"], float("nan"), row["difference_low"], row["difference_high"])
     return f"{value_label(row['level'])}, {difference_text(summary)}"
 
 

@@ -67,9 +67,7 @@ def summarize(values: Sequence[float], level: float = 0.95) -> Summary:
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
-def paired_difference(
-    treated: Mapping[Key, float], control: Mapping[Key, float], level: float = 0.95
-) -> Summary:
+def paired_difference(treated: Mapping[Key, float], control: Mapping[Key, float], level: float = 0.95) -> Summary:
     """Summary of treated - control over the seeds that both have.
 
     Runs with one seed share initial weights, data order and augmentation, so their difference varies less

@@ -73,9 +73,7 @@ class Table:
         """A pipe table under its caption."""
         rows = [[cell.replace("|", r"\|") for cell in row] for row in self.cells()]
         align = ["right" if column.numeric else "left" for column in self.columns]
-        body = tabulate(
-            rows, self.titles, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True
-        )
+        body = tabulate(rows, self.titles, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True)
         return f"{self.caption}\n\n{body}\n"
 
     def latex(self) -> str:
@@ -93,19 +91,13 @@ class Table:
     def html(self) -> str:
         """A table element with caption and column scopes."""
         kinds = [' class="n"' if column.numeric else "" for column in self.columns]
-        head = "".join(
-            f'<th scope="col"{k}>{escape(t)}</th>' for t, k in zip(self.titles, kinds, strict=True)
-        )
+        head = "".join(f'<th scope="col"{k}>{escape(t)}</th>' for t, k in zip(self.titles, kinds, strict=True))
         rows = [
-            "<tr>"
-            + "".join(f"<td{k}>{escape(cell)}</td>" for cell, k in zip(row, kinds, strict=True))
-            + "</tr>"
+            "<tr>" + "".join(f"<td{k}>{escape(cell)}</td>" for cell, k in zip(row, kinds, strict=True)) + "</tr>"
             for row in self.cells()
         ]
-        caption = f"<caption>{escape(self.caption)}</caption>"
-        return "\n".join(
-            ["<table>", caption, f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody></table>"]
-        )
+        caption = f"<caption><span>{escape(self.caption)}</span></caption>"
+        return "\n".join(["<table>", caption, f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody></table>"])
 
     def save(self, folder: Path) -> list[Path]:
         """Write `name`.md, .tex and .csv into `folder`."""
@@ -156,7 +148,7 @@ def results_table(study: Study, choices: Choices, at: At) -> Table:
         how = {"best": best, "fixed": "each cell at the fixed setting of its arm"}[at]
     caption = f"Test error (%), {how}: mean over seeds, 95 % t-interval of the mean, standard deviation. "
     caption += "Final: after the last epoch. Best: at the epoch that was best on the test set. "
-    caption += "Diverged runs count with the error of guessing."
+    caption += "Diverged runs count with the error of guessing; intervals are not cut off at 0."
     columns = (
         Column("arm", ("arm_label",)),
         Column("setting", ("setting",)),
@@ -215,18 +207,12 @@ def effects_table(study: Study, effects: pd.DataFrame) -> Table:
             frame[f"{at}_{name}"] = part[name]
     frame.insert(0, "arm_label", frame["arm"].map(lambda arm: study.arms[arm].label))
     how = "each level at its own best learning rate, then at the fixed one" if modes[1:] else "as run"
-    caption = (
-        f"Main effects on the final test error (%): {how}. Differences are from the base level in percentage "
-    )
-    caption += (
-        "points, paired by seed, with 95 % t-intervals; many are looked at together, so they are exploratory."
-    )
+    caption = f"Main effects on the final test error (%): {how}. Differences are from the base level in percentage "
+    caption += "points, paired by seed, with 95 % t-intervals; many are looked at together, so they are exploratory."
     columns = [
         Column("arm", ("arm_label",)),
         Column("axis", ("axis",), name_label),
-        Column(
-            "level", ("level", "base"), lambda level, base: value_label(level) + (" (base)" if base else "")
-        ),
+        Column("level", ("level", "base"), lambda level, base: value_label(level) + (" (base)" if base else "")),
     ]
     titles = {"best": " (own best)", "fixed": " (fixed)"} if modes[1:] else {"best": ""}
     for at, title in titles.items():
@@ -234,9 +220,7 @@ def effects_table(study: Study, effects: pd.DataFrame) -> Table:
             *([Column(f"rate{title}", (f"{at}_tune",), str, True)] if modes[1:] else []),
             Column(f"error{title}", (f"{at}_mean",), percent, True),
             Column(f"difference{title}", (f"{at}_difference",), signed, True),
-            Column(
-                f"95 % interval{title}", (f"{at}_difference_low", f"{at}_difference_high"), interval, True
-            ),
+            Column(f"95 % interval{title}", (f"{at}_difference_low", f"{at}_difference_high"), interval, True),
         ]
     return Table("main-effects", caption, frame, tuple(columns))
 
@@ -262,9 +246,7 @@ def failures_table(study: Study) -> Table:
     runs = study.runs[study.runs["status"] != "done"]
     first = study.plan.drop_duplicates("run").set_index("run").to_dict("index")
     rows = [
-        _failure(study, str(run), info, first[str(run)])
-        for run, info in runs.iterrows()
-        if info["status"] != "missing"
+        _failure(study, str(run), info, first[str(run)]) for run, info in runs.iterrows() if info["status"] != "missing"
     ]
     names = ["run", "arm", "settings", "tuned", "seed", "status", "epoch", "step", "error"]
     columns = (
@@ -278,9 +260,7 @@ def failures_table(study: Study) -> Table:
         Column("step", ("step",), count, True),
         Column("error", ("error",), text),
     )
-    caption = (
-        "Runs that diverged, failed, could not be read or have not ended, with the epoch and step at which "
-    )
+    caption = "Runs that diverged, failed, could not be read or have not ended, with the epoch and step at which "
     caption += "the loss stopped being finite."
     return Table("failures", caption, pd.DataFrame(rows, columns=names), columns)
 
@@ -308,9 +288,7 @@ def divergence_table(study: Study) -> Table:
         arm, tune = map(str, key)
         diverged = int((part["status"] == "diverged").sum())
         low, high = binomial_interval(diverged, len(part))
-        rows.append(
-            (study.arms[arm].label, tune_label(study, tune), len(part), diverged, 100 * low, 100 * high)
-        )
+        rows.append((study.arms[arm].label, tune_label(study, tune), len(part), diverged, 100 * low, 100 * high))
     frame = pd.DataFrame(rows, columns=["arm", "tuned", "runs", "diverged", "low", "high"])
     columns = (
         Column("arm", ("arm",)),
@@ -324,8 +302,6 @@ def divergence_table(study: Study) -> Table:
             True,
         ),
     )
-    caption = (
-        "Diverged runs by arm and tuned setting, over all cells and seeds of the arm; the intervals take "
-    )
+    caption = "Diverged runs by arm and tuned setting, over all cells and seeds of the arm; the intervals take "
     caption += "the runs as independent, which runs with a common seed are only roughly."
     return Table("divergences", caption, frame[frame["diverged"] > 0], columns)

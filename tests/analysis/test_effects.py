@@ -79,8 +79,8 @@ def test_eps_is_inert_and_the_reason_is_shown(study):
 def test_one_different_bit_ends_inertness(tmp_path):
     folder = build_study(tmp_path / "s", arm_list=arms()[:1], failed=0, epochs=3, steps=20, rates=(0.1, 0.3))
     study = load_study(folder.path)
-    cell = study.find_cell("insgd", {**BASE, "eps": 0.1})
-    run = folder.run(study.plan.query("cell == @cell.key")["run"].iloc[0])
+    key = study.find_cell("insgd", {**BASE, "eps": 0.1}).key
+    run = folder.run(study.plan.loc[study.plan["cell"] == key, "run"].iloc[0])
     metrics = run.metrics()
     metrics.loc[0, "value"] = np.nextafter(metrics.loc[0, "value"], 2)
     run.write_metrics(metrics)

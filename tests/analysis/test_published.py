@@ -7,6 +7,7 @@ from insgd_lab.analysis.published import PublishedError, list_papers, load_paper
 from insgd_lab.analysis.reproduction import reproduce
 from insgd_lab.analysis.runs import load_study
 from insgd_lab.analysis.selection import choose
+from insgd_lab.analysis.statements import comparisons
 from insgd_lab.analysis.statistics import paired_difference
 
 from .synthetic import arms, build_study
@@ -101,9 +102,9 @@ def table_6_arms():
     plain = {"grid": "full", "axes": {"lr": [0.01, 0.1, 0.25]}, "base": {"lr": 0.1}, "tune": {}, "fixed": {}}
     named = [("sgd", "sgd", {}), ("l1", "insgd-l1", {}), ("l2", "insgd-lp", {"p": 2})]
     return [
-        {**arms()[2], **plain, "name": name, "label": name.upper(), "optimizer": optimizer, "options": {"lr": 0.1, **more}}
+        {**arms()[2], **plain, "name": name, "label": name, "optimizer": optimizer, "options": {"lr": 0.1, **more}}
         for name, optimizer, more in named
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,16 @@ def test_published_cells_stand_beside_ours_at_the_same_rate(short):
     assert row["best_mean"] == pytest.approx(100 - 100 * sum(best.values()) / 3)
     assert row["lead"] == pytest.approx(-100 * paired_difference(best, control).mean)
     assert row["paper_lead"] == pytest.approx(74.68 - 65.92)
+
+
+def test_leads_are_told_in_words(short):
+    study = load_study(short)
+    reproduction = reproduce(study, choose(study))
+    sentences = comparisons(reproduction)
+    assert len(sentences) == 6
+    [sentence] = [s for s in sentences if "learning rate = 0.25: INSGD-ℓ2" in s]
+    assert "by +8.76 percentage points of test accuracy in the paper" in sentence
+    assert f"by {reproduction.table.frame.iloc[5]['lead']:+.2f}" in sentence.replace("\N{MINUS SIGN}", "-")
 
 
 def test_what_differs_in_scale_is_said(short):

@@ -168,8 +168,11 @@ def test_unreadable_files_are_listed_with_the_remedy(tmp_path):
     folder = small(tmp_path / "s")
     run = next(folder.runs())
     run.metrics_path.write_bytes(b"PAR1 broken")
+    for other in folder.runs():
+        other.layers_path.write_bytes(b"PAR1 broken")
     text = " ".join(Page(write_report(folder.path).read_text(encoding="utf-8")).texts)
     assert f"{run.id}/metrics.parquet" in text
+    assert "/layers.parquet" in text
     assert "run the study again: only this run is repeated" in text
 
 
