@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from insgd_lab.analysis.labels import describe, interval, option_name, percent, signed, value_label
+from insgd_lab.analysis.labels import describe, interval, option_name, percent, signed
 from insgd_lab.analysis.published import Paper, PublishedCell, PublishedTable, load_paper
 from insgd_lab.analysis.runs import Cell, Study, key_of
 from insgd_lab.analysis.selection import Choice, tune_at
+from insgd_lab.analysis.setup import training_text
 from insgd_lab.analysis.statistics import paired_difference, summarize
 from insgd_lab.analysis.tables import Column, Table, count
 
@@ -163,7 +164,5 @@ def _differences(study: Study, printed: PublishedTable) -> list[str]:
             f"Task: {option_name(model)} on {option_name(data)} here, {printed.model} on {printed.data} in the paper."
         )
     settings = {name: value for name, value in train.items() if name != "epochs"}
-    found.append(f"Training here: {describe(settings) or value_label(None)}; other settings are listed under Setup.")
-    return found + [
-        f"Paper, {note[0].lower()}{note[1:]}" if not note.startswith("Section") else note for note in printed.notes
-    ]
+    found.append(f"Training here: {training_text(settings)}; the rest is under Setup.")
+    return [*found, *(f"Paper: {note}" for note in printed.notes)]

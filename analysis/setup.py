@@ -17,7 +17,7 @@ from insgd_lab.analysis.labels import describe, name_label, option_name, value_l
 from insgd_lab.analysis.runs import Arm, Study
 from insgd_lab.analysis.tables import Column, Table
 
-__all__ = ["Setup", "setup"]
+__all__ = ["Setup", "setup", "training_text"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def setup(study: Study) -> Setup:
     seeds = study.info.get("seeds") or []
     facts = [
         ("Task", f"{_named(task.get('data'))}, model {_named(task.get('model'))}{_parameters(study)}"),
-        ("Training", _training(train)),
+        ("Training", training_text(train)),
         (
             "Seeds",
             f"{len(seeds)} ({', '.join(map(str, seeds))}), the same for every arm: differences are paired",
@@ -50,7 +50,8 @@ def setup(study: Study) -> Setup:
     return Setup(tuple((name, value) for name, value in facts if value), _arms_table(study))
 
 
-def _training(train: Mapping[str, Any]) -> str:
+def training_text(train: Mapping[str, Any]) -> str:
+    """The settings of training in one line."""
     schedule = train.get("schedule")
     if option_name(schedule) == "constant":  # its other fields mean nothing then
         train = {**train, "schedule": "constant"}
