@@ -24,13 +24,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from insgd_lab.analysis.labels import describe, option_name
+from insgd_lab.analysis.labels import describe
 from insgd_lab.store import FINISHED, RunFolder, StoreError, StudyFolder, canonical_json
 
 __all__ = ["Arm", "Cell", "Problem", "Study", "StudyError", "key_of", "load_study"]
-
-CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
-"""Classes of the data sets whose error of guessing is known; on others a diverged run scores 100 % error."""
 
 SCORES = ("val_error", "val_loss", "test_error", "best_test_error")
 _METRICS = pa.schema([("epoch", pa.int32()), ("split", pa.string()), ("metric", pa.string()), ("value", pa.float64())])
@@ -210,8 +207,8 @@ class Study:
 
 
 def guess_error(info: Mapping[str, Any]) -> float:
-    """The error rate of guessing among the classes of the study's data."""
-    classes = CLASSES.get(option_name(info.get("task", {}).get("data")))
+    """The error rate of guessing among the classes of the study's data; 1 where their number is unknown."""
+    classes = info.get("classes")
     return 1 - 1 / classes if classes else 1.0
 
 

@@ -31,7 +31,8 @@ _INSGD_SEARCH: Mapping[str, Any] = {
     "granularity": ("layer", "neuron", "channel"),
 }  # fmt: skip
 _INSGD_EQUATION = (
-    "P <- beta P + (1 - beta) ||x||_p^p;  theta <- theta - lr momentum(g / max(log P, eps) + weight_decay theta)"
+    "P <- beta P + (1 - beta) ||x||_p^p;  theta <- theta - lr momentum(g / max(log P, eps) + weight_decay theta);  "
+    "eps None: 0.01 (1e-8 where damping is additive);  dampening None: the momentum's value"
 )
 
 
@@ -130,17 +131,19 @@ _MODELS = (
               {"batch_norm": True}),
 )  # fmt: skip
 
-_CIFAR10_FILES = (*(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)), "cifar-10-batches-py/test_batch",
-                  "cifar-10-batches-py/batches.meta")  # fmt: skip
+_CIFAR10_FILES = (
+    *(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)), "cifar-10-batches-py/test_batch",
+    "cifar-10-batches-py/batches.meta",
+)  # fmt: skip
 
 _DATA = (
     DataSpec("digits", "insgd_lab.training.data:digits",
              "scikit-learn's 1,797 handwritten digits of 8x8 pixels; embedded, no download",
-             "Alpaydin and Kaynak 1998, UCI Machine Learning Repository", {"fraction": 1.0}),
+             "Alpaydin and Kaynak 1998, UCI Machine Learning Repository", {"fraction": 1.0}, classes=10),
     DataSpec("cifar10", "insgd_lab.training.data:cifar10",
              "60,000 colour images of 32x32 pixels in 10 classes",
              "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
-             {"fraction": 1.0}, _CIFAR10_FILES),
+             {"fraction": 1.0}, _CIFAR10_FILES, classes=10),
 )  # fmt: skip
 
 SPECS: tuple[OptimizerSpec | ModelSpec | DataSpec, ...] = (*_OPTIMIZERS, *_MODELS, *_DATA)

@@ -131,7 +131,8 @@ class ModelSpec:
 class DataSpec:
     """A named data set: ``factory(data_dir, **options)`` returns its train, validation and test splits.
 
-    ``files`` are the paths it needs below the data directory; none for embedded data.
+    ``files`` are the paths it needs below the data directory; none for embedded data. ``classes`` is their
+    number, by which a diverged run is scored as a guess; None where there are none.
     """
 
     name: str
@@ -140,6 +141,7 @@ class DataSpec:
     citation: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    classes: int | None = None
     revision: int = 1
 
 

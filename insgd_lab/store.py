@@ -333,9 +333,11 @@ class RunFolder:
         plain = pa.schema([pa.field(f.name, _plain(f.type)) for f in schema])
         tables = [_read_arrow(path).cast(plain) for path in self.parts()]
         table = pa.concat_tables(tables) if tables else plain.empty_table()
+        # In one chunk each, or the pages of the written file would tell where the parts were cut.
+        whole = [column.combine_chunks() for column in table.columns]
         columns = [
-            column.combine_chunks().dictionary_encode() if pa.types.is_dictionary(kind) else column
-            for column, kind in zip(table.columns, schema.types, strict=True)
+            column.dictionary_encode() if pa.types.is_dictionary(kind) else column
+            for column, kind in zip(whole, schema.types, strict=True)
         ]
         return pa.Table.from_arrays(columns, schema=schema)
 

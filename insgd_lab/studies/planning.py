@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from insgd_lab import registry
 from insgd_lab.config import ArmSpec, ConfigError, Problem, RunSpec, StudySpec
 
 __all__ = ["Cell", "Plan", "cells", "make_plan", "study_info"]
@@ -107,6 +108,7 @@ def study_info(plan: Plan, versions: Mapping[str, str], created: str) -> dict[st
         "compare": study.compare.model_dump() if study.compare else None,
         "seeds": study.seeds,
         "task": {key: getattr(study.task, key).canonical(key) for key in ("data", "model")},
+        "classes": registry.get_data(study.task.data.name).classes,
         "train": study.train.model_dump(),
         "record": study.record.model_dump(),
         "spec": study.model_dump(),

@@ -8,6 +8,7 @@ subtracts it and has its own).
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]
+Layers = dict[str, nn.Module]
+"""Named modules, in order; the names stand in records and figures."""
 
 
 def digits_cnn(input_shape: Shape, classes: int, *, batch_norm: bool = False) -> nn.Module:
@@ -49,12 +52,12 @@ def mlp(
 ) -> nn.Module:
     """A perceptron on the flattened image, with ReLU hidden layers of the given widths."""
     widths = [math.prod(input_shape), *hidden]
-    layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in pairwise(widths):
-        layers.append(nn.Linear(inputs, outputs, bias=not batch_norm))
-        layers += [nn.BatchNorm1d(outputs)] if batch_norm else []
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+    layers: Layers = {"flatten": nn.Flatten()}
+    for number, (inputs, outputs) in enumerate(pairwise(widths), 1):
+        layers[f"linear{number}"] = nn.Linear(inputs, outputs, bias=not batch_norm)
+        layers |= {f"norm{number}": nn.BatchNorm1d(outputs)} if batch_norm else {}
+        layers[f"relu{number}"] = nn.ReLU(inplace=True)
+    return _sequence({**layers, "head": nn.Linear(widths[-1], classes)})
 
 
 def resnet20(input_shape: Shape, classes: int, *, batch_norm: bool = True) -> nn.Module:
@@ -72,11 +75,10 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, batch_norm: bool) -> None:
         super().__init__()
-        self.first = nn.Sequential(*_convolution(inputs, outputs, stride, batch_norm))
-        self.second = nn.Sequential(*_convolution(outputs, outputs, 1, batch_norm))
+        self.first = _sequence(_convolution(inputs, outputs, stride, batch_norm))
+        self.second = _sequence(_convolution(outputs, outputs, 1, batch_norm))
         same = stride == 1 and inputs == outputs
-        projection = [] if same else _convolution(inputs, outputs, stride, batch_norm, kernel=1)
-        self.shortcut = nn.Sequential(*projection)
+        self.shortcut = _sequence({} if same else _convolution(inputs, outputs, stride, batch_norm, kernel=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] to [B, outputs, H/stride, W/stride]."""
@@ -91,7 +93,7 @@ class ResNet(nn.Module):
         self, inputs: int, classes: int, channels: Sequence[int], depth: int, batch_norm: bool
     ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_convolution(inputs, channels[0], 1, batch_norm), nn.ReLU(inplace=True))
+        self.stem = _sequence({**_convolution(inputs, channels[0], 1, batch_norm), "relu": nn.ReLU(inplace=True)})
         widths = [channels[0], *(width for width in channels for _ in range(depth))]
         self.blocks = nn.Sequential(
             *(Block(old, new, 1 if old == new else 2, batch_norm) for old, new in pairwise(widths))
@@ -108,10 +110,14 @@ class ResNet(nn.Module):
 
 
 def _convolution(
-    inputs: int, outputs: int, stride: int, batch_norm: bool, kernel: int = 3
-) -> list[nn.Module]:
+    inputs: int, outputs: int, stride: int, batch_norm: bool, *, kernel: int = 3, number: str = ""
+) -> Layers:
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=not batch_norm)
-    return [conv, nn.BatchNorm2d(outputs)] if batch_norm else [conv]
+    return {f"conv{number}": conv, **({f"norm{number}": nn.BatchNorm2d(outputs)} if batch_norm else {})}
+
+
+def _sequence(layers: Layers) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(layers))
 
 
 def _plain_cnn(
@@ -125,9 +131,10 @@ def _plain_cnn(
 ) -> nn.Module:
     """Convolutions, each with optional batch norm and ReLU; then dropout (if any), flatten, linear."""
     inputs, height, width = input_shape
-    layers: list[nn.Module] = []
-    for outputs, stride in zip(channels, strides, strict=True):
-        layers += [*_convolution(inputs, outputs, stride, batch_norm), nn.ReLU(inplace=True)]
+    layers: Layers = {}
+    for number, (outputs, stride) in enumerate(zip(channels, strides, strict=True), 1):
+        layers |= _convolution(inputs, outputs, stride, batch_norm, number=str(number))
+        layers[f"relu{number}"] = nn.ReLU(inplace=True)
         inputs, height, width = outputs, math.ceil(height / stride), math.ceil(width / stride)
-    layers += [nn.Dropout(dropout)] if dropout else []
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * height * width, classes))
+    layers |= {"dropout": nn.Dropout(dropout)} if dropout else {}
+    return _sequence({**layers, "flatten": nn.Flatten(), "head": nn.Linear(inputs * height * width, classes)})

@@ -164,7 +164,7 @@ def build_study(
     study.write_info(
         {
             "name": "digits", "title": "INSGD on handwritten digits", "description": "A synthetic miniature.",
-            "compare": None, "seeds": list(range(seeds)), "task": task, "train": train,
+            "compare": None, "seeds": list(range(seeds)), "task": task, "classes": 10, "train": train,
             "record": {"every": 10},
             "spec": {}, "arms": list(arm_list or arms(rates)), "plan": plan,
             "versions": {"insgd_lab": "0.1.0", "torch": "2.13.0"}, "created": "2025-01-01T00:00:00+00:00",

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -183,3 +184,19 @@ def test_only_folders_named_like_runs_are_runs(tmp_path: Path) -> None:
     (tmp_path / NAME[::-1]).mkdir()
     assert [run.id for run in StudyFolder(tmp_path).runs()] == [NAME]
     assert StudyFolder(tmp_path).statuses([NAME, NAME[::-1]]) == {NAME: "done"}
+
+
+def test_merged_layers_do_not_depend_on_where_the_parts_were_cut(tmp_path):
+    rows = 300_000  # more than one page of a Parquet file
+    frame = pd.DataFrame({
+        "step": np.arange(rows), "parameter": np.where(np.arange(rows) % 3, "a", "b"), "quantity": "q",
+        "value": np.random.default_rng(0).normal(size=rows).astype(np.float32),
+    })  # fmt: skip
+    written = []
+    for cuts in (1, 3, 40):
+        run = RunFolder(tmp_path / f"{cuts:016x}")
+        for number, start in enumerate(range(0, rows, rows // cuts)):
+            run.write_layers_part(number, frame.iloc[start : start + rows // cuts])
+        run.merge_layers()
+        written.append(run.layers_path.read_bytes())
+    assert written[0] == written[1] == written[2]
