@@ -24,6 +24,7 @@ GROUPS = nox.project.dependency_groups(PROJECT, "tests", "lint")
 DEPENDENCIES = [*PROJECT["project"]["dependencies"], *GROUPS, *PROJECT["build-system"]["requires"]]
 PACKAGED = ("insgd_lab", "analysis", "experiments")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+COMPILED = {"UV_COMPILE_BYTECODE": "1"}  # as pip does; else the first study spends its time on compiling torch
 
 
 @nox.session(reuse_venv=True, default=False)
@@ -31,7 +32,7 @@ def lab(session: nox.Session) -> None:
     """Bring the shared environment up to date (the other sessions call this one)."""
     pinned = ["pyproject.toml", "constraints.txt"]
     if _changed(session, "dependencies", [ROOT / name for name in pinned]):
-        session.install("--constraint", "constraints.txt", *DEPENDENCIES)
+        session.install("--constraint", "constraints.txt", *DEPENDENCIES, env=COMPILED)
         _remember(session, "dependencies", [ROOT / name for name in pinned])
     if _changed(session, "package", _sources()):
         _install_project(session)
@@ -95,7 +96,7 @@ def _run(session: nox.Session, command: str, *arguments: str) -> None:
 
 def _install_project(session: nox.Session) -> None:
     shutil.rmtree(ROOT / "build", ignore_errors=True)  # else setuptools packs modules deleted since
-    session.install("--no-deps", "--no-build-isolation", "--force-reinstall", str(ROOT))
+    session.install("--no-deps", "--no-build-isolation", "--force-reinstall", str(ROOT), env=COMPILED)
     shutil.rmtree(ROOT / "build", ignore_errors=True)
 
 
