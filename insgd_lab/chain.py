@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from insgd_lab.hyperparameters import check_option
+from insgd_lab.hyperparameters import check_option, check_together
 
 __all__ = ["Batch", "ChainOptimizer", "Rule", "Slot", "Tensors", "moment_dtype", "wiring"]
 
@@ -161,9 +161,7 @@ class ChainOptimizer(torch.optim.Optimizer):
         number = len(self.param_groups) - 1
         for option in self.defaults:
             check_option(f"param_groups[{number}][{option!r}]", option, group[option])
-        if group.get("nesterov") and (group["momentum"] == 0 or group["dampening"] != 0):
-            given = f"momentum={group['momentum']}, dampening={group['dampening']}"
-            raise ValueError(f"nesterov needs momentum > 0 and dampening = 0, got {given}; set dampening=0")
+        check_together(f"param_groups[{number}]", group)
         names = {type(rule).__name__ for rule in self.rules}
         if unknown := set(group["skip"]) - names:
             raise ValueError(f"skip names {sorted(unknown)}, but the chain has {sorted(names)}; correct the name")

@@ -462,10 +462,16 @@ def report(
 ) -> None:
     """Write a study's report: HTML, figures and tables."""
     with _plain_errors():
-        from insgd_lab.analysis.report import write_report
+        from insgd_lab.analysis.published import PublishedError
+        from insgd_lab.analysis.report import is_current, report_path, write_report
 
-        path = write_report(study_dir, force=force)
-        typer.echo(f"Report: {path}")
+        if not force and is_current(study_dir):
+            typer.echo(f"The report is up to date: {report_path(study_dir)}")
+            return
+        try:
+            typer.echo(f"Report: {write_report(study_dir, force=force)}")
+        except PublishedError as error:
+            _refuse(str(error))
 
 
 # ---------------------------------------------------------------------------------------------- data

@@ -395,7 +395,13 @@ class RunSpec(_WithPlugins):
     @field_validator("optimizer")
     @classmethod
     def _known(cls, value: NamedSpec) -> NamedSpec:
-        return checked("optimizer", value)
+        spec = checked("optimizer", value)
+        try:
+            defaults = registry.get_optimizer(spec.name).defaults
+            hyperparameters.check_together(spec.name, {**defaults, **spec.options})
+        except ValueError as error:
+            raise _ProblemsError([Problem((), _Missing(), str(error))]) from None
+        return spec
 
     def canonical(self) -> dict[str, Any]:
         """Return the run in plain JSON types: defaults left out, revisions and the seed in."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DOMAINS", "Domain", "check_option"]
+__all__ = ["DOMAINS", "Domain", "check_option", "check_together"]
 
 
 @dataclass(frozen=True)
@@ -98,3 +98,14 @@ def check_option(path: str, name: str, value: Any) -> None:
     domain = DOMAINS.get(name)
     if domain is not None and not domain.accepts(value):
         raise ValueError(f"{path} = {value!r}: expected {domain.expected}; choose a value in that range")
+
+
+def check_together(path: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that are possible one by one but not together; ``path`` says where they stand.
+
+    Raises:
+        ValueError: what was given, what was expected, and the remedy.
+    """
+    if options.get("nesterov") and (options["momentum"] == 0 or options["dampening"] != 0):
+        given = f"momentum = {options['momentum']}, dampening = {options['dampening']}"
+        raise ValueError(f"{path}: nesterov needs momentum > 0 and dampening = 0, got {given}; set dampening to 0")

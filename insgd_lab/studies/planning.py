@@ -94,7 +94,7 @@ def _run(study: StudySpec, arm: ArmSpec, settings: Mapping[str, Any], seed: int)
     try:
         return study.run(arm, settings, seed)
     except ValidationError as error:
-        message = "; ".join(str(item["msg"]) for item in error.errors())
+        message = "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
         raise ConfigError(study.name, [Problem(("arm", arm.name), dict(settings), message)]) from None
 
 

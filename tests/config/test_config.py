@@ -251,3 +251,9 @@ def test_a_plugin_that_cannot_be_imported_is_one_of_the_mistakes() -> None:
     found = problems(edited(plugins=["no_such_plugin"], seeds=0))
     assert found[0].startswith("plugins = ['no_such_plugin']: plugin module 'no_such_plugin' could not be imported")
     assert found[1].startswith("seeds")
+
+
+def test_options_that_do_not_go_together_are_refused_before_anything_runs() -> None:
+    run = {"task": {"data": "digits", "model": "mlp"}, "train": {"epochs": 1}}
+    with pytest.raises(ConfigError, match=r"optimizer: insgd-l1: nesterov needs .*set dampening to 0"):
+        parse_run({**run, "optimizer": {"name": "insgd-l1", "nesterov": True}})

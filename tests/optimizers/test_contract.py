@@ -159,7 +159,7 @@ def test_unknown_options_are_refused_with_the_nearest_name(name: str) -> None:
         ("sgd", {"lr": float("nan")}, "finite number >= 0"),
         ("sgd", {"momentum": 1.5}, r"\[0, 1\]"),
         ("sgd", {"nesterov": True}, "nesterov needs momentum"),
-        ("insgd-l1", {"nesterov": True}, "dampening=0"),
+        ("insgd-l1", {"nesterov": True}, "set dampening to 0"),
         ("insgd-lp", {"p": 0.5}, r"\[1, 16\], or inf"),
         ("insgd-lp", {"beta": 1.0}, r"\[0, 1\)"),
         ("insgd-lp", {"granularity": "row"}, "'layer', 'neuron', 'channel'"),
