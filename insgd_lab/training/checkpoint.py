@@ -32,9 +32,7 @@ def load(folder: RunFolder, run: str) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(folder.checkpoint_path, map_location="cpu", weights_only=True)
         problem = _problem(state, folder, run)
     except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        problem = (
-            f"cannot be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-        )
+        problem = f"cannot be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
     if problem is None:
         return state
     warnings.warn(f"{folder.checkpoint_path} {problem}; the run starts over", RuntimeWarning, stacklevel=3)
@@ -47,7 +45,5 @@ def _problem(state: Mapping[str, Any], folder: RunFolder, run: str) -> str | Non
     if state["run"] != run:
         return f"belongs to run {state['run']}, expected {run}"
     if len(folder.parts()) < state["parts"]:
-        return (
-            f"counts on {state['parts']} parts of the layer records, of which {len(folder.parts())} are there"
-        )
+        return f"counts on {state['parts']} parts of the layer records, of which {len(folder.parts())} are there"
     return None

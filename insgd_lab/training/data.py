@@ -117,9 +117,7 @@ def _digits(fraction: float) -> ImageSplits:
     )
 
 
-def cifar10(
-    data_dir: Path | str | None = None, fraction: float = 1.0, files: FileSet = CIFAR10
-) -> ImageSplits:
+def cifar10(data_dir: Path | str | None = None, fraction: float = 1.0, files: FileSet = CIFAR10) -> ImageSplits:
     """CIFAR-10, 32 x 32 colour: 45000 to train, 5000 taken from the authors' training images, 10000 test.
 
     Args:
@@ -213,9 +211,7 @@ def stratified_fraction(labels: Indices, fraction: float, name: str) -> Indices:
         ValueError: `fraction` is not in (0, 1].
     """
     if not 0 < fraction <= 1:
-        raise ValueError(
-            f"fraction = {fraction!r}; expected a part of the training split above 0 and at most 1."
-        )
+        raise ValueError(f"fraction = {fraction!r}; expected a part of the training split above 0 and at most 1.")
     rows = _shuffled_by_class(labels, f"fraction of {name}")
     return np.sort(np.concatenate([found[: max(1, round(fraction * len(found)))] for found in rows]))
 

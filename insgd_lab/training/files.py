@@ -83,9 +83,7 @@ CIFAR10 = FileSet(
     page="https://www.cs.toronto.edu/~kriz/cifar.html",
     torchvision="CIFAR10",
 )
-FILE_SETS: Mapping[str, FileSet] = MappingProxyType(
-    {"digits": FileSet("scikit-learn's digits"), "cifar10": CIFAR10}
-)
+FILE_SETS: Mapping[str, FileSet] = MappingProxyType({"digits": FileSet("scikit-learn's digits"), "cifar10": CIFAR10})
 
 
 def data_folder(data_dir: Path | str | None = None) -> Path:
@@ -182,9 +180,7 @@ def prepare(
     elif wanted and source.is_file():
         _from_archive(files, source, folder, wanted)
     elif wanted:
-        raise DataError(
-            f"{source} is not there; give --source the path of {files.archive} or of its unpacked folder."
-        )
+        raise DataError(f"{source} is not there; give --source the path of {files.archive} or of its unpacked folder.")
     check(name, data_dir, sets)
     return data_status(name, data_dir, sets)
 
@@ -212,12 +208,9 @@ def _from_archive(files: FileSet, source: Path, folder: Path, wanted: Mapping[st
                 if not left:
                     return
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{source} is damaged or not a tar archive ({error}); fetch {files.archive} again."
-        ) from error
+        raise DataError(f"{source} is damaged or not a tar archive ({error}); fetch {files.archive} again.") from error
     raise DataError(
-        f"{source} has no {', '.join(left)}; "
-        f"expected {files.archive} (MD5 {files.archive_md5}) from {files.page}."
+        f"{source} has no {', '.join(left)}; expected {files.archive} (MD5 {files.archive_md5}) from {files.page}."
     )
 
 

@@ -25,9 +25,7 @@ def digits_cnn(input_shape: Shape, classes: int, *, batch_norm: bool = False) ->
     return _plain_cnn(input_shape, classes, channels=(8, 16), strides=(1, 2), batch_norm=batch_norm)
 
 
-def custom_cnn(
-    input_shape: Shape, classes: int, *, batch_norm: bool = True, dropout: float = 0.2
-) -> nn.Module:
+def custom_cnn(input_shape: Shape, classes: int, *, batch_norm: bool = True, dropout: float = 0.2) -> nn.Module:
     """INSGD's custom network (Table 2): 3 x 3 convolutions of 8, 16, 32, 64 channels, dropout, linear layer.
 
     Args:
@@ -47,9 +45,7 @@ def custom_cnn(
     )
 
 
-def mlp(
-    input_shape: Shape, classes: int, *, batch_norm: bool = False, hidden: Sequence[int] = (128, 128)
-) -> nn.Module:
+def mlp(input_shape: Shape, classes: int, *, batch_norm: bool = False, hidden: Sequence[int] = (128, 128)) -> nn.Module:
     """A perceptron on the flattened image, with ReLU hidden layers of the given widths."""
     widths = [math.prod(input_shape), *hidden]
     layers: Layers = {"flatten": nn.Flatten()}
@@ -89,9 +85,7 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """A 3 x 3 convolution, stages of blocks (each new stage halves the plane), mean, linear layer."""
 
-    def __init__(
-        self, inputs: int, classes: int, channels: Sequence[int], depth: int, batch_norm: bool
-    ) -> None:
+    def __init__(self, inputs: int, classes: int, channels: Sequence[int], depth: int, batch_norm: bool) -> None:
         super().__init__()
         self.stem = _sequence({**_convolution(inputs, channels[0], 1, batch_norm), "relu": nn.ReLU(inplace=True)})
         widths = [channels[0], *(width for width in channels for _ in range(depth))]

@@ -75,9 +75,7 @@ class Progress:
 
     def latest(self) -> dict[str, float]:
         """The metrics of the last epoch, such as {"train_loss": 0.3, "val_accuracy": 0.9}."""
-        return {
-            f"{split}_{metric}": value for epoch, _, split, metric, value in self.rows if epoch == self.epoch
-        }
+        return {f"{split}_{metric}": value for epoch, _, split, metric, value in self.rows if epoch == self.epoch}
 
 
 def load_data(spec: RunSpec, data_dir: Path | None = None) -> ImageSplits:
@@ -91,9 +89,7 @@ def build_model(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> nn
     """The model of a run with the initial weights of its seed, drawn on the CPU whatever the device."""
     entry, chosen = registry.get_model(spec.task.model.name), spec.task.model.options
     with global_stream(spec.seed, "initial weights"):
-        model: nn.Module = registry.resolve_factory(entry.factory)(
-            input_shape, classes, **{**entry.defaults, **chosen}
-        )
+        model: nn.Module = registry.resolve_factory(entry.factory)(input_shape, classes, **{**entry.defaults, **chosen})
     return model
 
 
@@ -221,9 +217,7 @@ class Training:
 
     def _add(self, split: str, **metrics: float) -> None:
         progress = self.progress
-        progress.rows += [
-            (progress.epoch, progress.step, split, name, value) for name, value in metrics.items()
-        ]
+        progress.rows += [(progress.epoch, progress.step, split, name, value) for name, value in metrics.items()]
 
     def measured(self) -> dict[str, Any]:
         """For run.json: the model's size, and training images per second (evaluation left out)."""

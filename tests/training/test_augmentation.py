@@ -45,9 +45,7 @@ def test_draws_cover_every_offset_and_flip_half():
     assert sorted(draws.offsets.unique().tolist()) == list(range(9))
     assert float(draws.flips.float().mean()) == pytest.approx(0.5, abs=0.02)
     rows, columns = draws.offsets.double().T
-    assert (
-        float(torch.corrcoef(torch.stack([rows, columns, draws.flips.double()])).triu(1).abs().max()) < 0.03
-    )
+    assert float(torch.corrcoef(torch.stack([rows, columns, draws.flips.double()])).triu(1).abs().max()) < 0.03
 
 
 def test_normalize_is_the_definition_in_float32():

@@ -112,9 +112,7 @@ def test_prepare_copies_from_a_folder_and_mends_only_what_is_wrong(tiny, tmp_pat
     (folder / "test_batch").write_bytes(b"x")
     prepare("cifar10", new, data / "cifar-10-batches-py", sets)
     check("cifar10", new, sets)
-    assert {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != times[path.name]} == {
-        "test_batch"
-    }
+    assert {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != times[path.name]} == {"test_batch"}
 
 
 def test_prepare_is_content_with_files_in_place_even_without_a_source(tiny, tmp_path):

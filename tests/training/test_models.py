@@ -49,9 +49,7 @@ def test_the_custom_network_has_the_shapes_of_the_papers_table_2():
 
 def test_resnet20_has_twenty_weighted_layers_and_65_tensors():
     model = models.resnet20((3, 32, 32), 10)
-    weighted = [
-        m for m in model.modules() if isinstance(m, nn.Linear) or getattr(m, "kernel_size", ()) == (3, 3)
-    ]
+    weighted = [m for m in model.modules() if isinstance(m, nn.Linear) or getattr(m, "kernel_size", ()) == (3, 3)]
     assert len(weighted) == 20
     assert len(list(model.parameters())) == 65
     assert shapes_of(model.eval(), torch.zeros(1, 3, 32, 32))[-1] == (64, 8, 8)

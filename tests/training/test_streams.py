@@ -24,9 +24,7 @@ def test_streams_differ_by_seed_and_by_purpose(seed, other_seed, purpose, other_
 
 
 def test_stream_numbers_do_not_change_between_versions():
-    assert (
-        derive(0, "initial weights") == 0x4BA6B3D823F698E3
-    )  # the numbers of every published run hang on this
+    assert derive(0, "initial weights") == 0x4BA6B3D823F698E3  # the numbers of every published run hang on this
 
 
 def test_global_stream_leaves_the_callers_generator_alone():
@@ -48,9 +46,7 @@ def test_global_stream_is_undone_after_an_error():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(
-    "module", ["insgd_lab.training", "insgd_lab.training.files", "insgd_lab.training.provenance"]
-)
+@pytest.mark.parametrize("module", ["insgd_lab.training", "insgd_lab.training.files", "insgd_lab.training.provenance"])
 def test_the_torch_free_modules_do_not_import_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
