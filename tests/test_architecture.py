@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "rules": {"chain", "sensors", "rules"},
     "optimizers": {"chain", "rules", "sensors", "hyperparameters"},
     "recorders": {"chain", "store"},
-    "config": {"registry", "hyperparameters", "store"},
+    "config": {"registry", "hyperparameters", "store", "config"},
     "training": CORE | {"config", "training"},
     "studies": {"config", "registry", "store", "studies"},
     "studies.worker": {"config", "registry", "store", "studies", "training"},

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insgd_lab import config, registry
-from insgd_lab.config import ConfigError, RunSpec, list_studies, load_study, parse_run, parse_study, read_toml
+from insgd_lab import registry
+from insgd_lab.config import ConfigError, RunSpec, list_studies, load_study, options, parse_run, parse_study, read_toml
 
 STUDY = tomllib.loads("""
 name = "mine"
@@ -115,7 +115,7 @@ def test_what_changes_the_numbers_changes_the_name() -> None:
 def test_a_raised_revision_renames_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     before = run().id
     raised = dataclasses.replace(registry.get_optimizer("insgd-lp"), revision=99)
-    monkeypatch.setattr(config, "_LOOKUP", {**config._LOOKUP, "optimizer": lambda name: raised})
+    monkeypatch.setattr(options, "LOOKUP", {**options.LOOKUP, "optimizer": lambda name: raised})
     assert run().id != before
 
 

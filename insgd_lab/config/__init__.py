@@ -1,0 +1,41 @@
+"""What to run: `RunSpec`, one training run, and `StudySpec`, a study file; both validated without torch.
+
+A study file is TOML. It is checked as a whole before anything runs, and every mistake in it is reported at
+once with its dotted path, its value and the remedy:
+
+    study = load_study("digits")              # packaged with insgd_lab, or the path of a .toml file
+    study.arm[0].optimizer                    # NamedSpec(name="insgd-lp", options={"p": 2, "lr": 0.1})
+
+    study.toml: 2 problems
+      arm.insgd.optimizer.betta = 0.9: unknown option of insgd-lp 'betta'; did you mean 'beta'?
+      train.epochs = "8": expected an integer; write 8 without quotes
+
+A run is named by the hash of its canonical form, in which everything that equals its default is left out: an
+explicitly written default changes nothing.
+"""
+
+from __future__ import annotations
+
+from insgd_lab.config.files import list_studies, load_study, read_toml
+from insgd_lab.config.options import NamedSpec
+from insgd_lab.config.problems import ConfigError, Problem
+from insgd_lab.config.run import RecordSpec, RunSpec, ScheduleSpec, TaskSpec, TrainSpec, parse_run
+from insgd_lab.config.study import ArmSpec, StudySpec, parse_study
+
+__all__ = [
+    "ArmSpec",
+    "ConfigError",
+    "NamedSpec",
+    "Problem",
+    "RecordSpec",
+    "RunSpec",
+    "ScheduleSpec",
+    "StudySpec",
+    "TaskSpec",
+    "TrainSpec",
+    "list_studies",
+    "load_study",
+    "parse_run",
+    "parse_study",
+    "read_toml",
+]
