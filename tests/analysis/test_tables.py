@@ -47,7 +47,7 @@ def test_latex_has_booktabs_rules_and_as_many_cells_in_every_row(table):
 
 
 def test_csv_has_the_numbers_in_full(table):
-    read = pd.read_csv(io.StringIO(table.csv()), float_precision="round_trip")
+    read = pd.read_csv(io.StringIO(table.csv()), dtype=str)  # Python reads the floats, exactly
     assert list(read.columns) == list(table.frame.columns)
     for name in table.frame.select_dtypes(float):
         np.testing.assert_array_equal(read[name].to_numpy(float), table.frame[name].to_numpy(float))
