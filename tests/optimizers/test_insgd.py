@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from typing import Any
@@ -139,6 +140,24 @@ def test_a_statistic_that_is_not_finite_leaves_the_power_unchanged(bad: float) -
         layer(torch.full((2, 3), value)).sum().backward()
         optimizer.step()
         assert optimizer.state[layer.weight]["log_power"].exp().item() == pytest.approx(12.0)
+
+
+@pytest.mark.parametrize("granularity", ["layer", "neuron", "channel"])
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (nn.Linear(1, 2), torch.tensor([[3.0], [5.0]])),
+        (nn.Conv2d(2, 2, 1), torch.arange(4.0).view(2, 2, 1, 1)),
+        (nn.Conv2d(2, 2, 1), torch.full((2, 2, 3, 3), 7.0)),
+    ],
+)
+def test_centred_inputs_without_spread_have_no_power(layer: nn.Module, x: torch.Tensor, granularity: str) -> None:
+    layer = copy.deepcopy(layer)
+    optimizer = lab.INSGD(layer, lr=0.1, center=True, granularity=granularity)
+    layer(x).sum().backward()
+    optimizer.step()
+    assert optimizer.state[layer.weight]["log_power"].exp().eq(0).all()
+    assert layer.weight.isfinite().all()
 
 
 def test_biases_take_the_plain_sgd_step() -> None:
