@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pandas as pd
+
 from insgd_lab.analysis.labels import describe, name_label, value_label
 from insgd_lab.analysis.runs import Cell, Study
 
@@ -29,20 +31,34 @@ class Choice:
     val_error: float
     edge: str | None
     """Set to "lowest" or "highest" where a chosen number ends its grid, so that a better may lie beyond."""
+    seeds: int
+    """How many seeds finished at the chosen tune; no other tune of the cell has more."""
+    left_out: tuple[str, ...]
+    """Planned tunes that took no part, since fewer seeds finished there."""
 
 
 def choose(study: Study) -> dict[tuple[str, str], Choice]:
     """Choose for every cell the tune of lowest mean validation error over its finished seeds.
 
-    A diverged run scores the error of guessing. Ties go to the lower mean validation loss, then to the
-    smaller value. Cells without a finished run have no choice.
+    Only tunes at which the most seeds of the cell finished take part: a mean over the one seed that did not
+    crash is no match for a mean over all. A diverged run has finished and scores the error of guessing. Ties
+    go to the lower mean validation loss, then to the smaller value. Cells without a finished run have no choice.
     """
-    means = study.scores.groupby(["arm", "cell", "tune"], sort=False)[["val_error", "val_loss"]].mean()
-    best: dict[tuple[str, str], tuple[Any, ...]] = {}
-    for (arm, cell, tune), error, loss in zip(means.index, means["val_error"], means["val_loss"], strict=True):
-        rank = (round(_worst(error), 12), _worst(loss), _sizes(study.tunes[tune]), tune)
-        best[arm, cell] = min(best.get((arm, cell), rank), rank)
-    return {(arm, cell): Choice(rank[-1], rank[0], _edge(study, arm, rank[-1])) for (arm, cell), rank in best.items()}
+    tables = study.scores.groupby(["arm", "cell"], sort=False)
+    return {(str(arm), str(cell)): _choose(study, str(arm), rows) for (arm, cell), rows in tables}
+
+
+def _choose(study: Study, arm: str, rows: pd.DataFrame) -> Choice:
+    tunes = rows.groupby("tune", sort=False)
+    seeds, means = tunes.size(), tunes[["val_error", "val_loss"]].mean()
+    most = int(seeds.max())
+    ranks = [
+        (round(_worst(error), 12), _worst(loss), _sizes(study.tunes[tune]), tune)
+        for tune, error, loss in means[seeds == most].itertuples()
+    ]
+    error, _, _, tune = min(ranks)
+    left_out = tuple(other for other in study.tunes_of(arm) if seeds.get(other, 0) < most)
+    return Choice(tune, error, _edge(study, arm, tune), most, left_out)
 
 
 def _worst(value: float) -> float:

@@ -25,6 +25,9 @@ __all__ = ["comparisons", "findings", "headline"]
 
 Choices = Mapping[tuple[str, str], Choice]
 
+LISTED = 12
+"""Cells that one sentence names."""
+
 
 def headline(study: Study) -> str | None:
     """What is missing from an unfinished study; None for a finished one."""
@@ -46,6 +49,7 @@ def findings(study: Study, choices: Choices, effects: pd.DataFrame, inert: Seque
         _axes(study, effects, inert),
         (one.sentence(study) for one in inert),
         _edges(study, choices),
+        _left_out(study, choices),
         _failures(study),
     )
     return [sentence for part in parts for sentence in part]
@@ -115,9 +119,9 @@ def seeds_text(count: int) -> str:
 
 def _crossed(study: Study, choices: Choices) -> Iterator[str]:
     for arm in study.arms.values():
-        ranked = [
-            (choices[arm.name, c.key].val_error, c) for c in study.cells_of(arm.name) if (arm.name, c.key) in choices
-        ]
+        found = [(choices[arm.name, c.key], c) for c in study.cells_of(arm.name) if (arm.name, c.key) in choices]
+        most = max((choice.seeds for choice, _ in found), default=0)
+        ranked = [(choice.val_error, cell) for choice, cell in found if choice.seeds == most]
         if arm.grid != "full" or len(arm.axes) < 2 or len(ranked) < 2:
             continue
         cell = min(ranked, key=lambda pair: pair[0])[1]
@@ -183,6 +187,21 @@ def _edges(study: Study, choices: Choices) -> Iterator[str]:
         yield (
             f"In {len(names)} of {len(choices)} cells the chosen setting is the lowest or highest of its "
             f"grid, so a better one may lie outside: {'; '.join(names)}."
+        )
+
+
+def _left_out(study: Study, choices: Choices) -> Iterator[str]:
+    names = []
+    for (arm, cell), choice in choices.items():
+        if choice.left_out:
+            tunes = ", ".join(tune_label(study, tune) for tune in choice.left_out)
+            chosen = f"chosen among those with {seeds_text(choice.seeds)}"
+            names.append(f"{study.arms[arm].label} / {study.cell_label(study.cells[arm, cell])} ({tunes}; {chosen})")
+    if names:
+        rest = f"; and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        yield (
+            f"In {len(names)} of {len(choices)} cells tuned values were left out of the choice, since fewer seeds "
+            f"finished there than at others: {'; '.join(names[:LISTED])}{rest}."
         )
 
 

@@ -3,8 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from insgd_lab.analysis.effects import main_effects
 from insgd_lab.analysis.runs import Study, load_study
 from insgd_lab.analysis.selection import choose, tune_at, tune_label
+from insgd_lab.analysis.statements import findings
 
 from .synthetic import arms, best_rate, build_study
 
@@ -65,6 +67,36 @@ def test_one_diverged_seed_costs_a_rate_its_place(folder):
         return {"val_error": 0.05 if rate == 0.1 else 0.06, "val_loss": 1.0}
 
     assert chosen_rates(with_scores(folder, scores)) == {0.1}
+
+
+def without(path, lost):
+    """A study in which the runs of which `lost(rate, seed)` have crashed."""
+    study = with_scores(path, lambda rate, seed: {"val_error": 0.01 if rate == 0.3 else 0.05, "val_loss": 1.0})
+    rates = study.scores["tune"].map(lambda tune: study.tunes[tune]["lr"])
+    gone = [lost(rate, seed) for rate, seed in zip(rates, study.scores["seed"], strict=True)]
+    study.__dict__["scores"] = study.scores[~np.array(gone)].reset_index(drop=True)
+    return study
+
+
+def test_a_rate_whose_runs_crashed_does_not_win_on_the_seed_that_is_left(folder):
+    study = without(folder, lambda rate, seed: rate == 0.3 and seed > 0)
+    assert chosen_rates(study) == {0.03}
+    for choice in choose(study).values():
+        assert choice.seeds == 3
+        assert [study.tunes[tune]["lr"] for tune in choice.left_out] == [0.3]
+
+
+def test_where_every_rate_lost_as_many_seeds_all_take_part(folder):
+    study = without(folder, lambda rate, seed: seed > 0)
+    assert chosen_rates(study) == {0.3}
+    assert {(choice.seeds, choice.left_out) for choice in choose(study).values()} == {(1, ())}
+
+
+def test_what_was_left_out_for_missing_seeds_is_said(folder):
+    study = without(folder, lambda rate, seed: rate == 0.3 and seed > 0)
+    [said] = [s for s in findings(study, choose(study), main_effects(study, choose(study)), []) if "left out" in s]
+    assert "In 2 of 2 cells tuned values were left out" in said
+    assert "SGD / base (learning rate 0.3; chosen among those with 3 seeds)" in said
 
 
 @pytest.mark.parametrize(("best", "edge"), [(0.03, "lowest"), (0.1, None), (1.0, "highest")])
