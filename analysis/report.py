@@ -54,7 +54,9 @@ def write_report(study_dir: str | Path, force: bool = False) -> Path:
     study = load_study(study_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in _made_from(study_dir).get("files", []):
-        (path.parent / name).unlink(missing_ok=True)
+        old = path.parent / Path(name).name  # only within the folder, whatever the list says
+        if old.is_file():
+            old.unlink()
     files = _write(study, path)
     write_json(path.parent / ".inputs.json", {"digest": digest, "files": files})
     return path

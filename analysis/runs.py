@@ -282,8 +282,8 @@ def _plan(rows: list[Mapping[str, Any]]) -> tuple[pd.DataFrame, dict[tuple[str, 
     return pd.DataFrame(records, columns=["arm", "cell", "tune", "seed", "run"]), cells, tunes
 
 
-_INFO = ("status", "error", "seed", "commit", "dirty", "device", "threads", "started", "finished", "seconds",
-         "images_per_second", "epochs_done", "parameters")  # fmt: skip
+_INFO = ("status", "error", "seed", "commit", "dirty", "device", "device_name", "threads", "started", "finished",
+         "seconds", "images_per_second", "epochs_done", "parameters")  # fmt: skip
 
 
 def _runs(folder: StudyFolder, ids: list[str]) -> tuple[pd.DataFrame, list[Problem]]:

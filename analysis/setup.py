@@ -1,4 +1,4 @@
-"""What was run, on what and at which cost: the facts that a report opens with.
+"""What was run, on what and at which cost: the facts under a report's Setup.
 
 for name, value in setup(study).facts:
     print(f"{name}: {value}")
@@ -6,7 +6,8 @@ for name, value in setup(study).facts:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -43,7 +44,7 @@ def setup(study: Study) -> Setup:
         ("Layer records", _record(study.info.get("record") or {})),
         ("Runs", _runs(study)),
         ("Time", _time(study.runs)),
-        ("Machine", _distinct(study.runs, ("device", "threads"))),
+        ("Machine", _machines(study.runs)),
         ("Code", _code(study.runs)),
         ("Versions", _versions(study)),
     ]
@@ -78,7 +79,8 @@ def _choice(study: Study) -> str:
     names = ", ".join(dict.fromkeys(name_label(name) for arm in tuned for name in arm.tune))
     return (
         f"the {names} of each cell is the one with the lowest mean validation error over seeds after the "
-        "last epoch (ties: lower validation loss, then the smaller value); the test split had no say in it"
+        "last epoch (ties: lower validation loss, then the smaller value), among those at which the most seeds "
+        "finished; the test split had no say in it"
     )
 
 
@@ -115,19 +117,33 @@ def _stamps(column: pd.Series) -> list[datetime]:
     return found
 
 
-def _distinct(runs: pd.DataFrame, names: tuple[str, ...]) -> str:
-    rows = runs[list(names)].dropna(how="all").drop_duplicates()
-    texts = [
-        ", ".join(f"{name} {value_label(value)}" for name, value in row.items() if not pd.isna(value))
+def _machines(runs: pd.DataFrame) -> str:
+    names = {"device_name": "", "device": "device ", "threads": "threads "}
+    rows = runs[list(names)].dropna(how="all")
+    texts = (
+        ", ".join(names[str(name)] + value_label(value) for name, value in row.items() if not pd.isna(value))
         for _, row in rows.iterrows()
-    ]
-    return "; ".join(texts)
+    )
+    return _counted(texts)
 
 
 def _code(runs: pd.DataFrame) -> str:
-    pairs = dict.fromkeys(zip(runs["commit"], runs["dirty"], strict=True))
-    known = [(commit, dirty) for commit, dirty in pairs if isinstance(commit, str)]
-    return ", ".join(f"commit {commit}{' with uncommitted changes' if dirty else ''}" for commit, dirty in known)
+    ran = runs[runs["started"].notna()]
+    return _counted(_commit(*pair) for pair in zip(ran["commit"], ran["dirty"], strict=True))
+
+
+def _commit(commit: object, dirty: object) -> str:
+    if not isinstance(commit, str):
+        return "not a checkout, so the commit is unknown"
+    return f"commit {commit}{' with uncommitted changes' if dirty is True else ''}"
+
+
+def _counted(texts: Iterable[str]) -> str:
+    """Each different text; if there are several, with the number of runs that it holds for."""
+    counts = Counter(texts)
+    if len(counts) < 2:
+        return "".join(counts)
+    return "; ".join(f"{text} ({count} {'run' if count == 1 else 'runs'})" for text, count in counts.items())
 
 
 def _versions(study: Study) -> str:

@@ -188,7 +188,7 @@ def write_run(
             "diverged_at": {"epoch": diverged, "step": 20 * diverged - 3} if diverged else None,
             "versions": {"insgd_lab": "0.1.0", "torch": "2.13.0", "python": "3.11"},
             "commit": "abc123", "dirty": False,
-            "device": "cpu", "threads": 1, "started": "2025-01-01T00:00:00+00:00",
+            "device": "cpu", "device_name": "Test processor", "threads": 1, "started": "2025-01-01T00:00:00+00:00",
             "finished": "2025-01-01T00:00:02+00:00", "seconds": 2.0, "images_per_second": 4000.0,
             "epochs_done": diverged or epochs, "parameters": 5000,
         }

@@ -4,9 +4,11 @@ import pytest
 
 from insgd_lab.analysis import report as module
 from insgd_lab.analysis.report import is_current, report_path, write_report
-from insgd_lab.analysis.runs import StudyError
+from insgd_lab.analysis.runs import StudyError, load_study
 from insgd_lab.analysis.selection import tune_at
+from insgd_lab.analysis.setup import setup
 from insgd_lab.analysis.statistics import paired_difference, summarize
+from insgd_lab.store import write_json
 
 from .synthetic import BASE, arms, build_study
 
@@ -121,10 +123,27 @@ def test_inert_axes_divergences_edges_and_failures_are_told(page, study):
 
 def test_setup_names_what_was_run(page):
     text = " ".join(page.texts)
-    for fact in ("digits-cnn", "digits", "epochs = 5", "abc123", "torch 2.13.0", "device cpu", "5,000 parameters"):
+    machine = "Test processor, device cpu, threads 1"
+    for fact in ("digits-cnn", "digits", "epochs = 5", "abc123", "torch 2.13.0", machine, "5,000 parameters"):
         assert fact in text
     assert "validation error" in text
     assert "test split had no say" in text
+
+
+def test_setup_lists_every_machine_and_commit_of_the_runs(tmp_path):
+    folder = small(tmp_path / "s")
+    first, second, *_ = folder.runs()
+    first.write_info({**first.info(), "commit": None, "dirty": None, "device_name": "Other processor"})
+    second.write_info({**second.info(), "dirty": True})
+    facts = dict(setup(load_study(folder.path)).facts)
+    assert set(facts["Machine"].split("; ")) == {
+        "Other processor, device cpu, threads 1 (1 run)", "Test processor, device cpu, threads 1 (5 runs)",
+    }  # fmt: skip
+    assert set(facts["Code"].split("; ")) == {
+        "not a checkout, so the commit is unknown (1 run)",
+        "commit abc123 with uncommitted changes (1 run)",
+        "commit abc123 (4 runs)",
+    }
 
 
 def test_a_current_report_is_left_alone(study_dir, report):
@@ -190,6 +209,16 @@ def test_files_of_an_earlier_report_that_are_no_longer_made_go(tmp_path):
         run.info_path.unlink()
     write_report(folder.path)
     assert not (folder.report_path / "curves.png").exists()
+
+
+def test_a_list_of_files_that_points_elsewhere_deletes_nothing_there(tmp_path):
+    folder = small(tmp_path / "s")
+    write_report(folder.path)
+    other = tmp_path / "precious.txt"
+    other.write_text("mine")
+    write_json(folder.report_path / ".inputs.json", {"digest": "", "files": [str(other), "../../precious.txt", ".."]})
+    write_report(folder.path)
+    assert other.is_file()
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path):
