@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from insgd_lab.hyperparameters import DOMAINS
 from insgd_lab.registry import Capabilities, DataSpec, ModelSpec, OptimizerSpec
 
 __all__ = ["SPECS"]
@@ -45,7 +46,8 @@ def _insgd(name: str, citation: str, equation: str = _INSGD_EQUATION, **defaults
         equation=equation,
         defaults={**_INSGD_DEFAULTS, **defaults},
         search=_INSGD_SEARCH,
-        capabilities=Capabilities(reads_inputs=True, chain=True, decay="coupled", momentum=True, correctable=True),
+        domains=DOMAINS,
+        capabilities=Capabilities(reads_inputs=True, chain=True, decay="coupled", momentum=True),
     )
 
 
@@ -61,7 +63,8 @@ _OPTIMIZERS = (
             "maximize": False,
         },
         search={"lr": _LEARNING_RATES, "momentum": (0.0, 0.9)},
-        capabilities=Capabilities(chain=True, decay="coupled", momentum=True, correctable=True),
+        domains=DOMAINS,
+        capabilities=Capabilities(chain=True, decay="coupled", momentum=True),
     ),
     OptimizerSpec(
         "adam",
@@ -76,7 +79,8 @@ _OPTIMIZERS = (
             "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "maximize": False,
         },
         search={"lr": _ADAM_RATES},
-        capabilities=Capabilities(chain=True, decay="coupled", momentum=True, correctable=True),
+        domains=DOMAINS,
+        capabilities=Capabilities(chain=True, decay="coupled", momentum=True),
     ),
     OptimizerSpec(
         "adamnorm",
@@ -92,6 +96,7 @@ _OPTIMIZERS = (
             "maximize": False,
         },
         search={"lr": _ADAM_RATES, "gamma": (0.0, 0.9, 0.95, 0.99)},
+        domains=DOMAINS,
         capabilities=Capabilities(
             chain=True, base="adam", neutral={"gamma": 0.0}, decay="coupled", momentum=True
         ),
@@ -104,7 +109,8 @@ _OPTIMIZERS = (
         equation="theta <- theta - lr g / (eps + ||x||_2^2)",
         defaults={"lr": 1.0, "p": 2.0, "eps": 1e-8, "granularity": "layer", "maximize": False},
         search={"lr": (0.1, 0.3, 1.0, 1.5)},
-        capabilities=Capabilities(reads_inputs=True, chain=True, correctable=True),
+        domains=DOMAINS,
+        capabilities=Capabilities(reads_inputs=True, chain=True),
     ),
     _insgd("insgd-l1", "Algorithm 1, p = 1 (Eq. 28-29)", p=1.0),
     _insgd("insgd-l2", "Algorithm 1, p = 2 (Eq. 26-28)", p=2.0),
@@ -120,15 +126,17 @@ _OPTIMIZERS = (
 
 _MODELS = (
     ModelSpec("digits-cnn", "insgd_lab.training.models:digits_cnn",
-              "two 3x3 convolutions and a linear layer, for 8x8 digits", defaults={"batch_norm": False}),
+              "two 3x3 convolutions and a linear layer, for 8x8 digits", defaults={"batch_norm": False},
+              domains=DOMAINS),
     ModelSpec("mlp", "insgd_lab.training.models:mlp",
-              "fully connected layers with ReLU", defaults={"hidden": [128, 128], "batch_norm": False}),
+              "fully connected layers with ReLU", defaults={"hidden": [128, 128], "batch_norm": False},
+              domains=DOMAINS),
     ModelSpec("custom-cnn", "insgd_lab.training.models:custom_cnn",
               "four 3x3 convolutions, dropout, linear (INSGD Table 2)", f"{INSGD_PAPER}: Table 2",
-              {"batch_norm": True, "dropout": 0.2}),
+              {"batch_norm": True, "dropout": 0.2}, domains=DOMAINS),
     ModelSpec("resnet20", "insgd_lab.training.models:resnet20",
               "ResNet-20 for 32x32 images", "He et al., Deep Residual Learning, CVPR 2016, Section 4.2",
-              {"batch_norm": True}),
+              {"batch_norm": True}, domains=DOMAINS),
 )  # fmt: skip
 
 _CIFAR10_FILES = (
@@ -139,11 +147,12 @@ _CIFAR10_FILES = (
 _DATA = (
     DataSpec("digits", "insgd_lab.training.data:digits",
              "scikit-learn's 1,797 handwritten digits of 8x8 pixels; embedded, no download",
-             "Alpaydin and Kaynak 1998, UCI Machine Learning Repository", {"fraction": 1.0}, classes=10),
+             "Alpaydin and Kaynak 1998, UCI Machine Learning Repository", {"fraction": 1.0}, classes=10,
+             domains=DOMAINS),
     DataSpec("cifar10", "insgd_lab.training.data:cifar10",
              "60,000 colour images of 32x32 pixels in 10 classes",
              "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
-             {"fraction": 1.0}, _CIFAR10_FILES, classes=10),
+             {"fraction": 1.0}, _CIFAR10_FILES, classes=10, domains=DOMAINS),
 )  # fmt: skip
 
 SPECS: tuple[OptimizerSpec | ModelSpec | DataSpec, ...] = (*_OPTIMIZERS, *_MODELS, *_DATA)

@@ -23,13 +23,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from insgd_lab.hyperparameters import check_option, check_together
+from insgd_lab.hyperparameters import DOMAINS, Domain, check_option, check_together
 
 __all__ = ["Batch", "ChainOptimizer", "Rule", "Slot", "Tensors", "moment_dtype", "wiring"]
 
 Tensors = list[Tensor]
 Slot = Callable[[Tensor], Tensor]
 """Creates a rule's buffer for one parameter."""
+
+_Member = tuple[Tensor, dict[str, Any]]  # a parameter and its state
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -57,6 +59,7 @@ class Batch:
         state: the buffers that the rules declared, by name.
         group: the live hyper-parameters.
         step: how many steps these parameters have taken, this one included.
+        fresh: the slots that were made for this step.
         factor: a number by which the update is still to be multiplied. Rules that are ``linear`` in the update
             leave it alone or multiply it further, which saves a pass over memory.
         notes: where rules publish what they know, or None when nobody listens.
@@ -67,6 +70,7 @@ class Batch:
     state: dict[str, Tensors]
     group: dict[str, Any]
     step: int
+    fresh: frozenset[str] = frozenset()
     factor: float | Tensor = 1.0
     notes: dict[str, dict[Tensor, Tensor]] | None = None
 
@@ -82,9 +86,12 @@ class Rule:
 
     Attributes:
         linear: True where scaling the update before the rule is the same as scaling it after.
+        domains: the values that its options may take; a rule in which a name of the lab means something else
+            brings its own.
     """
 
     linear: ClassVar[bool] = False
+    domains: ClassVar[Mapping[str, Domain]] = DOMAINS
 
     def slots(self, group: Mapping[str, Any]) -> Mapping[str, Slot]:
         """Buffers this rule keeps per parameter, under the group's present settings."""
@@ -148,19 +155,22 @@ class ChainOptimizer(torch.optim.Optimizer):
         group = self.param_groups[-1]
         try:
             self._check_group(group)
+            for rule in self.rules:
+                rule.join(group)
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
         for option, value in group.items():
             if isinstance(value, Tensor):
                 group[option] = value.clone()
-        for rule in self.rules:
-            rule.join(group)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         number = len(self.param_groups) - 1
+        domains = {"maximize": DOMAINS["maximize"]}
+        for rule in self.rules:
+            domains |= {name: rule.domains[name] for name in rule.hyperparameters() if name in rule.domains}
         for option in self.defaults:
-            check_option(f"param_groups[{number}][{option!r}]", option, group[option])
+            check_option(f"param_groups[{number}][{option!r}]", group[option], domains.get(option))
         check_together(f"param_groups[{number}]", group)
         names = {type(rule).__name__ for rule in self.rules}
         if unknown := set(group["skip"]) - names:
@@ -184,13 +194,13 @@ class ChainOptimizer(torch.optim.Optimizer):
             rule.close()
 
     def listen(self) -> None:
-        """Have the next step's rules publish what they know; :meth:`take_notes` picks it up."""
+        """Have the next step's rules publish what they know in :attr:`notes`."""
         self._listening = True
 
-    def take_notes(self) -> dict[str, dict[Tensor, Tensor]]:
+    @property
+    def notes(self) -> Mapping[str, Mapping[Tensor, Tensor]]:
         """What the last step that was listened to published: quantity, then parameter, then value."""
-        notes, self._notes, self._listening = self._notes, {}, False
-        return notes
+        return self._notes
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -199,7 +209,9 @@ class ChainOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._notes = {} if self._listening else self._notes
         batches = self._gather()
+        self._listening = False
         updates = [batch.grads for batch in batches]
         for rule in self.rules:
             updates = _run_rule(rule, updates, batches)
@@ -209,36 +221,39 @@ class ChainOptimizer(torch.optim.Optimizer):
 
     def _gather(self) -> list[Batch]:
         """The parameters that have gradients, in batches, each with its step counted and its buffers made."""
-        batches: list[Batch] = []
-        for group in self.param_groups:
-            alike: dict[Any, list[tuple[Tensor, dict[str, Any]]]] = {}
-            for param in group["params"]:
-                if param.grad is None:
-                    continue
-                if param.grad.is_sparse:
-                    raise RuntimeError(
-                        f"{type(self).__name__} does not support sparse gradients; "
-                        "use sparse=False in the embedding, or torch.optim.SparseAdam"
-                    )
-                state = self.state[param]
-                state["step"] = state.get("step", 0) + 1
-                alike.setdefault((param.device, param.dtype, state["step"]), []).append((param, state))
-            batches.extend(self._batch(members, group, step) for (_, _, step), members in alike.items())
-        return batches
+        gathered = [(group, self._alike(group)) for group in self.param_groups]
+        return [
+            self._batch(members, group, step) for group, alike in gathered for (_, _, step), members in alike.items()
+        ]
 
-    def _batch(self, members: list[tuple[Tensor, dict[str, Any]]], group: dict[str, Any], step: int) -> Batch:
+    def _alike(self, group: dict[str, Any]) -> dict[tuple[torch.device, torch.dtype, int], list[_Member]]:
+        """A group's parameters with gradients, by device, type and step; nothing is counted or made yet."""
+        alike: dict[tuple[torch.device, torch.dtype, int], list[_Member]] = {}
+        for param in group["params"]:
+            if param.grad is None:
+                continue
+            if param.grad.is_sparse:
+                raise RuntimeError(
+                    f"{type(self).__name__} does not support sparse gradients; "
+                    "use sparse=False in the embedding, or torch.optim.SparseAdam"
+                )
+            state = self.state[param]
+            alike.setdefault((param.device, param.dtype, state.get("step", 0) + 1), []).append((param, state))
+        return alike
+
+    def _batch(self, members: list[_Member], group: dict[str, Any], step: int) -> Batch:
+        for _, state in members:
+            state["step"] = step
         params = [param for param, _ in members]
         grads = [param.grad for param in params if param.grad is not None]
         if params[0].dtype in _HALF:
             grads = [grad.float() for grad in grads]
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
-        state = {
-            name: _buffers(name, create, members)
-            for rule in self._active(group)
-            for name, create in rule.slots(group).items()
-        }
-        return Batch(params, grads, state, group, step, notes=self._notes if self._listening else None)
+        slots = {name: make for rule in self._active(group) for name, make in rule.slots(group).items()}
+        fresh = frozenset(name for name, make in slots.items() if _create(name, make, members))
+        buffers = {name: [state[name] for _, state in members] for name in slots}
+        return Batch(params, grads, buffers, group, step, fresh, notes=self._notes if self._listening else None)
 
     def _active(self, group: dict[str, Any]) -> Iterable[Rule]:
         return (rule for rule in self.rules if type(rule).__name__ not in group["skip"])
@@ -260,12 +275,12 @@ class ChainOptimizer(torch.optim.Optimizer):
                 rule.join(group)
 
 
-def _buffers(name: str, create: Slot, members: list[tuple[Tensor, dict[str, Any]]]) -> Tensors:
-    """One slot of every parameter; made where it is not there yet."""
-    for param, state in members:
-        if name not in state:
-            state[name] = create(param)
-    return [state[name] for _, state in members]
+def _create(name: str, make: Slot, members: list[_Member]) -> bool:
+    """Make one slot where it is missing; says whether it was."""
+    missing = [(param, state) for param, state in members if name not in state]
+    for param, state in missing:
+        state[name] = make(param)
+    return bool(missing)
 
 
 def _merge_hyperparameters(rules: Sequence[Rule]) -> dict[str, Any]:

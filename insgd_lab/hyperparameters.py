@@ -1,9 +1,11 @@
-"""What values an optimizer's options may take: one torch-free table, read by the rules and by study files.
+"""What values the options of optimizers, models and data sets may take: one table, without torch.
 
-An option means the same thing in every rule of the lab, so its domain is looked up by its name::
+An option means the same thing throughout the lab, so its domain is looked up by its name::
 
-    check_option("arm[0].optimizer.lr", "lr", -1.0)
+    check_option("arm[0].optimizer.lr", -1.0, DOMAINS["lr"])
     # ValueError: arm[0].optimizer.lr = -1.0: expected a finite number >= 0; choose a value in that range
+
+Rules and plugins whose options mean something else bring domains of their own.
 """
 
 from __future__ import annotations
@@ -67,6 +69,10 @@ def _is_order(value: Any) -> bool:
     return 1 <= _number(value) <= 16 or _number(value) == math.inf
 
 
+def _are_widths(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(_number(width) >= 1 for width in value)
+
+
 DOMAINS: Mapping[str, Domain] = {
     "lr": _interval(0),
     "p": Domain(_is_order, "a number in [1, 16], or inf"),
@@ -84,18 +90,18 @@ DOMAINS: Mapping[str, Domain] = {
     "decay": _choice("after", "before"),
     "nesterov": _flag,
     "maximize": _flag,
+    "fraction": Domain(lambda value: 0 < _number(value) <= 1, "a number above 0 and at most 1"),
+    "dropout": _interval(0, 1, open_high=True),
+    "hidden": Domain(_are_widths, "a list of widths, each at least 1"),
 }
 
 
-def check_option(path: str, name: str, value: Any) -> None:
-    """Refuse an impossible value of the option ``name``; ``path`` says where it stands.
-
-    Options that the table does not know (a plugin's own) pass: their rule judges them.
+def check_option(path: str, value: Any, domain: Domain | None) -> None:
+    """Refuse a value outside its domain; ``path`` says where it stands. Without a domain anything passes.
 
     Raises:
         ValueError: what was given, what was expected, and the remedy.
     """
-    domain = DOMAINS.get(name)
     if domain is not None and not domain.accepts(value):
         raise ValueError(f"{path} = {value!r}: expected {domain.expected}; choose a value in that range")
 
@@ -106,6 +112,8 @@ def check_together(path: str, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: what was given, what was expected, and the remedy.
     """
-    if options.get("nesterov") and (options["momentum"] == 0 or options["dampening"] != 0):
+    if not {"nesterov", "momentum", "dampening"} <= options.keys():
+        return
+    if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
         given = f"momentum = {options['momentum']}, dampening = {options['dampening']}"
         raise ValueError(f"{path}: nesterov needs momentum > 0 and dampening = 0, got {given}; set dampening to 0")

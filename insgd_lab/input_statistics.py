@@ -22,6 +22,7 @@ from torch import Tensor
 __all__ = ["ConvShape", "Settings", "conv_statistic", "vector_statistic"]
 
 _MIN_STD = 0.01
+_LOG_SMALL = -60.0  # below it a float32 sum of powers may have lost terms to underflow
 _UNDEFINED_STD = 0.99  # math.md section 1: how the published code reads the std of a single element
 
 _CONV: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
@@ -89,34 +90,35 @@ def _standardise(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 def _log_mean(
-    x: Tensor,
-    settings: Settings,
-    add: Callable[[Tensor], Tensor],
-    top: Callable[[Tensor], Tensor],
-    *,
-    keep: bool,
+    x: Tensor, settings: Settings, add: Callable[[Tensor], Tensor], top: Callable[[Tensor], Tensor], *, keep: bool
 ) -> Tensor:
     """Logarithm of the mean power: over everything, or over all axes but the second (``keep``).
 
     ``add`` and ``top`` reduce elementwise values to one number an example (or plane, or patch).
     """
-    p, peak, order = settings.p, None, settings.p
-    if p == math.inf:
-        total, order = top(x.abs()), 1.0
-    elif p == 1:
-        total = add(x.abs())
-    elif p == 2:
-        total = add(x.square())
-    else:
-        # Divided by the largest magnitude first, so that high powers neither overflow nor vanish.
-        magnitude = x.abs()
-        peak = magnitude.amax([d for d in range(x.ndim) if not (keep and d == 1)], keepdim=True)
-        total = add((magnitude / torch.where(peak > 0, peak, 1)).pow(p))
-    total = total.double()
-    if not settings.power and p != math.inf:
-        total, order = total.pow(1 / p), 1.0
-    log_mean = (total.mean([d for d in range(total.ndim) if d != 1]) if keep else total.mean()).log()
-    return log_mean if peak is None else log_mean + order * peak.double().flatten().log().view(log_mean.shape)
+    if settings.p == math.inf:
+        return _log_mean_of(top(x.abs()).double(), keep=keep)
+    if settings.p in (1, 2) and x.device.type == "cpu":
+        # Powers as they are, in one pass. Whether they left the type's range can be looked at for free on a
+        # CPU only; a GPU would have to be waited for.
+        plain = _log_mean_of(_root(add(x.abs() if settings.p == 1 else x.square()), settings), keep=keep)
+        if bool(((plain > _LOG_SMALL) & plain.isfinite()).all()):
+            return plain
+    # Divided by the largest magnitude first, so that powers neither overflow nor vanish.
+    magnitude = x.abs()
+    peak = magnitude.amax([d for d in range(x.ndim) if not (keep and d == 1)], keepdim=True)
+    scaled = _log_mean_of(_root(add((magnitude / torch.where(peak > 0, peak, 1)).pow(settings.p)), settings), keep=keep)
+    order = settings.p if settings.power else 1.0
+    return scaled + order * peak.double().flatten().log().view(scaled.shape)
+
+
+def _root(total: Tensor, settings: Settings) -> Tensor:
+    """The power itself, or the norm of which it is the power."""
+    return total.double() if settings.power else total.double().pow(1 / settings.p)
+
+
+def _log_mean_of(total: Tensor, *, keep: bool) -> Tensor:
+    return (total.mean([d for d in range(total.ndim) if d != 1]) if keep else total.mean()).log()
 
 
 def _pad(x: Tensor, shape: ConvShape) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from insgd_lab.chain import ChainOptimizer
-from insgd_lab.hyperparameters import check_option
+from insgd_lab.hyperparameters import DOMAINS, check_option
 from insgd_lab.rules.basic import L2Penalty, LearningRate, Momentum
 from insgd_lab.rules.layerwise import InputPower, NormCorrection
 from insgd_lab.rules.moments import FirstMoment, SecondMoment
@@ -137,7 +137,7 @@ class INSGD(ChainOptimizer):
         decay: str = "after", nesterov: bool = False, maximize: bool = False, model: nn.Module | None = None,
         process_group: Any = None,
     ) -> None:  # fmt: skip
-        check_option("decay", "decay", decay)
+        check_option("decay", decay, DOMAINS["decay"])
         sensor = _sensor(type(self).__name__, params, model, process_group)
         power_rule = InputPower(sensor, p, beta, eps, damping, granularity, center, power)
         penalty = L2Penalty(weight_decay)

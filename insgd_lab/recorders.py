@@ -29,6 +29,7 @@ A zero denominator gives NaN. Nothing is copied from the device before a chunk i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,7 @@ class Recorder:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self._step += 1
+        self._before = None  # a step that raised may have left one
         if (self._step - 1) % self.every:
             return
         params = [p for group in optimizer.param_groups for p in group["params"] if p in self._names]
@@ -143,7 +145,7 @@ class Recorder:
         if self._before is None:
             return
         (params, old, grads), self._before = self._before, None
-        notes = optimizer.take_notes() if isinstance(optimizer, ChainOptimizer) else {}
+        notes = optimizer.notes if isinstance(optimizer, ChainOptimizer) else {}
         if not grads:
             kept = [(p, before) for p, before in zip(params, old, strict=True) if p.grad is not None]
             params, old = [p for p, _ in kept], [before for _, before in kept]
@@ -183,8 +185,10 @@ def _norms(tensors: Tensors) -> Tensor:
 
 
 def _dots(left: Tensors, right: Tensors) -> Tensor:
-    products = torch._foreach_mul(left, right)
-    return torch.stack([product.sum(dtype=torch.float64) for product in products])
+    # In float64: products of float32 gradients of 1e25 overflow, and those of 1e-25 vanish.
+    return torch.stack(
+        [torch.dot(a.double().flatten(), b.double().flatten()) for a, b in zip(left, right, strict=True)]
+    )
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -206,8 +210,8 @@ def _measure(grads: Tensors, old: Tensors, new: Tensors) -> dict[str, Tensor]:
     return dict(zip(MEASURED, values, strict=True))
 
 
-def _noted(name: str, noted: dict[Tensor, Tensor], params: Tensors) -> Tensor:
-    absent = torch.tensor(_ABSENT.get(name, math.nan), dtype=torch.float64, device=params[0].device)
+def _noted(name: str, noted: Mapping[Tensor, Tensor], params: Tensors) -> Tensor:
+    absent = torch.full((), _ABSENT.get(name, math.nan), dtype=torch.float64, device=params[0].device)
     return torch.stack([noted[p].double() if p in noted else absent for p in params])
 
 

@@ -102,6 +102,8 @@ class OptimizerSpec:
         search: for options worth tuning, the values or range to try.
         capabilities: see :class:`Capabilities`.
         revision: raised whenever the rule's numbers change, so that old results are not reused.
+        domains: by option, the values it may take (``insgd_lab.hyperparameters.Domain``); options without one
+            are judged by the factory alone.
     """
 
     name: str
@@ -113,11 +115,15 @@ class OptimizerSpec:
     search: Mapping[str, Any] = field(default_factory=dict)
     capabilities: Capabilities = field(default_factory=Capabilities)
     revision: int = 1
+    domains: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A named network: ``factory(input_shape, classes, **options)`` returns a ``torch.nn.Module``."""
+    """A named network: ``factory(input_shape, classes, **options)`` returns a ``torch.nn.Module``.
+
+    ``domains`` are as in :class:`OptimizerSpec`.
+    """
 
     name: str
     factory: Factory
@@ -125,6 +131,7 @@ class ModelSpec:
     citation: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     revision: int = 1
+    domains: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,7 @@ class DataSpec:
     files: tuple[str, ...] = ()
     classes: int | None = None
     revision: int = 1
+    domains: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Named(Protocol):
@@ -196,7 +204,7 @@ class _Register(Generic[SpecT]):
                 raise TypeError(f"expected {self.spec_type.__name__}, got {type(spec).__name__}")
             if spec.name not in self._specs or self._specs[spec.name] is not spec:
                 self.add(spec)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             message = f"plugin {entry.name!r} ({entry.value}) is skipped: {type(error).__name__}: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=4)
 
@@ -327,7 +335,7 @@ def load_plugins(modules: Sequence[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script without a main guard may end in sys.exit
             reason = f"{type(error).__name__}: {error}"
             raise ImportError(
                 f"plugin module {module!r} could not be imported ({reason}); "

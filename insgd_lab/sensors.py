@@ -21,7 +21,7 @@ import math
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -34,6 +34,7 @@ __all__ = ["InputSensor"]
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_UNPACKED = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 _Entry = tuple["_Meter", Tensor, int]
 
 
@@ -45,8 +46,6 @@ class _Meter:
     shape: tuple[int, ...]
     settings: Settings
     calls: list[tuple[Tensor, int]] = field(default_factory=list)
-    seen: bool = False
-    warned: bool = False
 
     def mean(self) -> Tensor | None:
         """Logarithm of the mean of the calls, each weighted by its number of examples."""
@@ -67,7 +66,6 @@ class _Counted:
         entries, self._entries = self._entries, []
         for meter, log_s, examples in entries:
             meter.calls.append((log_s, examples))
-            meter.seen = True
 
 
 class _Hook:
@@ -117,14 +115,13 @@ class InputSensor:
     def __getstate__(self) -> dict[str, Any]:
         return {
             "model": self.model, "process_group": None,
-            "meters": {param: (m.name, m.shape, m.settings, m.seen) for param, m in self._meters.items()},
+            "meters": {param: (m.name, m.shape, m.settings) for param, m in self._meters.items()},
         }  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.model, self._process_group = state["model"], state["process_group"]
         self._meters = {
-            param: _Meter(name, shape, settings, seen=seen)
-            for param, (name, shape, settings, seen) in state["meters"].items()
+            param: _Meter(name, shape, settings) for param, (name, shape, settings) in state["meters"].items()
         }
         self._start()
         self._attach()
@@ -138,27 +135,26 @@ class InputSensor:
         settings = Settings(p, granularity, center, power)
         wanted = set(params)
         names: dict[Tensor, str] = {param: name for name, param in self.model.named_parameters()}
+        shapes: dict[Tensor, tuple[int, ...]] = {}
         for module in self.model.modules():
-            for param, shape in _owned(module, settings):
+            for param in _owned(module):
                 if param not in wanted:
                     continue
-                meter = self._meters.get(param)
-                if meter is None:
-                    self._meters[param] = _Meter(names[param], shape, settings)
-                elif meter.settings == settings and meter.shape != shape:
+                shape = _shape(module, param, granularity)
+                if shapes.setdefault(param, shape) != shape:
                     raise ValueError(
-                        f"{meter.name} is shared by layers whose powers have shapes {meter.shape} and {shape}; "
+                        f"{names[param]} is shared by layers whose powers have shapes {shapes[param]} and {shape}; "
                         "use granularity='layer', or untie them"
                     )
-                elif meter.settings != settings:
-                    meter.settings, meter.shape = settings, shape
+        for param, shape in shapes.items():
+            self._meters[param] = _Meter(names[param], shape, settings)
         self._attach()
 
     def _attach(self) -> None:
         inside_attention = {m.out_proj for m in self.model.modules() if isinstance(m, nn.MultiheadAttention)}
         for module in self.model.modules():
             _drop_inert_hooks(module)
-            owns = any(param in self._meters for param, _ in _owned(module, Settings()))
+            owns = any(param in self._meters for param in _owned(module))
             if not owns or module in self._handles or module in inside_attention:
                 continue
             if isinstance(module, nn.MultiheadAttention):
@@ -174,13 +170,9 @@ class InputSensor:
         meter = self._meters.get(param)
         return (0,) if meter is None else meter.shape
 
-    def unmeasured(self, params: Iterable[Tensor]) -> list[str]:
-        """Names of watched parameters of which no call ever counted; each is told once."""
-        meters = [self._meters[param] for param in params]
-        silent = [meter for meter in meters if not (meter.seen or meter.warned)]
-        for meter in silent:
-            meter.warned = True
-        return [meter.name for meter in silent]
+    def name(self, param: Tensor) -> str:
+        """The watched parameter's name in the model."""
+        return self._meters[param].name
 
     def read(self, params: Sequence[Tensor]) -> list[Tensor | None]:
         """The logarithm of s since the last reading, None where nothing was measured; starts afresh.
@@ -210,6 +202,9 @@ class InputSensor:
 
     def discard(self) -> None:
         """Drop what was counted since the last reading."""
+        for tap in self._taps.values():
+            tap.close()  # left by a forward that was broken off
+        self._taps.clear()
         for meter in self._meters.values():
             if meter.calls:
                 meter.calls = []
@@ -222,13 +217,16 @@ class InputSensor:
         if not _counts(module, output):
             return
         x = args[0] if args else kwargs["input"]
-        self._hand_over(output, [self._entry(module, module.weight, x)])
+        self._hand_over(output, [self._entry(module, module._parameters["weight"], x)])
 
     def _before_attention(self, module: nn.MultiheadAttention, args: Any) -> None:
         # The functional form of attention reads the out-projection's weight directly, so that module's own
         # hooks never fire: its input is seen in the call of F.linear.
-        if module.training and torch.is_grad_enabled():
-            self._taps[module] = _LinearTap(module.out_proj.weight)
+        if module in self._taps:
+            self._taps.pop(module).close()
+        weight = module.out_proj._parameters.get("weight")
+        if weight is not None and module.training and torch.is_grad_enabled():
+            self._taps[module] = _LinearTap(weight)
 
     def _after_attention(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
         tap = self._taps.pop(module, None)
@@ -237,17 +235,18 @@ class InputSensor:
             return
         named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
         streams = [named["query"], named["key"], named["value"]]
-        entries = [self._entry(module, module.out_proj.weight, x) for x in inputs]
-        if module.in_proj_weight is not None:
-            entries.append(self._packed_entry(module.in_proj_weight, streams))
+        entries = [self._entry(module, module.out_proj._parameters.get("weight"), x) for x in inputs]
+        packed = module._parameters.get("in_proj_weight")
+        if packed is not None:
+            entries.append(self._packed_entry(packed, streams))
         else:
-            weights = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+            weights = [module._parameters.get(name) for name in _UNPACKED]
             entries += [self._entry(module, w, x) for w, x in zip(weights, streams, strict=True)]
         self._hand_over(output[0], entries)
 
-    def _entry(self, module: nn.Module, param: Tensor, x: Tensor) -> _Entry | None:
-        meter = self._meters.get(param)
-        if meter is None or not param.requires_grad or x.numel() == 0:
+    def _entry(self, module: nn.Module, param: Tensor | None, x: Tensor) -> _Entry | None:
+        meter = None if param is None else self._meters.get(param)
+        if param is None or meter is None or not param.requires_grad or x.numel() == 0:
             return None
         with torch.no_grad():
             log_s, examples = _measure(module, x.detach(), meter.settings)
@@ -269,27 +268,41 @@ class InputSensor:
     @staticmethod
     def _hand_over(output: Tensor, entries: list[_Entry | None]) -> None:
         counted = [entry for entry in entries if entry is not None]
-        if counted and output.grad_fn is not None:
-            output.grad_fn.register_prehook(_Counted(counted))
+        # A view's own node is dropped when the view is written in place (ReLU(inplace=True) after a Linear on
+        # sequences); the node of its base stays.
+        node = output._base.grad_fn if output._is_view() and output._base is not None else output.grad_fn
+        if counted and node is not None:
+            node.register_prehook(_Counted(counted))
 
 
 class _LinearTap:
     """Listens to F.linear for calls with one weight, from creation to :meth:`close`."""
 
-    def __init__(self, weight: Tensor) -> None:
-        self._weight, self._inputs = weight, list[Tensor]()
-        self._original = F.linear
-        F.linear = self._call
+    # F.linear is replaced while any tap listens: several sensors may watch one model, and close in any order.
+    listening: ClassVar[list[_LinearTap]] = []
+    original: ClassVar[Any] = None
 
-    def _call(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if weight is self._weight:
-            self._inputs.append(input)
-        return self._original(input, weight, bias)
+    def __init__(self, weight: Tensor) -> None:
+        self.weight, self.inputs = weight, list[Tensor]()
+        if not self.listening:
+            _LinearTap.original, F.linear = F.linear, _tapped_linear
+        self.listening.append(self)
 
     def close(self) -> list[Tensor]:
-        """Put F.linear back; returns the inputs that were seen."""
-        F.linear = self._original
-        return self._inputs
+        """Stop listening; returns the inputs that were seen."""
+        if self in self.listening:
+            self.listening.remove(self)
+            if not self.listening:
+                F.linear = self.original
+        return self.inputs
+
+
+def _tapped_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    for tap in _LinearTap.listening:
+        if weight is tap.weight:
+            tap.inputs.append(input)
+    result: Tensor = _LinearTap.original(input, weight, bias)
+    return result
 
 
 def _remove(handles: dict[nn.Module, list[Any]]) -> None:
@@ -337,38 +350,41 @@ def _expand(log_s: Tensor, module: nn.Module, meter: _Meter) -> Tensor:
     return blocks.reshape(meter.shape)
 
 
-def _owned(module: nn.Module, settings: Settings) -> list[tuple[Tensor, tuple[int, ...]]]:
-    """The weights by which a module multiplies its input, each with the shape of its power."""
-    if isinstance(module, nn.Linear):
-        return [(module.weight, ())]
+def _owned(module: nn.Module) -> list[Tensor]:
+    """The weights by which a module multiplies its input.
+
+    A parametrised weight (spectral norm, say) is computed from other parameters, and is none of them.
+    """
     if isinstance(module, nn.MultiheadAttention):
-        packed = module.in_proj_weight is not None
-        names = ["in_proj_weight"] if packed else ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
-        inner = [(getattr(module, name), (3 * module.embed_dim, 1) if packed else ()) for name in names]
-        return [*inner, (module.out_proj.weight, ())]
+        named = [module._parameters.get(name) for name in ("in_proj_weight", *_UNPACKED)]
+        named.append(module.out_proj._parameters.get("weight"))
+    elif isinstance(module, (nn.Linear, *_CONV, *_TRANSPOSED)):
+        named = [module._parameters.get("weight")]
+    else:
+        named = []
+    return [param for param in named if param is not None]
+
+
+def _shape(module: Any, param: Tensor, granularity: str) -> tuple[int, ...]:
+    """The shape of a weight's power.
+
+    Raises:
+        ValueError: the layer has no such granularity.
+    """
+    if isinstance(module, nn.MultiheadAttention):
+        return (len(param), 1) if param is module.in_proj_weight else ()
+    ones = (1,) * (param.ndim - 2)
     if isinstance(module, _TRANSPOSED):
-        return [(module.weight, _transposed_shape(module, settings.granularity))]
+        if granularity == "neuron":
+            raise ValueError(
+                f"granularity='neuron' is not defined for {type(module).__name__}: its outputs share no receptive "
+                "field; use 'layer' or 'channel'"
+            )
+        return (len(param), 1, *ones) if granularity == "channel" else ()
     if isinstance(module, _CONV):
-        return [(module.weight, _conv_shape(module, settings.granularity))]
-    return []
-
-
-def _conv_shape(module: Any, granularity: str) -> tuple[int, ...]:
-    weight, groups = module.weight, module.groups
-    ones = (1,) * (weight.ndim - 2)
-    outputs, inputs = weight.shape[:2]
-    if granularity == "channel":
-        return (outputs if groups > 1 else 1, inputs, *ones)
-    if granularity == "neuron" and groups > 1:
-        return (outputs, 1, *ones)
+        rows = len(param) if module.groups > 1 else 1
+        if granularity == "channel":
+            return (rows, param.shape[1], *ones)
+        if granularity == "neuron" and module.groups > 1:
+            return (rows, 1, *ones)
     return ()
-
-
-def _transposed_shape(module: nn.Module, granularity: str) -> tuple[int, ...]:
-    weight: Any = module.weight
-    if granularity == "neuron":
-        raise ValueError(
-            f"granularity='neuron' is not defined for {type(module).__name__}: its outputs share no receptive "
-            "field; use 'layer' or 'channel'"
-        )
-    return (weight.shape[0], *(1,) * (weight.ndim - 1)) if granularity == "channel" else ()

@@ -21,7 +21,7 @@ CORE = LEAVES | {"chain", "rules", "optimizers", "sensors", "recorders", "catalo
 ALLOWED: dict[str, set[str]] = {
     "": set(),
     **{leaf: set() for leaf in LEAVES},
-    "catalogue": {"registry"},
+    "catalogue": {"hyperparameters", "registry"},
     "sensors": {"input_statistics"},
     "chain": {"hyperparameters"},
     "rules": {"chain", "sensors", "rules"},

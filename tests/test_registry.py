@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import insgd_lab as lab
+from insgd_lab.config import RunSpec
 from insgd_lab.registry import DuplicateName, UnknownName, load_plugins, resolve_factory
 
 BUILT_IN = {"adam", "adamnorm", "insgd-l1", "insgd-l2", "insgd-linf", "insgd-lp", "insgd-norm", "nlms", "sgd"}
@@ -64,6 +65,19 @@ def test_a_rule_registered_in_process_is_created_with_its_own_defaults() -> None
         lab.register_optimizer("test-sign")(sign)
     with pytest.raises(ValueError, match="lower-case words"):
         lab.register_optimizer("Test_Sign")(sign)
+
+
+def test_options_of_a_plugin_are_judged_by_the_plugin() -> None:
+    @lab.register_optimizer("test-powers")
+    def powers(
+        params: torch.nn.Module, lr: float = 0.5, power: float = 0.5, gamma: float = 3.0
+    ) -> torch.optim.Optimizer:
+        return torch.optim.SGD(params.parameters(), lr=lr)
+
+    task = {"data": "digits", "model": "mlp"}
+    optimizer = {"name": "test-powers", "power": 0.7, "gamma": 9.0}
+    spec = RunSpec.model_validate({"task": task, "train": {"epochs": 1}, "optimizer": optimizer})
+    assert spec.optimizer.options == {"power": 0.7, "gamma": 9.0}
 
 
 def test_a_plugin_module_that_cannot_be_imported_is_named() -> None:

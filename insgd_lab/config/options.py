@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pydantic import model_validator
 
-from insgd_lab import hyperparameters, registry, store
+from insgd_lab import registry, store
 from insgd_lab.config.base import Spec
 from insgd_lab.config.problems import Problem, ProblemsError, raise_if_any, unknown
 
@@ -30,17 +30,15 @@ class Entry(Protocol):
     def revision(self) -> int:
         """Raised whenever the same options give other numbers."""
 
+    @property
+    def domains(self) -> Mapping[str, Any]:
+        """By option, the values it may take."""
+
 
 LOOKUP: Mapping[str, Callable[[str], Entry]] = {
     "optimizer": registry.get_optimizer,
     "model": registry.get_model,
     "data": registry.get_data,
-}
-
-_TASK_DOMAINS: Mapping[str, hyperparameters.Domain] = {
-    "fraction": hyperparameters.Domain(lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
-    "dropout": hyperparameters.Domain(lambda x: 0 <= x < 1, "a number from 0 to below 1"),
-    "hidden": hyperparameters.Domain(lambda x: bool(x) and min(x) >= 1, "widths of at least 1"),
 }
 
 
@@ -113,7 +111,7 @@ def checked_option(kind: str, entry: Entry, name: str, value: Any) -> Any:
     if name not in entry.defaults:
         raise ValueError(unknown(name, entry.defaults, f"option of {entry.name}"))
     value = _like(value, entry.defaults[name], number=kind == "optimizer")
-    domain = (hyperparameters.DOMAINS if kind == "optimizer" else _TASK_DOMAINS).get(name)
+    domain = entry.domains.get(name)
     if domain is not None and not domain.accepts(value):
         raise ValueError(f"expected {domain.expected}")
     return value

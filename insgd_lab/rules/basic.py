@@ -75,7 +75,7 @@ class Momentum(Rule):
             return update
         buffers = batch.state["momentum_buffer"]
         torch._foreach_mul_(buffers, momentum)
-        first = batch.step == 1
+        first = "momentum_buffer" in batch.fresh
         weight = 1.0 if first else 1.0 - (momentum if dampening is None else dampening)
         torch._foreach_add_(buffers, update, alpha=weight)
         if batch.group["nesterov"]:

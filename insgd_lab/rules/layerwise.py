@@ -76,12 +76,10 @@ class InputPower(Rule):
         """Read every layer's statistic at once, so that data-parallel training needs one collective."""
         measured = [[i for i, v in enumerate(batch.state["log_power"]) if v.numel()] for batch in batches]
         params = [batch.params[i] for indices, batch in zip(measured, batches, strict=True) for i in indices]
-        readings = iter(self.sensor.read(params))
-        self._warn_unmeasured(params)
-        return [
-            self._scale(update, batch, indices, [next(readings) for _ in indices])
-            for update, batch, indices in zip(updates, batches, measured, strict=True)
-        ]
+        stream = iter(self.sensor.read(params))
+        readings = [[next(stream) for _ in indices] for indices in measured]
+        self._warn_unmeasured(batches, measured, readings)
+        return [self._scale(*each) for each in zip(updates, batches, measured, readings, strict=True)]
 
     def slots(self, group: Mapping[str, Any]) -> Mapping[str, Slot]:
         """The logarithm of the running power, for parameters whose input can be measured."""
@@ -121,13 +119,19 @@ class InputPower(Rule):
                 lambda: [(p, (v < floor).double().mean()) for p, v in zip(params, powers, strict=True)],
             )
 
-    def _warn_unmeasured(self, params: Tensors) -> None:
-        for name in self.sensor.unmeasured(params):
-            warnings.warn(
-                f"{name} has a gradient, but its layer's input was never measured; it takes scale 1. Call the layer "
-                "through the module (in training mode), not its weight through a function",
-                stacklevel=2,
-            )
+    def _warn_unmeasured(
+        self, batches: list[Batch], measured: list[list[int]], readings: list[list[Tensor | None]]
+    ) -> None:
+        """Name the parameters whose first step finds no measurement."""
+        for batch, indices, read in zip(batches, measured, readings, strict=True):
+            silent = [i for i, reading in zip(indices, read, strict=True) if reading is None]
+            for i in silent if "log_power" in batch.fresh else ():
+                warnings.warn(
+                    f"{self.sensor.name(batch.params[i])} has a gradient, but its layer's input was not measured; it "
+                    "takes scale 1 until it is. Call the layer through the module, in training mode, not its weight "
+                    "through a function",
+                    stacklevel=2,
+                )
 
 
 def _next_log_power(powers: Tensors, readings: Sequence[Tensor | None], beta: float) -> Tensor:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import nn
 
 import insgd_lab as lab
-from insgd_lab.chain import ChainOptimizer
+from insgd_lab.chain import ChainOptimizer, Rule
+from insgd_lab.hyperparameters import Domain
 from insgd_lab.registry import UnknownName
 from insgd_lab.rules.basic import L2Penalty, LearningRate, Momentum
 from insgd_lab.rules.moments import FirstMoment, SecondMoment
@@ -218,6 +220,43 @@ def test_the_penalty_enters_the_gradient_at_the_head_and_the_update_further_down
         theta.grad = torch.ones(1)
         ChainOptimizer([theta], rules).step()
         assert seen == [wanted]
+
+
+def test_momentum_that_is_switched_on_later_starts_with_the_whole_update() -> None:
+    ours, theirs = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    optimizers = [lab.SGD([ours], lr=1.0, dampening=0.5), torch.optim.SGD([theirs], lr=1.0, dampening=0.5)]
+    for _ in range(3):
+        for theta, optimizer in zip((ours, theirs), optimizers, strict=True):
+            theta.grad = torch.ones_like(theta)
+            optimizer.step()
+            optimizer.param_groups[0]["momentum"] = 0.9
+    assert ours.item() == pytest.approx(theirs.item())
+
+
+def test_a_refused_sparse_gradient_counts_no_step() -> None:
+    model = nn.ModuleList([nn.Linear(1, 1), nn.Embedding(2, 2, sparse=True)])
+    optimizer = lab.SGD(model, lr=0.1, momentum=0.9, dampening=0.5)
+    (model[0](torch.ones(1)).sum() + model[1](torch.tensor([0])).sum()).backward()
+    with pytest.raises(RuntimeError, match="sparse"):
+        optimizer.step()
+    assert all("step" not in state for state in optimizer.state.values())
+
+
+def test_a_rule_may_bring_domains_of_its_own() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Power(Rule):
+        domains: ClassVar[dict[str, Domain]] = {"gamma": Domain(lambda value: value > 1, "a number above 1")}
+        gamma: float = 2.0
+
+        def __call__(self, update: Any, batch: Any) -> Any:
+            return [u.sign() * u.abs() ** batch.group["gamma"] for u in update]
+
+    theta = torch.zeros(1)
+    theta.grad = torch.full((1,), 3.0)
+    ChainOptimizer([theta], [Power(), LearningRate(1.0)]).step()
+    assert theta.item() == -9.0
+    with pytest.raises(ValueError, match="a number above 1"):
+        ChainOptimizer([theta], [Power(0.5), LearningRate(1.0)])
 
 
 def test_parameters_with_different_step_counts_are_corrected_separately() -> None:

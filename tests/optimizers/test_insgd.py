@@ -75,6 +75,46 @@ def test_insgd_follows_algorithm_1_as_written_a_second_time(
         toys.assert_near(params, wanted, 1e-9)
 
 
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("granularity", ["layer", "neuron", "channel"])
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize(("conv", "dims"), [(nn.Conv1d, 1), (nn.Conv3d, 3)])
+def test_one_and_three_dimensional_convolutions_agree_with_the_two_dimensional_oracle(
+    conv: type[nn.Module], dims: int, p: float, granularity: str, center: bool
+) -> None:
+    # A length-1 axis turns a 1-d layer into a 2-d one, and a 3-d one with depth 1 too.
+    flat = nn.Conv2d(4, 6, (1, 3) if dims == 1 else (3, 2), groups=2).double()
+    layer = conv(4, 6, 3 if dims == 1 else (1, 3, 2), groups=2).double()
+    x = torch.randn(3, 4, 1 if dims == 1 else 5, 6, dtype=torch.float64)
+    optimizer = lab.INSGD(layer, beta=0.0, p=p, granularity=granularity, center=center)
+    layer(x.squeeze(2) if dims == 1 else x.unsqueeze(2)).sum().backward()
+    optimizer.step()
+    wanted = statistic(x, flat, p=p, granularity=granularity, center=center, power=True)
+    torch.testing.assert_close(optimizer.state[layer.weight]["log_power"].flatten(), wanted.log().flatten())
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_transposed_convolutions_measure_their_input_channels(center: bool) -> None:
+    layer = nn.ConvTranspose2d(4, 6, 3, groups=2).double()
+    x = torch.randn(3, 4, 5, 5, dtype=torch.float64)
+    optimizer = lab.INSGD(layer, beta=0.0, granularity="channel", center=center)
+    layer(x).sum().backward()
+    optimizer.step()
+    wanted = statistic(x, nn.Conv2d(4, 1, 1), p=2, granularity="channel", center=center, power=True)
+    torch.testing.assert_close(optimizer.state[layer.weight]["log_power"].flatten(), wanted.log().flatten())
+
+
+def test_attention_inputs_are_centred_like_those_of_linear_layers() -> None:
+    attention = nn.MultiheadAttention(4, 2).double()
+    x = torch.randn(3, 2, 4, dtype=torch.float64)
+    optimizer = lab.INSGD(attention, beta=0.0, center=True)
+    attention(x, x, x)[0].sum().backward()
+    optimizer.step()
+    wanted = statistic(x, nn.Linear(4, 1), p=2, granularity="layer", center=True, power=True)
+    blocks = optimizer.state[attention.in_proj_weight]["log_power"]
+    torch.testing.assert_close(blocks, wanted.log().expand(12, 1))
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -109,14 +149,15 @@ def test_a_power_of_e_makes_insgd_plain_sgd() -> None:
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, 7.0, 16.0, math.inf])
-def test_high_orders_and_large_inputs_neither_overflow_nor_vanish(p: float) -> None:
-    layer = nn.Linear(4, 2)
+@pytest.mark.parametrize("size", [1e25, 1e15, 1e-15, 1e-25])
+def test_high_orders_and_large_and_small_inputs_neither_overflow_nor_vanish(p: float, size: float) -> None:
+    layer = nn.Linear(4, 2, bias=False)
     optimizer = lab.INSGD(layer, lr=0.1, p=p, momentum=0)
-    x = torch.full((2, 4), 1e15)
+    x = torch.full((2, 4), size)
     layer(x).sum().backward()
     optimizer.step()
     count = 0 if p == math.inf else math.log(4)
-    log_power = (1 if p == math.inf else p) * math.log(1e15) + count
+    log_power = (1 if p == math.inf else p) * math.log(size) + count
     assert optimizer.state[layer.weight]["log_power"].item() == pytest.approx(log_power, rel=1e-6)
 
 

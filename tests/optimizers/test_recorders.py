@@ -93,6 +93,37 @@ def test_the_norm_gain_is_recorded() -> None:
     assert gains == pytest.approx([1.0, 1.5])
 
 
+@pytest.mark.parametrize("size", [1e25, 1e-23])
+def test_huge_and_tiny_gradients_have_a_direction(size: float) -> None:
+    theta = nn.ParameterDict({"w": torch.zeros(3)})
+    optimizer = torch.optim.SGD(theta.parameters(), lr=1.0)
+    theta["w"].grad = torch.full((3,), size)
+    with lab.Recorder(theta, optimizer) as recorder:
+        optimizer.step()
+    values = recorder.frame().set_index("quantity").value
+    assert values["cosine"] == pytest.approx(1.0)
+    assert values["effective_step"] == pytest.approx(1.0)
+
+
+def test_two_recorders_of_one_optimizer_see_the_same() -> None:
+    model = toys.net()
+    optimizer = lab.INSGD(model)
+    with lab.Recorder(model, optimizer, every=1) as first, lab.Recorder(model, optimizer, every=2) as second:
+        toys.train(model, optimizer, toys.batches(0, 3))
+    every_other = first.frame().query("step != 2").reset_index(drop=True)
+    pd.testing.assert_frame_equal(every_other, second.frame(), check_categorical=False)
+
+
+def test_a_step_that_raises_leaves_no_false_record() -> None:
+    model = toys.net()
+    optimizer = lab.SGD(model, lr=0.1)
+    with lab.Recorder(model, optimizer, every=3) as recorder:
+        with pytest.raises(ZeroDivisionError):
+            optimizer.step(lambda: 1 / 0)
+        toys.train(model, optimizer, toys.batches(0, 3))
+    assert sorted(set(recorder.frame().step)) == [4]
+
+
 def test_the_first_step_is_recorded_and_then_every_nth() -> None:
     model = toys.net()
     optimizer = lab.SGD(model, lr=0.1)

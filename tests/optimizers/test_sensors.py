@@ -131,6 +131,46 @@ def test_each_step_starts_afresh_and_an_unmeasured_one_keeps_the_power() -> None
     assert power(optimizer, layer.weight) == pytest.approx(3.0)
 
 
+class Attend(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.attention(x, x, x)
+        y += x
+        return y
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (nn.Linear(3, 2), torch.full((3,), 2.0)),
+        (nn.Linear(3, 2), torch.full((5, 3), 2.0)),
+        (nn.Linear(3, 2), torch.full((4, 5, 3), 2.0)),
+        (nn.Linear(3, 2, bias=False), torch.full((4, 5, 3), 2.0)),
+        (nn.Conv2d(3, 2, 1), torch.full((3, 1, 1), 2.0)),
+        (nn.Conv1d(3, 2, 1), torch.full((4, 3, 1), 2.0)),
+    ],
+)
+def test_an_output_that_is_then_written_in_place_counts(layer: nn.Module, x: Tensor, inplace: bool) -> None:
+    model = nn.Sequential(copy.deepcopy(layer), nn.ReLU(inplace=inplace))
+    optimizer = lab.INSGD(model, beta=0.0)
+    model(x).sum().backward()
+    optimizer.step()
+    assert power(optimizer, model[0].weight) == pytest.approx(12.0)
+
+
+def test_attention_whose_output_is_written_in_place_counts() -> None:
+    model = Attend()
+    optimizer = lab.INSGD(model, beta=0.0)
+    model(torch.ones(2, 3, 4)).sum().backward()
+    optimizer.step()
+    assert power(optimizer, model.attention.in_proj_weight) == pytest.approx(4.0)
+    assert optimizer.state[model.attention.out_proj.weight]["log_power"].isfinite()
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_activation_checkpointing_counts_once(reentrant: bool) -> None:
     layer, optimizer = layer_and_optimizer()
@@ -238,6 +278,28 @@ def test_an_error_inside_attention_leaves_torch_as_it_was() -> None:
     optimizer.close()
 
 
+def test_a_broken_off_forward_through_attention_is_healed_by_zero_grad() -> None:
+    attention = nn.MultiheadAttention(4, 2)
+    optimizers = [lab.INSGD(attention, beta=0.0) for _ in range(2)]
+    linear = F.linear
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    handle = attention.register_forward_hook(stop, prepend=True)
+    with pytest.raises(KeyboardInterrupt):
+        attention(*[torch.ones(2, 3, 4)] * 3)
+    handle.remove()
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    assert F.linear is linear
+    attention(*[torch.ones(2, 3, 4)] * 3)[0].sum().backward()
+    assert F.linear is linear
+    for optimizer in optimizers:
+        optimizer.step()
+        assert power(optimizer, attention.in_proj_weight) == pytest.approx(4.0)
+
+
 def test_tied_weights_average_the_calls_of_every_layer_that_owns_them() -> None:
     first, second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
     second.weight = first.weight
@@ -272,6 +334,46 @@ def test_powers_have_the_shape_of_their_granularity(layer: nn.Module, granularit
 def test_neuron_granularity_is_refused_for_transposed_convolutions() -> None:
     with pytest.raises(ValueError, match=r"granularity='neuron'.*ConvTranspose2d"):
         lab.INSGD(nn.ConvTranspose2d(4, 6, 3), granularity="neuron")
+
+
+def test_a_granularity_is_asked_only_of_the_groups_own_layers() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 3, 3))
+    groups = [
+        {"params": model[0].parameters(), "granularity": "neuron"},
+        {"params": model[1].parameters(), "granularity": "channel"},
+    ]
+    optimizer = lab.INSGD(groups, model=model)
+    model(torch.randn(2, 3, 5, 5)).sum().backward()
+    optimizer.step()
+    assert optimizer.state[model[1].weight]["log_power"].shape == (4, 1, 1, 1)
+
+
+def test_a_refused_granularity_leaves_the_optimizer_as_it_was() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 3, 3))
+    optimizer = lab.INSGD(model[0].parameters(), model=model)
+    with pytest.raises(ValueError, match="ConvTranspose2d"):
+        optimizer.add_param_group({"params": list(model[1].parameters()), "granularity": "neuron"})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_a_parametrised_weight_is_left_alone() -> None:
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2))
+    vector = layer.parametrizations.weight[0]._u.clone()
+    optimizer = lab.INSGD(layer, momentum=0)
+    assert torch.equal(layer.parametrizations.weight[0]._u, vector)
+    layer(ones(2.0)).sum().backward()
+    optimizer.step()
+    assert all(state["log_power"].numel() == 0 for state in optimizer.state.values())
+
+
+def test_a_restored_power_is_used_before_the_first_measurement_and_not_warned_of() -> None:
+    layer, optimizer = layer_and_optimizer()
+    layer(ones(2.0)).sum().backward()
+    optimizer.step()
+    restored = lab.INSGD(layer, lr=0.01)
+    restored.load_state_dict(optimizer.state_dict())
+    restored.step()
+    assert power(restored, layer.weight) == pytest.approx(12.0)
 
 
 def test_an_empty_batch_measures_nothing() -> None:

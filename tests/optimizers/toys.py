@@ -13,8 +13,9 @@ from torch import Tensor, nn
 import insgd_lab as lab
 
 ALL = lab.list_optimizers()
+# Rules whose step, without momentum and decay, is the gradient times one gain per tensor.
+GAINS = [name for name in ALL if lab.get_optimizer(name).family in ("classic", "input-normalised")]
 MEASURING = [name for name in ALL if lab.get_optimizer(name).capabilities.reads_inputs]
-WITH_MOMENTUM = [name for name in ALL if lab.get_optimizer(name).capabilities.momentum]
 
 seeds = st.integers(0, 2**16)
 rates = st.floats(1e-3, 0.5)
@@ -77,7 +78,7 @@ def quiet_create(name: str, model: nn.Module, **options: Any) -> Any:
 
     def silent(closure: Callable[[], Any] | None = None) -> Any:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*was never measured")
+            warnings.filterwarnings("ignore", message=".*was not measured")
             return step(closure)
 
     optimizer.step = silent
