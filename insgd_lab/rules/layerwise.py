@@ -143,8 +143,7 @@ def _next_log_power(powers: Tensors, readings: Sequence[Tensor | None], beta: fl
         for power, reading in zip(powers, readings, strict=True)
     ]
     old, new = _flatten(powers), _flatten(filled)
-    keep = math.log(beta) if beta > 0 else -math.inf
-    mixed = torch.logaddexp(old + keep, new + math.log1p(-beta)) if beta > 0 else new
+    mixed = torch.logaddexp(old + math.log(beta), new + math.log1p(-beta)) if beta > 0 else new
     updated = torch.where(old.isnan(), new, mixed)
     return torch.where(new.isnan() | new.isposinf(), old, updated)
 
