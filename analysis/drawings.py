@@ -8,7 +8,7 @@ A figure that has nothing to show is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -18,11 +18,10 @@ from insgd_lab.analysis import figures, series
 from insgd_lab.analysis.effects import Inert
 from insgd_lab.analysis.labels import name_label, percent
 from insgd_lab.analysis.runs import Study
-from insgd_lab.analysis.selection import Choice
+from insgd_lab.analysis.selection import Choices, tuned_name
 
 __all__ = ["Drawing", "drawings"]
 
-Choices = Mapping[tuple[str, str], Choice]
 
 CAPTIONS = {
     "curves": """
@@ -32,17 +31,23 @@ CAPTIONS = {
         Final test error of each level{sides}. Points are means over seeds, bars 95 % t-intervals; the filled
         point is the base level. In an arm crossed in full a level is averaged over the other axes.""",
     "grids": """
-        Final test error (%) in every cell of the crossed axes, mean over seeds, with its learning rate.""",
+        Final test error (%) in every cell of the crossed axes, mean over seeds{brackets}.""",
     "sensitivity": """
         Final validation error against the learning rate: mean over seeds, band from the lowest to the
-        highest seed. The large marker is the chosen rate. A cross at the top says that at least one seed
-        diverged there; it counts with the error of guessing.""",
+        highest seed.""",
     "layers": """
-        Per-layer records of the base cells at their chosen learning rates, mean over the seeds that trained
-        to the end. The effective step is ‖Δθ‖/‖g‖, the length of the parameter's change over that of its
-        gradient; with momentum it is a ratio of lengths, not a gain. Weights only: biases and norm layers
-        have no input power.""",
+        Per-layer records of the base cells{chosen}, mean over the seeds that trained to the end. The
+        effective step is ‖Δθ‖/‖g‖, the length of the parameter's change over that of its gradient; with
+        momentum it is a ratio of lengths, not a gain. The input power is what an arm that reads its inputs
+        measured at the layer.""",
 }
+TUNED = {
+    "best": ", at each cell's own best {tuned}",
+    "sides": ": left at the level's own best {tuned}, right at the fixed one",
+    "brackets": "; in brackets under it its {tuned}, where one was tuned",
+    "chosen": " at their own best {tuned}",
+}
+"""What captions say besides where something was tuned."""
 
 
 @dataclass(frozen=True)
@@ -57,37 +62,38 @@ class Drawing:
 
 def drawings(study: Study, choices: Choices, effects: pd.DataFrame, inert: Sequence[Inert]) -> Iterator[Drawing]:
     """Draw every figure that the study's runs allow."""
-    for name, figure, alt in _drawn(study, choices, effects, inert):
-        yield Drawing(name, figure, alt, _caption(study, name))
+    for name, figure, alt, note in _drawn(study, choices, effects, inert):
+        yield Drawing(name, figure, alt, " ".join(f"{_caption(study, name)} {note}".split()))
 
 
 def _caption(study: Study, name: str) -> str:
-    best = ", at each cell's own best learning rate" if study.tuned else ""
-    sides = ": left at the level's own best learning rate, right at the fixed one" if study.tuned else ""
-    return " ".join(CAPTIONS[name].format(best=best, sides=sides).split())
+    tuned = tuned_name(study)
+    parts = {part: text.format(tuned=tuned) if study.tuned else "" for part, text in TUNED.items()}
+    return CAPTIONS[name].format(**parts)
 
 
 def _drawn(
     study: Study, choices: Choices, effects: pd.DataFrame, inert: Sequence[Inert]
-) -> Iterator[tuple[str, Figure, str]]:
+) -> Iterator[tuple[str, Figure, str, str]]:
     curves = series.error_curves(study, choices)
     if curves:
         alt = f"Test error against epoch. {_panels(curves)} The last values are in the results table."
-        yield "curves", figures.draw_curves(curves), alt
+        yield "curves", figures.draw_curves(curves), alt, ""
     known = effects[effects["mean"].notna()]
     if len(known):
         whole = [(one.arm, one.axis) for one in inert if one.whole]
-        yield "main-effects", figures.draw_effects(study, known, whole), _effects_alt(study, known)
+        yield "main-effects", figures.draw_effects(study, known, whole), _effects_alt(study, known), ""
     grids = [grid for grid in series.grids(study, choices) if grid.best.notna().any(axis=None)]
     if grids:
-        yield "grids", figures.draw_grids(grids), _grids_alt(grids)
+        yield "grids", figures.draw_grids(grids), _grids_alt(grids), ""
     rates = series.sensitivity(study, choices)
     if rates:
         alt = f"Validation error against learning rate. {_panels(rates)}"
-        yield "sensitivity", figures.draw_sensitivity(rates), alt
-    traces = series.layer_traces(study, choices)
-    if traces:
-        yield "layers", figures.draw_layers(traces), _layers_alt(traces)
+        yield "sensitivity", figures.draw_sensitivity(rates), alt, _marks_note(rates)
+    recorded = series.layer_traces(study, choices)
+    if recorded:
+        traces = series.shown_traces(recorded)
+        yield "layers", figures.draw_layers(traces), _layers_alt(traces), _layers_note(recorded, traces)
 
 
 def _panels(panels: Sequence[series.Panel]) -> str:
@@ -95,9 +101,19 @@ def _panels(panels: Sequence[series.Panel]) -> str:
     return f"{len(panels)} panels: {titles}."
 
 
+def _marks_note(panels: Sequence[series.Panel]) -> str:
+    """What the marks mean that are there."""
+    lines = [line for panel in panels for line in panel.lines]
+    notes = ["The large marker is the chosen rate."] if any(line.chosen is not None for line in lines) else []
+    if any(line.crosses for line in lines):
+        cross = "A cross at the top says that at least one seed diverged there"
+        notes.append(f"{cross}; it counts with the error of guessing.")
+    return " ".join(notes)
+
+
 def _effects_alt(study: Study, effects: pd.DataFrame) -> str:
     pairs = zip(effects["arm"], effects["axis"], strict=True)
-    how = ", at its own best learning rate and at the fixed one" if study.tuned else ""
+    how = f", at its own best {tuned_name(study)} and at the fixed one" if study.tuned else ""
     axes = dict.fromkeys(f"{name_label(axis)} ({study.arms[arm].label})" for arm, axis in pairs)
     return (
         f"Final test error of every level of every ablated axis with 95 % intervals{how}, for "
@@ -106,16 +122,35 @@ def _effects_alt(study: Study, effects: pd.DataFrame) -> str:
 
 
 def _grids_alt(grids: Sequence[series.Grid]) -> str:
-    return " ".join(f"{_grid_alt(g, g.best, 'own best')} {_grid_alt(g, g.fixed, 'fixed')}" for g in grids)
+    return " ".join(_grid_alt(grid, where, errors) for grid in grids for where, errors, _ in grid.maps)
 
 
-def _grid_alt(grid: series.Grid, errors: pd.DataFrame, rate: str) -> str:
+def _grid_alt(grid: series.Grid, where: str, errors: pd.DataFrame) -> str:
     cells = [f"{a} and {b} {percent(errors.loc[a, b])}" for a in errors.index for b in errors.columns]
-    names = f"{errors.index.name} and {errors.columns.name}"
-    return f"{grid.title}, final test error (%) by {names} at the {rate} learning rate: {', '.join(cells)}."
+    names = f"{errors.index.name} and {errors.columns.name}" + (f" at the {where}" if where else "")
+    return f"{grid.title}, final test error (%) by {names}: {', '.join(cells)}."
 
 
 def _layers_alt(traces: Sequence[series.LayerTraces]) -> str:
     arms = " and ".join(trace.label for trace in traces)
-    layers = ", ".join(figures.shown_layers(traces[0].frame))
-    return f"Effective step, input power and step scale over training of {arms}, for the layers {layers}."
+    reading = " and ".join(trace.label for trace in traces if trace.has("input_power"))
+    more = f", input power and step scale of {reading}" if reading else ""
+    return f"Effective step over training of {arms}{more}, for the layers {', '.join(figures.shown_layers(traces))}."
+
+
+def _layers_note(recorded: Sequence[series.LayerTraces], traces: Sequence[series.LayerTraces]) -> str:
+    """Which arms and parameters are shown, and by which rule."""
+    powers = any(trace.has("input_power") for trace in recorded)
+    which = "those with a measured input power" if powers else "all but biases"
+    notes = [f"Parameters: {which}"]
+    names = list(dict.fromkeys(name for trace in traces for name in trace.frame["parameter"].unique()))
+    shown = figures.shown_layers(traces)
+    if len(shown) < len(names):
+        notes.append(f", of these {len(names)} the {len(shown)} spread evenly from the input to the output side")
+    notes.append(".")
+    if len(traces) < len(recorded):
+        notes.append(
+            f" Arms: {len(traces)} of {len(recorded)}, the first two that read their inputs and the first two that "
+            "do not, filled up in the order of the study."
+        )
+    return "".join(notes)

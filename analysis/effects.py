@@ -9,7 +9,7 @@ best rate. The comparison at one fixed rate beside it says something else: how f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,10 @@ import pandas as pd
 
 from insgd_lab.analysis.labels import name_label, value_label
 from insgd_lab.analysis.runs import Arm, Cell, Study, key_of
-from insgd_lab.analysis.selection import At, Choice, tune_at, tune_label
+from insgd_lab.analysis.selection import At, Choices, tune_at, tune_label, tuned_name
 from insgd_lab.analysis.statistics import Summary, paired_difference, summarize
 
 __all__ = ["Inert", "ablated_axes", "inert_levels", "level_cells", "main_effects"]
-
-Choices = Mapping[tuple[str, str], Choice]
 
 
 def ablated_axes(arm: Arm) -> list[str]:
@@ -48,7 +46,7 @@ def level_cells(study: Study, arm: str, axis: str, level: Any) -> list[Cell]:
 
 
 def main_effects(study: Study, choices: Choices) -> pd.DataFrame:
-    """One row a level and way of judging it; nothing tuned, there is one way.
+    """One row a level and way of judging it; where the arm tunes nothing there is one way, "best".
 
     Returns:
         Columns arm, axis, level, base (is this the base level), at ("best" or "fixed"), tune (in words), n,
@@ -71,7 +69,7 @@ _DIFFERENCE = ("pairs", "difference", "difference_low", "difference_high")
 
 def _axis_rows(study: Study, choices: Choices, arm: Arm, axis: str) -> Iterator[dict[str, Any]]:
     base = _base_level(arm, axis)
-    modes: tuple[At, ...] = ("best", "fixed") if study.tuned else ("best",)
+    modes: tuple[At, ...] = ("best", "fixed") if arm.tuned else ("best",)
     for at in modes:
         reference = _level_scores(study, choices, level_cells(study, arm.name, axis, base), at)
         for level in arm.levels(axis):
@@ -163,10 +161,11 @@ class Inert:
         name = name_label(self.axis)
         base = value_label(self.base)
         levels = ", ".join(value_label(level) for level in self.levels)
+        tuned = f"{tuned_name(study, self.arm)} and " if study.arms[self.arm].tuned else ""
         subject = f"{name} is inert" if self.whole else f"{name} = {levels} changes nothing"
         text = (
             f"{subject} ({study.arms[self.arm].label}): the runs at {name} = {levels} are bit-identical in "
-            f"every metric to those at {name} = {base} ({self.pairs} pairs of runs, every rate and seed)."
+            f"every metric to those at {name} = {base} ({self.pairs} pairs of runs, every {tuned}seed)."
         )
         return text + (self._reason() if self.axis == "eps" else "")
 

@@ -29,6 +29,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from insgd_lab.analysis.labels import name_label, number, percent, value_label
 from insgd_lab.analysis.runs import Study
+from insgd_lab.analysis.selection import tuned_name
 from insgd_lab.analysis.series import Grid, LayerTraces, Line, Panel
 
 __all__ = [
@@ -156,7 +157,7 @@ def _span(means: Any, lows: Any = (), highs: Any = ()) -> Span:
         return Span(True, max(positive.min() / (1.5 if centre.min() > 0 else 3), top / 1e4), 1.25 * top)
     low, high = (max(0.0, inner.min()), inner.max()) if len(inner) else (0.0, 1.0)
     pad = 0.06 * (high - low) or 1.0
-    return Span(False, max(0.0, low - pad), high + pad)
+    return Span(False, max(0.0, low - pad), min(high + pad, 102.0))  # an error is at most 100 %; intervals run off
 
 
 def _panel_span(panels: Sequence[Panel]) -> Span:
@@ -223,10 +224,13 @@ def draw_sensitivity(panels: Sequence[Panel]) -> Figure:
         for ax in axes:
             span.apply(ax)
         _headroom(axes, panels)
-        band = Patch(color="grey", alpha=0.3, label="range over seeds")
-        chosen = Line2D([], [], ls="", marker="o", ms=8, mfc="white", mec="black", label="chosen rate")
-        cross = Line2D([], [], ls="", marker="x", ms=5, mew=1.5, color="black", label="some seed diverged")
-        _key(figure, band, chosen, cross)
+        lines = [line for panel in panels for line in panel.lines]
+        marks: list[Line2D | Patch] = [Patch(color="grey", alpha=0.3, label="range over seeds")]
+        if any(line.chosen is not None for line in lines):
+            marks.append(Line2D([], [], ls="", marker="o", ms=8, mfc="white", mec="black", label="chosen rate"))
+        if any(line.crosses for line in lines):
+            marks.append(Line2D([], [], ls="", marker="x", ms=5, mew=1.5, color="black", label="some seed diverged"))
+        _key(figure, *marks)
     return figure
 
 
@@ -264,13 +268,13 @@ def _headroom(axes: Sequence[Axes], panels: Sequence[Panel]) -> None:
 
 
 def draw_effects(study: Study, effects: pd.DataFrame, inert: Sequence[tuple[str, str]] = ()) -> Figure:
-    """Test error of each level of each axis: left at its own best rate, right at the fixed one, if tuned.
+    """Test error of each level of each axis: left at its own best tune, right at the fixed one, if tuned.
 
     Points are means over seeds, bars 95 % t-intervals; the base level is filled. Axes in `inert` say so.
     """
-    modes = list(dict.fromkeys(effects["at"]))
+    modes, tuned = list(dict.fromkeys(effects["at"])), tuned_name(study)
     parts = [(str(arm), str(axis), rows) for (arm, axis), rows in effects.groupby(["arm", "axis"], sort=False)]
-    heights = [0.45 + 0.24 * len(rows) / 2 for _, _, rows in parts]
+    heights = [0.45 + 0.24 * (rows["at"] == modes[0]).sum() for _, _, rows in parts]
     with _style():
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.8), layout="constrained")
         axes = figure.subplots(len(parts), len(modes), squeeze=False, sharex="col", height_ratios=heights)
@@ -280,8 +284,8 @@ def draw_effects(study: Study, effects: pd.DataFrame, inert: Sequence[tuple[str,
             for ax, (_, _, rows) in zip(axes[:, k], parts, strict=True):
                 _draw_levels(ax, rows[rows["at"] == at], span, k)
                 span.apply(ax, "x")
-            rate = {"best": " at its own best learning rate", "fixed": " at the fixed learning rate"}[at]
-            axes[-1, k].set_xlabel("test error (%)" + (rate if len(modes) > 1 else ""))
+            where = {"best": f" at its own best {tuned}", "fixed": f" at the fixed {tuned}"}[at]
+            axes[-1, k].set_xlabel("test error (%)" + (where if len(modes) > 1 else ""))
         for row, (arm, axis, _) in zip(axes, parts, strict=True):
             note = " (inert)" if (arm, axis) in inert else ""
             row[0].set_title(f"{study.arms[arm].label}: {name_label(axis)}{note}", loc="left")
@@ -291,6 +295,10 @@ def draw_effects(study: Study, effects: pd.DataFrame, inert: Sequence[tuple[str,
 
 
 def _draw_levels(ax: Axes, rows: pd.DataFrame, span: Span, colour: int) -> None:
+    if rows.empty:
+        ax.set_yticks([])
+        ax.text(0.5, 0.5, "nothing tuned", transform=ax.transAxes, ha="center", va="center", color="dimgrey")
+        return
     mean = span.means(rows["mean"].to_numpy(dtype=float))
     below = mean - span.ends(rows["low"].to_numpy(dtype=float))
     above = rows["high"].to_numpy(dtype=float) - mean
@@ -305,21 +313,27 @@ def _draw_levels(ax: Axes, rows: pd.DataFrame, span: Span, colour: int) -> None:
 
 
 def draw_grids(grids: Sequence[Grid]) -> Figure:
-    """Two crossed axes as heat maps of the test error: left at each cell's own best rate, right at the fixed.
+    """Two crossed axes as heat maps of the test error: left at each cell's own best tune, right at the fixed.
 
-    The small number under each error is the cell's learning rate.
+    Under each error stands the cell's tune in brackets. Where nothing is tuned there is one map.
     """
     heights = [0.75 + 0.45 * len(grid.best) for grid in grids]
-    values = np.concatenate([frame.to_numpy(dtype=float).ravel() for g in grids for frame in (g.best, g.fixed)])
+    values = np.concatenate([errors.to_numpy(dtype=float).ravel() for grid in grids for _, errors, _ in grid.maps])
     values = values[np.isfinite(values)]
     low = max(float(values[values > 0].min()) if (values > 0).any() else 0.0, 1e-2)
     with _style():
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
-        axes = figure.subplots(len(grids), 2, squeeze=False, height_ratios=heights)
+        width = max(len(grid.maps) for grid in grids)
+        axes = figure.subplots(len(grids), width, squeeze=False, height_ratios=heights)
         for row, grid in zip(axes, grids, strict=True):
-            _heat(row[0], f"{grid.title}\nown best learning rate", grid.best, grid.best_tunes, low, values.max())
-            _heat(row[1], "\nfixed learning rate", grid.fixed, grid.fixed_tunes, low, values.max())
-            row[1].set_ylabel("")
+            first = f"{grid.title}\n"
+            for ax, (where, errors, tunes) in zip(row, grid.maps, strict=False):
+                _heat(ax, f"{first}{where}".rstrip(), errors, tunes, low, values.max())
+                first = ""
+            for ax in row[1:]:
+                ax.set_ylabel("")
+            for ax in row[len(grid.maps) :]:
+                ax.remove()
         mesh = axes[0, 0].collections[0]
         bar = figure.colorbar(mesh, ax=axes, label="test error (%)", shrink=min(1.0, 2.0 / sum(heights)))
         _plain_log(bar.ax.yaxis)
@@ -327,7 +341,7 @@ def draw_grids(grids: Sequence[Grid]) -> Figure:
 
 
 def _heat(ax: Axes, title: str, errors: pd.DataFrame, tunes: pd.DataFrame, low: float, high: float) -> None:
-    text = errors.map(percent) + tunes.map(lambda tune: f"\n(rate {tune})" if tune else "")
+    text = errors.map(percent) + tunes.map(lambda tune: f"\n({tune})" if tune else "")
     sns.heatmap(errors.clip(lower=low), ax=ax, annot=text, fmt="", cmap="cividis_r", cbar=False, linewidths=1,
                 norm=LogNorm(low, max(high, 1.5 * low)), annot_kws={"fontsize": 8})  # fmt: skip
     for text_at, colour in zip(ax.texts, _cell_colours(ax), strict=True):
@@ -351,21 +365,22 @@ def _luminance(colour: np.ndarray) -> float:
 
 
 def draw_layers(traces: Sequence[LayerTraces]) -> Figure:
-    """Effective step of each arm, then input power and step scale of the first; lines are layers."""
-    wanted = [(trace, "effective_step") for trace in traces]
-    wanted += [(traces[0], quantity) for quantity in ("input_power", "step_scale")]
-    wanted = [(trace, quantity) for trace, quantity in wanted if (trace.frame["quantity"] == quantity).any()]
+    """Effective step of each arm, then input power and step scale of those that read their inputs; lines are layers."""
+    reading = [trace for trace in traces if trace.has("input_power")]
+    wanted = [(trace, "effective_step") for trace in traces if trace.has("effective_step")]
+    wanted += [(t, quantity) for quantity in ("input_power", "step_scale") for t in reading if t.has(quantity)]
+    names = shown_layers(traces)
     with _style():
         figure, axes = _grid(len(wanted), 2, 2.5)
         for ax, (trace, quantity) in zip(axes, wanted, strict=True):
-            _draw_trace(ax, trace, quantity)
-        steps = [ax for ax, (_, quantity) in zip(axes, wanted, strict=True) if quantity == "effective_step"]
-        _share_limits(steps)
+            _draw_trace(ax, trace, quantity, names)
+        for quantity in QUANTITIES:
+            _share_limits([ax for ax, (_, drawn) in zip(axes, wanted, strict=True) if drawn == quantity])
         for ax in axes:
             _plain_log(ax.yaxis)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, title="parameter, input side first", loc="outside upper center",
-                      ncols=min(4, len(labels)))  # fmt: skip
+        columns = max(1, min(4, len(labels), 110 // (max(map(len, labels)) + 6)))
+        figure.legend(handles, labels, title="parameter, input side first", loc="outside upper center", ncols=columns)
     return figure
 
 
@@ -377,17 +392,16 @@ QUANTITIES = {
 LAYER_LINES = 8
 
 
-def shown_layers(frame: pd.DataFrame) -> list[str]:
+def shown_layers(traces: Sequence[LayerTraces]) -> list[str]:
     """The layers to draw: all if few, else eight spread evenly from first to last."""
-    names = list(dict.fromkeys(frame["parameter"]))
+    names = list(dict.fromkeys(name for trace in traces for name in trace.frame["parameter"].unique()))
     if len(names) <= LAYER_LINES:
         return names
     return [names[k] for k in np.linspace(0, len(names) - 1, LAYER_LINES).round().astype(int)]
 
 
-def _draw_trace(ax: Axes, trace: LayerTraces, quantity: str) -> None:
+def _draw_trace(ax: Axes, trace: LayerTraces, quantity: str, names: Sequence[str]) -> None:
     rows = trace.frame[trace.frame["quantity"] == quantity]
-    names = shown_layers(trace.frame)
     few = len(names) <= len(MARKERS)
     colours = sns.color_palette("colorblind") if few else sns.color_palette("viridis", len(names))
     for k, name in enumerate(names):
@@ -395,6 +409,7 @@ def _draw_trace(ax: Axes, trace: LayerTraces, quantity: str) -> None:
         look = {"color": colours[k], "marker": MARKERS[k % len(MARKERS)], "markevery": max(1, len(part) // 6)}
         ax.plot(part["step"], part["value"], label=name, linewidth=1.2, **look)
     _title(ax, trace.label, 40)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     ax.set(xlabel="optimizer step", ylabel=QUANTITIES[quantity], yscale="log")
 
 

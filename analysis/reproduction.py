@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from insgd_lab.analysis.labels import describe, interval, option_name, percent, signed
+from insgd_lab.analysis.labels import MISSING, describe, interval, option_name, signed
 from insgd_lab.analysis.published import Paper, PublishedCell, PublishedTable, load_paper
 from insgd_lab.analysis.runs import Cell, Study, key_of
-from insgd_lab.analysis.selection import Choice, tune_at
+from insgd_lab.analysis.selection import Choices, tune_at
 from insgd_lab.analysis.setup import training_text
 from insgd_lab.analysis.statistics import paired_difference, summarize
 from insgd_lab.analysis.tables import Column, Table, count
 
 __all__ = ["Reproduction", "reproduce"]
 
-Choices = Mapping[tuple[str, str], Choice]
 _NORMS = {"1": "insgd-l1", "1.0": "insgd-l1", "2": "insgd-l2", "2.0": "insgd-l2", "inf": "insgd-linf"}
 
 
@@ -51,7 +51,7 @@ def reproduce(study: Study, choices: Choices) -> Reproduction | None:
     rows = [_row(study, choices, paper, cell) for cell in paper.cells(printed.number)]
     frame = pd.DataFrame(_with_gains(rows))
     title = f"{paper.citation}, Table {printed.number}"
-    return Reproduction(title, _table(title, frame), tuple(_differences(study, printed)))
+    return Reproduction(title, _table(title, printed, frame), tuple(_differences(study, printed)))
 
 
 # ------------------------------------------------------------------------------------------------ matching
@@ -109,36 +109,43 @@ def _with_gains(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         lead = paired_difference(row["scores"], base["scores"])
         row |= {"paper_lead": row["paper_mean"] - base["paper_mean"], "lead": lead.mean}
-        row |= {"lead_low": lead.low, "lead_high": lead.high}
+        row |= {"lead_low": lead.low, "lead_high": lead.high, "lead_pairs": lead.n}
     return [{name: value for name, value in row.items() if name != "scores"} for row in rows]
 
 
 # ------------------------------------------------------------------------------------------------ printing
 
 
-def _spread(mean: float, sd: float | None) -> str:
-    return percent(mean) if sd is None or pd.isna(sd) else f"{percent(mean)} ± {percent(sd)}"
+def _spread(mean: float | None, sd: float | None, decimals: int = 2) -> str:
+    if mean is None or pd.isna(mean):
+        return MISSING
+    return f"{mean:.{decimals}f}" + ("" if pd.isna(sd) else f" ± {sd:.{decimals}f}")
 
 
-def _table(title: str, frame: pd.DataFrame) -> Table:
-    for name in ("paper_lead", "lead", "lead_low", "lead_high"):
+def _table(title: str, printed: PublishedTable, frame: pd.DataFrame) -> Table:
+    for name in ("paper_lead", "lead", "lead_low", "lead_high", "lead_pairs"):
         if name not in frame:
             frame[name] = float("nan")
     columns = (
         Column("optimizer", ("printed",)),
         Column("condition", ("condition",)),
-        Column("paper, best", ("paper_mean", "paper_sd"), _spread, True),
+        Column(
+            f"paper ({printed.unit})", ("paper_mean", "paper_sd"), partial(_spread, decimals=printed.decimals), True
+        ),
         Column("n", ("paper_n",), count, True),
-        Column("ours, best", ("best_mean", "best_sd"), _spread, True),
+        Column("ours, best (%)", ("best_mean", "best_sd"), _spread, True),
         Column("95 % interval", ("best_low", "best_high"), interval, True),
-        Column("ours, final", ("final_mean", "final_sd"), _spread, True),
+        Column("ours, final (%)", ("final_mean", "final_sd"), _spread, True),
         Column("seeds", ("seeds",), count, True),
         Column("lead over SGD, paper", ("paper_lead",), signed, True),
         Column("lead, ours", ("lead",), signed, True),
         Column("95 % interval of our lead", ("lead_low", "lead_high"), interval, True),
     )
-    caption = f"Test accuracy (%): {title} as printed, and this study. Mean ± standard deviation. Best: at the "
-    caption += "epoch best on the test set, as the paper reports. Final: after the last. Leads are in percentage "
+    caption = (
+        f"{title}, “{printed.caption.rstrip('.')}”, as printed ({printed.metric}), and this study's test accuracy. "
+    )
+    caption += "Mean ± standard deviation. "
+    caption += "Best: at the epoch that was best on the test set. Final: after the last. Leads are in percentage "
     caption += "points, ours of the best accuracies, paired by seed; they are exploratory."
     return Table("published", caption, frame, columns)
 

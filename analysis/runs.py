@@ -66,6 +66,11 @@ class Arm:
         """The values of `axis` that ran, in the order of the study file."""
         return self.axes[axis]
 
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """The options that have a choice of values to be judged at."""
+        return tuple(name for name, values in self.tune.items() if len(values) > 1)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -140,6 +145,10 @@ class Study:
         """The cell at the arm's own defaults, if it was planned."""
         return self.find_cell(arm, self.arms[arm].base)
 
+    def shown_cell(self, arm: str) -> Cell | None:
+        """The cell that stands for the arm beside others: its base, or its first where the base was not planned."""
+        return self.base_cell(arm) or next(iter(self.cells_of(arm)), None)
+
     def tunes_of(self, arm: str) -> list[str]:
         """The keys of the arm's tunes in the order of the plan."""
         return list(dict.fromkeys(self.plan.loc[self.plan["arm"] == arm, "tune"]))
@@ -167,7 +176,7 @@ class Study:
     @property
     def tuned(self) -> bool:
         """Whether any arm has a choice of settings to be judged at, so that "own best" means something."""
-        return any(len(values) > 1 for arm in self.arms.values() for values in arm.tune.values())
+        return any(arm.tuned for arm in self.arms.values())
 
     @property
     def complete(self) -> bool:

@@ -18,7 +18,7 @@ import pandas as pd
 from insgd_lab.analysis.labels import describe, name_label, value_label
 from insgd_lab.analysis.runs import Cell, Study
 
-__all__ = ["At", "Choice", "choose", "tune_at", "tune_label"]
+__all__ = ["At", "Choice", "Choices", "choose", "tune_at", "tune_label", "tuned_name"]
 
 At = Literal["best", "fixed"]
 
@@ -37,7 +37,11 @@ class Choice:
     """Planned tunes that took no part, since fewer seeds finished there."""
 
 
-def choose(study: Study) -> dict[tuple[str, str], Choice]:
+Choices = Mapping[tuple[str, str], Choice]
+"""The choice of each (arm, cell key)."""
+
+
+def choose(study: Study) -> Choices:
     """Choose for every cell the tune of lowest mean validation error over its finished seeds.
 
     Only tunes at which the most seeds of the cell finished take part: a mean over the one seed that did not
@@ -81,12 +85,19 @@ def _edge(study: Study, arm: str, tune: str) -> str | None:
     return None
 
 
-def tune_at(study: Study, choices: Mapping[tuple[str, str], Choice], cell: Cell, at: At) -> str | None:
+def tune_at(study: Study, choices: Choices, cell: Cell, at: At) -> str | None:
     """The key of the tune at which `cell` is judged; None where nothing finished or no fixed value ran."""
     if at == "fixed":
         return study.fixed_tune(cell.arm)
     choice = choices.get((cell.arm, cell.key))
     return choice.tune if choice else None
+
+
+def tuned_name(study: Study, arm: str | None = None) -> str:
+    """What the study, or one arm, tunes: "learning rate"; "setting" where arms tune different options."""
+    arms = study.arms.values() if arm is None else [study.arms[arm]]
+    kinds = {one.tuned for one in arms if one.tuned}
+    return " and ".join(map(name_label, kinds.pop())) if len(kinds) == 1 else "setting"
 
 
 def tune_label(study: Study, tune: str | None, name: bool = True) -> str:

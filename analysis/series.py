@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import pandas as pd
 from insgd_lab.analysis.effects import level_cells
 from insgd_lab.analysis.labels import describe, name_label, value_label
 from insgd_lab.analysis.runs import Arm, Cell, Study, key_of
-from insgd_lab.analysis.selection import At, Choice, tune_at, tune_label
+from insgd_lab.analysis.selection import At, Choices, tune_at, tune_label, tuned_name
 from insgd_lab.analysis.statistics import summarize
 
 __all__ = [
@@ -33,12 +33,13 @@ __all__ = [
     "layer_traces",
     "main_arms",
     "sensitivity",
+    "shown_traces",
 ]
 
 LINES = 6
 """Lines that one panel can hold and stay legible."""
-
-Choices = Mapping[tuple[str, str], Choice]
+LAYER_ARMS = 4
+"""Arms whose layers one figure can hold and stay legible."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def main_arms(study: Study) -> list[Arm]:
     seen: set[frozenset[str]] = set()
     kept = []
     for arm in study.arms.values():
-        cell = study.base_cell(arm.name) or next(iter(study.cells_of(arm.name)), None)
+        cell = study.shown_cell(arm.name)
         if cell is None:
             continue
         rows = study.plan[(study.plan["arm"] == arm.name) & (study.plan["cell"] == cell.key)]
@@ -113,7 +114,7 @@ def groups(study: Study) -> list[Group]:
 
 def _optimizers(study: Study) -> Iterator[Group]:
     arms = main_arms(study)
-    cells = [(arm.label, study.base_cell(arm.name) or study.cells_of(arm.name)[0]) for arm in arms]
+    cells = [(arm.label, cell) for arm in arms if (cell := study.shown_cell(arm.name))]
     if len(cells) > 1 or not any(arm.axes for arm in arms):
         yield Group("Arms at their base", "arm", tuple(cells))
 
@@ -172,7 +173,7 @@ def _curve(study: Study, choices: Choices, label: str, cell: Cell) -> Line | Non
     if table.empty:
         return None
     summaries = [summarize(row[np.isfinite(row)].tolist()) * 100 for row in table.to_numpy()]
-    shown = f"{label}, rate {tune_label(study, tune, name=False)}" if study.tunes[tune] else label
+    shown = f"{label}, {tune_label(study, tune)}" if study.tunes[tune] else label
     return Line(
         shown,
         table.index.to_numpy(dtype=float),
@@ -249,13 +250,23 @@ def _sweep(study: Study, label: str, points: list[tuple[float, Cell, str]], chos
 
 @dataclass(frozen=True)
 class Grid:
-    """Mean test error (%) over two crossed axes [first axis, second axis], and the rates it was got at."""
+    """Mean test error (%) over two crossed axes [first axis, second axis], and the tunes it was got at."""
 
     title: str
+    tuned: str
+    """What the arm tunes, in words; empty where nothing is tuned, and `best` says all."""
     best: pd.DataFrame
-    fixed: pd.DataFrame
     best_tunes: pd.DataFrame
+    fixed: pd.DataFrame
     fixed_tunes: pd.DataFrame
+
+    @property
+    def maps(self) -> tuple[tuple[str, pd.DataFrame, pd.DataFrame], ...]:
+        """What to show: in words at which setting, the errors there and the tunes; one if nothing is tuned."""
+        if not self.tuned:
+            return (("", self.best, self.best_tunes),)
+        own, fixed = f"own best {self.tuned}", f"fixed {self.tuned}"
+        return (own, self.best, self.best_tunes), (fixed, self.fixed, self.fixed_tunes)
 
 
 def grids(study: Study, choices: Choices) -> list[Grid]:
@@ -277,10 +288,9 @@ def _pair_grid(study: Study, choices: Choices, arm: Arm, first: str, second: str
         for k, kind in ((0, float), (1, object)):
             values = [[pair[k] for pair in row] for row in found]
             frames.append(pd.DataFrame(values, index=index, columns=columns, dtype=kind))
-    best, best_tunes, fixed, fixed_tunes = frames
     others = [name_label(axis) for axis in arm.axes if axis not in (first, second)]
     title = arm.label + (f" (mean over {', '.join(others)})" if others else "")
-    return Grid(title, best, fixed, best_tunes, fixed_tunes)
+    return Grid(title, tuned_name(study, arm.name) if arm.tuned else "", *frames)
 
 
 def _pair_cell(study: Study, choices: Choices, arm: Arm, pair: Mapping[str, Any], at: At) -> tuple[float, str]:
@@ -296,7 +306,7 @@ def _pair_cell(study: Study, choices: Choices, arm: Arm, pair: Mapping[str, Any]
 
 @dataclass(frozen=True)
 class LayerTraces:
-    """Per-layer records of one arm's base cell at its chosen rate, averaged over seeds."""
+    """Per-layer records of one arm's base cell at its chosen tune, averaged over seeds."""
 
     arm: str
     label: str
@@ -304,28 +314,41 @@ class LayerTraces:
     """Columns step, parameter, quantity, value; parameters in the order of the model."""
     seeds: int
 
+    def has(self, quantity: str) -> bool:
+        """Whether the quantity was recorded."""
+        return bool((self.frame["quantity"] == quantity).any())
+
 
 TRACED = ("effective_step", "input_power", "step_scale")
 
 
 def layer_traces(study: Study, choices: Choices) -> list[LayerTraces]:
-    """Layer records of the first arm that reads input power, and of the first SGD arm beside it."""
+    """Layer records of every main arm that has them, in the order of the study.
+
+    The parameters are those with an input power, where an arm reads its inputs; else all but biases.
+    """
     traces = [trace for arm in main_arms(study) if (trace := _traces(study, choices, arm)) is not None]
-    powered = [trace for trace in traces if (trace.frame["quantity"] == "input_power").any()]
-    plain = [trace for trace in traces if study.arms[trace.arm].optimizer == "sgd"]
-    if not powered:
-        return traces[:2]
-    weights = powered[0].frame.loc[powered[0].frame["quantity"] == "input_power", "parameter"].unique()
-    return [
-        LayerTraces(t.arm, t.label, t.frame[t.frame["parameter"].isin(weights)], t.seeds)
-        for t in [powered[0], *plain[:1]]
-    ]
+    frames = pd.concat([trace.frame for trace in traces]) if traces else pd.DataFrame(columns=["parameter", "quantity"])
+    weights = frames.loc[frames["quantity"] == "input_power", "parameter"].unique()
+    if not len(weights):
+        weights = frames.loc[~frames["parameter"].astype(str).str.endswith("bias"), "parameter"].unique()
+    kept = (replace(trace, frame=trace.frame[trace.frame["parameter"].isin(weights)]) for trace in traces)
+    return [trace for trace in kept if len(trace.frame)]
+
+
+def shown_traces(traces: Sequence[LayerTraces]) -> list[LayerTraces]:
+    """At most four: the first two that read their inputs, the first two that do not, then the next of any."""
+    reading = [k for k, trace in enumerate(traces) if trace.has("input_power")]
+    others = [k for k in range(len(traces)) if k not in reading]
+    first = [*reading[:2], *others[:2]]
+    rest = [k for k in range(len(traces)) if k not in first]
+    return [traces[k] for k in sorted([*first, *rest[: LAYER_ARMS - len(first)]])]
 
 
 def _traces(study: Study, choices: Choices, arm: Arm) -> LayerTraces | None:
-    cell = study.base_cell(arm.name) or study.cells_of(arm.name)[0]
-    tune = tune_at(study, choices, cell, "best")
-    if tune is None or not (arm.optimizer.startswith("insgd") or arm.optimizer == "sgd"):
+    cell = study.shown_cell(arm.name)
+    tune = tune_at(study, choices, cell, "best") if cell else None
+    if cell is None or tune is None:
         return None
     rows = study.finished(arm.name, cell.key, tune)
     frames = [study.layers(run) for run in rows.loc[rows["status"] == "done", "run"]]
@@ -336,5 +359,7 @@ def _traces(study: Study, choices: Choices, arm: Arm) -> LayerTraces | None:
     if records.empty:
         return None
     mean = records.groupby(["step", "parameter", "quantity"], sort=False)["value"].mean().reset_index()
-    label = f"{arm.label}; {tune_label(study, tune)}" if study.tunes[tune] else arm.label
-    return LayerTraces(arm.name, label, mean, len(frames))
+    words = [arm.label]
+    words += [study.cell_label(cell)] if arm.axes and arm.grid != "one-at-a-time" else []
+    words += [tune_label(study, tune)] if study.tunes[tune] else []
+    return LayerTraces(arm.name, "; ".join(words), mean, len(frames))

@@ -73,10 +73,9 @@ def _parameters(study: Study) -> str:
 
 
 def _choice(study: Study) -> str:
-    tuned = [arm for arm in study.arms.values() if any(len(values) > 1 for values in arm.tune.values())]
     if not study.tuned:
         return "nothing was tuned: every cell ran as given"
-    names = ", ".join(dict.fromkeys(name_label(name) for arm in tuned for name in arm.tune))
+    names = ", ".join(dict.fromkeys(name_label(name) for arm in study.arms.values() for name in arm.tuned))
     return (
         f"the {names} of each cell is the one with the lowest mean validation error over seeds after the "
         "last epoch (ties: lower validation loss, then the smaller value), among those at which the most seeds "

@@ -9,21 +9,20 @@ and none was singled out beforehand, so all of them are exploratory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from insgd_lab.analysis.effects import Inert
 from insgd_lab.analysis.labels import describe, interval, name_label, number, percent, signed, value_label
 from insgd_lab.analysis.reproduction import Reproduction
-from insgd_lab.analysis.runs import Arm, Cell, Study
-from insgd_lab.analysis.selection import Choice, tune_at, tune_label
+from insgd_lab.analysis.runs import Cell, Study
+from insgd_lab.analysis.selection import Choices, tune_at, tune_label, tuned_name
 from insgd_lab.analysis.series import main_arms
 from insgd_lab.analysis.statistics import Summary, paired_difference, summarize
 
 __all__ = ["comparisons", "findings", "headline"]
 
-Choices = Mapping[tuple[str, str], Choice]
 
 LISTED = 12
 """Cells that one sentence names."""
@@ -58,37 +57,29 @@ def findings(study: Study, choices: Choices, effects: pd.DataFrame, inert: Seque
 # ------------------------------------------------------------------------------------------------ arms
 
 
-def _base(study: Study, arm: Arm) -> Cell:
-    return study.base_cell(arm.name) or study.cells_of(arm.name)[0]
-
-
 def _arms(study: Study, choices: Choices) -> Iterator[str]:
-    arms = [arm for arm in main_arms(study) if tune_at(study, choices, _base(study, arm), "best")]
-    if not arms:
+    cells = [(arm, cell) for arm in main_arms(study) if (cell := study.shown_cell(arm.name))]
+    cells = [(arm, cell) for arm, cell in cells if tune_at(study, choices, cell, "best")]
+    if not cells:
         return
-    plain = [arm for arm in arms if arm.optimizer == "sgd"]
-    reference = plain[0] if plain else arms[0]
-    base = _base(study, reference)
-    yield f"{_subject(study, choices, reference)}."
+    reference, base = next((pair for pair in cells if pair[0].optimizer == "sgd"), cells[0])
+    yield f"{_subject(study, choices, base)}."
     control = _scores(study, choices, base)
-    for arm in arms:
+    for arm, cell in cells:
         if arm is not reference:
-            difference = paired_difference(_scores(study, choices, _base(study, arm)), control) * 100
+            difference = paired_difference(_scores(study, choices, cell), control) * 100
             yield (
-                f"{_subject(study, choices, arm)}. Difference from {reference.label}, paired by seed: "
+                f"{_subject(study, choices, cell)}. Difference from {reference.label}, paired by seed: "
                 f"{difference_text(difference)}."
             )
 
 
-def _subject(study: Study, choices: Choices, arm: Arm) -> str:
-    cell = _base(study, arm)
+def _subject(study: Study, choices: Choices, cell: Cell) -> str:
     settings = describe(cell.settings)
-    scores = _scores(study, choices, cell)
+    error = summarize(list(_scores(study, choices, cell).values())) * 100
     tune = tune_at(study, choices, cell, "best")
     own = f" at its own best {tune_label(study, tune)}" if tune and study.tunes[tune] else ""
-    return (
-        f"{arm.label}{f' ({settings})' if settings else ''}{own}: {error_text(summarize(list(scores.values())) * 100)}"
-    )
+    return f"{study.arms[cell.arm].label}{f' ({settings})' if settings else ''}{own}: {error_text(error)}"
 
 
 def _scores(study: Study, choices: Choices, cell: Cell) -> dict[int, float]:
@@ -138,15 +129,15 @@ def comparisons(reproduction: Reproduction) -> list[str]:
     """Each optimizer's lead over SGD in a published table beside its lead here."""
     frame = reproduction.table.frame
     return [
-        f"{reproduction.title}, {row['condition']}: {row['printed']} leads SGD by {signed(row['paper_lead'])} "
-        f"percentage points of test accuracy in the paper, by {difference_text(_lead(row))} here (best epochs on "
-        "the test set)."
+        f"{reproduction.title}, {row['condition']}: the lead of {row['printed']} over SGD is "
+        f"{signed(row['paper_lead'])} percentage points of test accuracy in the paper and "
+        f"{difference_text(_lead(row))} here (best epochs on the test set)."
         for _, row in frame[frame["paper_lead"].notna() & frame["lead"].notna()].iterrows()
     ]
 
 
 def _lead(row: pd.Series) -> Summary:
-    return Summary(int(row["seeds"]), row["lead"], float("nan"), row["lead_low"], row["lead_high"])
+    return Summary(int(row["lead_pairs"]), row["lead"], float("nan"), row["lead_low"], row["lead_high"])
 
 
 # ------------------------------------------------------------------------------------------------ axes
@@ -160,9 +151,10 @@ def _axes(study: Study, effects: pd.DataFrame, inert: Sequence[Inert]) -> Iterat
             continue
         base = value_label(rows.loc[rows["base"], "level"].iloc[0])
         where = f"{name_label(str(axis))} ({study.arms[str(arm)].label})"
-        rates = "at own best learning rates the" if study.tuned else "the"
-        text = f"{where}: {rates} level furthest from {base} is {parts[0]}"
-        yield text + (f"; at the fixed rate it is {parts[1]}." if parts[1:] else ".")
+        tuned = tuned_name(study, str(arm))
+        own = f", each at its own best {tuned}," if study.arms[str(arm)].tuned else ""
+        text = f"{where}: the level furthest from {base}{own} is {parts[0]}"
+        yield text + (f"; at the fixed {tuned} it is {parts[1]}." if parts[1:] else ".")
 
 
 def _largest(rows: pd.DataFrame) -> str | None:

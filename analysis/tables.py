@@ -20,8 +20,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from insgd_lab.analysis.labels import MISSING, describe, interval, name_label, percent, signed, value_label
-from insgd_lab.analysis.runs import Study
-from insgd_lab.analysis.selection import At, Choice, tune_at, tune_label
+from insgd_lab.analysis.runs import Cell, Study, key_of
+from insgd_lab.analysis.selection import At, Choices, tune_at, tune_label, tuned_name
 from insgd_lab.analysis.statistics import binomial_interval, summarize
 
 __all__ = [
@@ -32,8 +32,6 @@ __all__ = [
     "failures_table",
     "results_table",
 ]
-
-Choices = Mapping[tuple[str, str], Choice]
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
     "β": r"$\beta$", "ε": r"$\varepsilon$", "γ": r"$\gamma$", "∞": r"$\infty$", "ℓ": r"$\ell$", "±": r"$\pm$",
-    "×": r"$\times$", "−": r"$-$", "–": "--", "…": r"\ldots{}", "‡": r"$\ddagger$",
+    "×": r"$\times$", "−": r"$-$", "–": "--", "…": r"\ldots{}", "“": "``", "”": "''", "‡": r"$\ddagger$",
 }  # fmt: skip
 
 
@@ -139,20 +137,21 @@ def text(value: Any) -> str:
 
 
 def results_table(study: Study, choices: Choices, at: At) -> Table:
-    """Every cell's test error, at its own best learning rate or at the fixed one."""
+    """Every cell's test error, at its own best tune or at the fixed one."""
     rows = [_result(study, choices, cell, at) for arm in study.arms for cell in study.cells_of(arm)]
     frame = pd.DataFrame([row for row in rows if row])
     how = "each cell as it ran"
     if study.tuned:
-        best = "each cell at its own best setting, chosen on the validation split (‡: the end of its grid)"
-        how = {"best": best, "fixed": "each cell at the fixed setting of its arm"}[at]
+        tuned = tuned_name(study)
+        best = f"each cell at its own best {tuned}, chosen on the validation split (‡: the end of its grid)"
+        how = {"best": best, "fixed": f"each cell at the fixed {tuned} of its arm"}[at]
     caption = f"Test error (%), {how}: mean over seeds, 95 % t-interval of the mean, standard deviation. "
     caption += "Final: after the last epoch. Best: at the epoch that was best on the test set. "
-    caption += "Diverged runs count with the error of guessing; intervals are not cut off at 0."
+    caption += "Diverged runs count with the error of guessing; intervals are not cut off at 0 or 100."
     columns = (
         Column("arm", ("arm_label",)),
         Column("setting", ("setting",)),
-        *([Column("rate", ("rate", "edge"), _rate, True)] if study.tuned else []),
+        *([Column(tuned_name(study), ("tuned", "edge"), _tuned, True)] if study.tuned else []),
         Column("seeds", ("seeds",), count, True),
         Column("final", ("final_mean",), percent, True),
         Column("95 % interval", ("final_low", "final_high"), interval, True),
@@ -166,15 +165,15 @@ def results_table(study: Study, choices: Choices, at: At) -> Table:
     return Table(f"results-{at}", caption, frame.reindex(columns=_all_columns(frame, names)), columns)
 
 
-def _rate(rate: str, edge: object) -> str:
-    return f"{rate} ‡" if isinstance(edge, str) else rate
+def _tuned(value: str, edge: object) -> str:
+    return f"{value} ‡" if isinstance(edge, str) else value
 
 
 def _all_columns(frame: pd.DataFrame, names: list[str]) -> list[str]:
     return list(dict.fromkeys([*frame.columns, *names]))
 
 
-def _result(study: Study, choices: Choices, cell: Any, at: At) -> dict[str, Any] | None:
+def _result(study: Study, choices: Choices, cell: Cell, at: At) -> dict[str, Any] | None:
     tune = tune_at(study, choices, cell, at)
     if tune is None:
         return None
@@ -185,7 +184,7 @@ def _result(study: Study, choices: Choices, cell: Any, at: At) -> dict[str, Any]
         "setting": study.cell_label(cell),
         "settings": cell.key,
         "tune": tune,
-        "rate": tune_label(study, tune, name=False),
+        "tuned": tune_label(study, tune, name=False),
         "edge": choices[cell.arm, cell.key].edge if at == "best" else None,
         "seeds": len(rows),
         "diverged": int((rows["status"] == "diverged").sum()),
@@ -198,15 +197,18 @@ def _result(study: Study, choices: Choices, cell: Any, at: At) -> dict[str, Any]
 
 
 def effects_table(study: Study, effects: pd.DataFrame) -> Table:
-    """Main effects: each level at its own best rate and at the fixed one, side by side."""
+    """Main effects: each level at its own best tune and at the fixed one, side by side."""
     modes = list(dict.fromkeys(effects["at"])) or ["best"]
-    parts = {at: effects[effects["at"] == at].reset_index(drop=True) for at in modes}
+    names = effects.assign(key=[key_of({"level": level}) for level in effects["level"]])
+    parts = {at: names[names["at"] == at].set_index(["arm", "axis", "key"], drop=False) for at in modes}
     frame = parts[modes[0]][["arm", "axis", "level", "base"]].copy()
     for at, part in parts.items():
         for name in _EFFECT_COLUMNS:
-            frame[f"{at}_{name}"] = part[name]
+            frame[f"{at}_{name}"] = part[name].reindex(frame.index)  # an arm that tunes nothing has no fixed rows
+    frame = frame.reset_index(drop=True)
     frame.insert(0, "arm_label", frame["arm"].map(lambda arm: study.arms[arm].label))
-    how = "each level at its own best learning rate, then at the fixed one" if modes[1:] else "as run"
+    tuned = tuned_name(study)
+    how = f"each level at its own best {tuned}, then at the fixed one" if modes[1:] else "as run"
     caption = f"Main effects on the final test error (%): {how}. Differences are from the base level in percentage "
     caption += "points, paired by seed, with 95 % t-intervals; many are looked at together, so they are exploratory."
     columns = [
@@ -217,7 +219,7 @@ def effects_table(study: Study, effects: pd.DataFrame) -> Table:
     titles = {"best": " (own best)", "fixed": " (fixed)"} if modes[1:] else {"best": ""}
     for at, title in titles.items():
         columns += [
-            *([Column(f"rate{title}", (f"{at}_tune",), str, True)] if modes[1:] else []),
+            *([Column(f"{tuned}{title}", (f"{at}_tune",), text, True)] if modes[1:] else []),
             Column(f"error{title}", (f"{at}_mean",), percent, True),
             Column(f"difference{title}", (f"{at}_difference",), signed, True),
             Column(f"95 % interval{title}", (f"{at}_difference_low", f"{at}_difference_high"), interval, True),

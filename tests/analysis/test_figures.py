@@ -6,10 +6,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from insgd_lab.analysis import figures, series
-from insgd_lab.analysis.selection import tune_at
+from insgd_lab.analysis.drawings import _layers_note, drawings
+from insgd_lab.analysis.effects import main_effects
+from insgd_lab.analysis.runs import load_study
+from insgd_lab.analysis.selection import choose, tune_at, tuned_name
 from insgd_lab.analysis.statistics import summarize
+from insgd_lab.analysis.tables import effects_table
 
-from .synthetic import LAYERS, RATES
+from .synthetic import LAYERS, RATES, arms, build_study
 
 
 def panel_of(panels, title):
@@ -61,7 +65,7 @@ def test_a_curve_ends_at_the_tables_value(study, choices, curves):
     line = panel_of(curves, "INSGD, one at a time: β").lines[1]
     cell = study.base_cell("insgd")
     expected = summarize(list(study.by_seed("insgd", cell.key, tune_at(study, choices, cell, "best")).values())) * 100
-    assert line.label == "0.9 (base), rate 0.3"
+    assert line.label == "0.9 (base), learning rate 0.3"
     assert (line.mean[-1], line.low[-1], line.high[-1]) == pytest.approx((expected.mean, expected.low, expected.high))
     np.testing.assert_array_equal(line.x, [1, 2, 3, 4, 5])
 
@@ -87,10 +91,11 @@ def test_sensitivity_uses_the_validation_split_and_marks_divergence(study, rates
     assert line.chosen == 0.1
 
 
-def test_layer_traces_compare_insgd_with_sgd_on_weights(study, choices):
-    first, second = series.layer_traces(study, choices)
-    assert (first.arm, second.arm) == ("insgd", "sgd")
-    assert tuple(first.frame["parameter"].unique()) == LAYERS == tuple(second.frame["parameter"].unique())
+def test_layer_traces_are_of_every_arm_with_records_on_weights(study, choices):
+    traces = series.layer_traces(study, choices)
+    assert [trace.arm for trace in traces] == ["insgd", "sgd", "adam"]
+    assert {tuple(trace.frame["parameter"].unique()) for trace in traces} == {LAYERS}
+    first = traces[0]
     assert first.seeds == 3
     powers = first.frame.query("quantity == 'input_power' and parameter == 'conv1.weight'")["value"]
     assert powers.iloc[0] == pytest.approx(50, rel=0.02)
@@ -152,7 +157,7 @@ def test_heat_map_prints_every_number(study, choices):
     texts = [text.get_text() for text in best.texts]
     expected = [f"{grids[0].best.loc[a, b]:.2f}" for a in grids[0].best.index for b in grids[0].best.columns]
     assert [text.split("\n")[0] for text in texts] == expected
-    assert texts[-1].endswith("(rate 0.03)")
+    assert texts[-1].endswith("\n(0.03)")
     assert fixed.texts[-1].get_text().startswith("90.00")
     assert best.get_ylabel() == "p"
 
@@ -160,20 +165,91 @@ def test_heat_map_prints_every_number(study, choices):
 def test_layers_draw_one_line_a_layer(study, choices):
     figure = figures.draw_layers(series.layer_traces(study, choices))
     assert [ax.get_ylabel() for ax in figure.axes] == [
-        "effective step ‖Δθ‖ / ‖g‖", "effective step ‖Δθ‖ / ‖g‖", "input power P", "step scale 1 / f(P)",
+        *["effective step ‖Δθ‖ / ‖g‖"] * 3, "input power P", "step scale 1 / f(P)",
     ]  # fmt: skip
     assert {len(ax.lines) for ax in figure.axes} == {len(LAYERS)}
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
 
 
 def test_of_many_layers_eight_are_drawn_first_and_last_among_them(study, choices):
-    [trace, _] = series.layer_traces(study, choices)
+    trace, *_ = series.layer_traces(study, choices)
     copies = [trace.frame.assign(parameter=f"layer{k:02}.weight") for k in range(30)]
     many = dataclasses.replace(trace, frame=pd.concat(copies))
-    shown = figures.shown_layers(many.frame)
+    shown = figures.shown_layers([many])
     assert len(shown) == figures.LAYER_LINES
     assert (shown[0], shown[-1]) == ("layer00.weight", "layer29.weight")
     assert len(figures.draw_layers([many]).axes[0].lines) == figures.LAYER_LINES
+
+
+def only(tmp_path, *names, **fields):
+    found = load_study(build_study(tmp_path / "s", arm_list=[
+        {**arm, **fields} for arm in arms() if arm["name"] in names
+    ], failed=0, epochs=2, steps=20).path)  # fmt: skip
+    return found, choose(found)
+
+
+def test_a_study_of_other_optimizers_has_a_figure_of_layers(tmp_path):
+    found, chosen = only(tmp_path, "adam")
+    [trace] = series.layer_traces(found, chosen)
+    assert tuple(trace.frame["parameter"].unique()) == LAYERS  # biases are left out
+    assert [ax.get_ylabel() for ax in figures.draw_layers([trace]).axes] == ["effective step ‖Δθ‖ / ‖g‖"]
+
+
+def test_the_arms_shown_are_chosen_by_what_they_record(study, choices):
+    insgd, sgd, adam = series.layer_traces(study, choices)
+    assert series.shown_traces([sgd, adam, insgd]) == [sgd, adam, insgd]
+    kinds = [sgd, adam, sgd, sgd, insgd, insgd, insgd]
+    many = [dataclasses.replace(trace, label=str(k)) for k, trace in enumerate(kinds)]
+    assert [trace.label for trace in series.shown_traces(many)] == ["0", "1", "4", "5"]
+    assert [trace.label for trace in series.shown_traces(many[:4])] == ["0", "1", "2", "3"]
+    assert [trace.label for trace in series.shown_traces(many[3:])] == ["3", "4", "5", "6"]
+
+
+def test_the_captions_explain_the_marks_that_are_there(tmp_path):
+    swept = {"axes": {"lr": [0.03, 1.0]}, "base": {"lr": 0.03}, "tune": {}, "fixed": {}}
+    found, chosen = only(tmp_path, "sgd", **swept)
+    [caption] = [d.caption for d in drawings(found, chosen, main_effects(found, chosen), []) if d.name == "sensitivity"]
+    assert "A cross at the top" in caption
+    assert "The large marker" not in caption
+
+
+def test_what_is_left_out_of_the_figure_of_layers_is_said(study, choices):
+    insgd, sgd, adam = series.layer_traces(study, choices)
+    shown = series.shown_traces([insgd, sgd, adam, insgd, insgd])
+    assert "Arms: 4 of 5, the first two" in _layers_note([insgd, sgd, adam, insgd, insgd], shown)
+    copies = [insgd.frame.assign(parameter=f"stages.{k:02}.weight") for k in range(22)]
+    many = dataclasses.replace(insgd, frame=pd.concat(copies))
+    assert "of these 22 the 8 spread evenly from the input to the output side." in _layers_note([many], [many])
+    assert _layers_note([insgd], [insgd]) == "Parameters: those with a measured input power."
+
+
+def test_an_untuned_crossed_arm_has_one_map(tmp_path):
+    found, chosen = only(tmp_path, "insgd-norms", tune={}, fixed={})
+    grids = series.grids(found, chosen)
+    maps = [ax for ax in figures.draw_grids(grids).axes if ax.texts]
+    assert [ax.get_title(loc="left") for ax in maps] == ["INSGD, p × granularity"]
+    assert "(" not in maps[0].texts[0].get_text()
+
+
+def test_texts_name_the_option_that_was_tuned(tmp_path, study):
+    as_study = {name: dataclasses.replace(arm, tune={"momentum": [0.5, 0.9]}) for name, arm in study.arms.items()}
+    assert tuned_name(study) == "learning rate"
+    assert tuned_name(dataclasses.replace(study, arms=as_study)) == "momentum"
+    assert tuned_name(dataclasses.replace(study, arms={**as_study, "sgd": study.arms["sgd"]})) == "setting"
+
+
+def test_an_arm_that_tunes_nothing_is_judged_one_way_beside_one_that_does(tmp_path):
+    plain = [{**arm, "tune": {}, "fixed": {}} if arm["name"] == "sgd" else arm for arm in arms()]
+    plain = [arm for arm in plain if arm["name"] in ("insgd", "sgd")]
+    found = load_study(build_study(tmp_path / "s", arm_list=plain, failed=0, epochs=2, steps=20).path)
+    effects = main_effects(found, choose(found))
+    assert set(effects.query("arm == 'sgd'")["at"]) == {"best"}
+    assert set(effects.query("arm == 'insgd'")["at"]) == {"best", "fixed"}
+    frame = effects_table(found, effects).frame.set_index("arm")
+    assert frame.loc["sgd", "fixed_mean"].isna().all()
+    assert frame.loc["insgd", "fixed_mean"].notna().all()
+    drawn = figures.draw_effects(found, effects).axes
+    assert [text.get_text() for ax in drawn for text in ax.texts] == ["nothing tuned"]
 
 
 def test_zero_errors_stay_on_a_logarithmic_axis(curves):

@@ -1,10 +1,11 @@
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from insgd_lab.analysis.published import PublishedError, list_papers, load_paper, parse_paper
-from insgd_lab.analysis.reproduction import reproduce
+from insgd_lab.analysis.reproduction import _table, reproduce
 from insgd_lab.analysis.runs import load_study
 from insgd_lab.analysis.selection import choose
 from insgd_lab.analysis.statements import comparisons
@@ -137,9 +138,34 @@ def test_leads_are_told_in_words(short):
     reproduction = reproduce(study, choose(study))
     sentences = comparisons(reproduction)
     assert len(sentences) == 6
-    [sentence] = [s for s in sentences if "learning rate = 0.25: INSGD-ℓ2" in s]
-    assert "by +8.76 percentage points of test accuracy in the paper" in sentence
-    assert f"by {reproduction.table.frame.iloc[5]['lead']:+.2f}" in sentence.replace("\N{MINUS SIGN}", "-")
+    [sentence] = [s for s in sentences if "learning rate = 0.25: the lead of INSGD-ℓ2 over SGD" in s]
+    assert "is +8.76 percentage points of test accuracy in the paper" in sentence
+    assert f"and {reproduction.table.frame.iloc[5]['lead']:+.2f}" in sentence.replace("\N{MINUS SIGN}", "-")
+
+
+def test_a_lead_counts_the_seeds_that_both_have(tmp_path, short):
+    shutil.copytree(short, tmp_path / "s")
+    study = load_study(tmp_path / "s")
+    cell = study.find_cell("sgd", {"lr": 0.25})
+    lost = study.finished("sgd", cell.key, "{}")["run"].iloc[0]
+    (tmp_path / "s" / lost / "run.json").unlink()
+    study = load_study(tmp_path / "s")
+    sentences = [s for s in comparisons(reproduce(study, choose(study))) if "learning rate = 0.25" in s]
+    assert len(sentences) == 2
+    assert all(", 2 seeds)" in sentence for sentence in sentences)
+
+
+def test_the_table_has_the_papers_unit_metric_and_decimals(short):
+    study = load_study(short)
+    table = reproduce(study, choose(study)).table
+    assert "paper (%)" in table.titles
+    assert "test accuracy of the best epoch on the test set" in table.caption
+    assert "custom-designed CNN on the CIFAR-10 dataset" in table.caption
+    assert "79.30 ± 0.38" in table.markdown()
+    printed = load_paper("insgd").find_table("6").model_copy(update={"decimals": 1, "unit": "points"})
+    table = _table("x", printed, table.frame)
+    assert "paper (points)" in table.titles
+    assert "79.3 ± 0.4" in table.markdown()
 
 
 def test_what_differs_in_scale_is_said(short):
