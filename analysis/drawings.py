@@ -42,7 +42,7 @@ CAPTIONS = {
         measured at the layer.""",
 }
 TUNED = {
-    "best": ", at each cell's own best {tuned}",
+    "best": ", at each cell's own best {tuned} (after the colon in the legend)",
     "sides": ": left at the level's own best {tuned}, right at the fixed one",
     "brackets": "; in brackets under it its {tuned}, where one was tuned",
     "chosen": " at their own best {tuned}",

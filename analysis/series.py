@@ -151,9 +151,13 @@ def _split(group: Group) -> Iterator[Group]:
 def error_curves(study: Study, choices: Choices) -> list[Panel]:
     """Test error (%) after each epoch at each cell's chosen rate: mean and 95 % t-interval over seeds.
 
-    From its divergence on, a diverged run counts with the error of guessing.
+    Where something is tuned, lines are labelled "level: chosen value". From its divergence on, a diverged run
+    counts with the error of guessing.
     """
-    return _panels(study, lambda label, cell: _curve(study, choices, label, cell))
+    panels = _panels(study, lambda label, cell: _curve(study, choices, label, cell))
+    if not study.tuned:
+        return panels
+    return [replace(panel, legend=f"{panel.legend or 'cell'}: {tuned_name(study)}") for panel in panels]
 
 
 def _panels(study: Study, line: Any) -> list[Panel]:
@@ -173,7 +177,7 @@ def _curve(study: Study, choices: Choices, label: str, cell: Cell) -> Line | Non
     if table.empty:
         return None
     summaries = [summarize(row[np.isfinite(row)].tolist()) * 100 for row in table.to_numpy()]
-    shown = f"{label}, {tune_label(study, tune)}" if study.tunes[tune] else label
+    shown = f"{label}: {tune_label(study, tune, name=False)}" if study.tuned and study.tunes[tune] else label
     return Line(
         shown,
         table.index.to_numpy(dtype=float),

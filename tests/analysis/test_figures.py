@@ -65,7 +65,8 @@ def test_a_curve_ends_at_the_tables_value(study, choices, curves):
     line = panel_of(curves, "INSGD, one at a time: β").lines[1]
     cell = study.base_cell("insgd")
     expected = summarize(list(study.by_seed("insgd", cell.key, tune_at(study, choices, cell, "best")).values())) * 100
-    assert line.label == "0.9 (base), learning rate 0.3"
+    assert line.label == "0.9 (base): 0.3"
+    assert panel_of(curves, "INSGD, one at a time: β").legend == "β: learning rate"
     assert (line.mean[-1], line.low[-1], line.high[-1]) == pytest.approx((expected.mean, expected.low, expected.high))
     np.testing.assert_array_equal(line.x, [1, 2, 3, 4, 5])
 
