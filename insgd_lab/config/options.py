@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -121,6 +122,8 @@ def _like(value: Any, default: Any, *, number: bool) -> Any:
     """Return `value` in the type of `default`; `number` lets a fraction stand where the default is whole."""
     if isinstance(value, float) and math.isnan(value):
         raise ValueError("expected a number, got nan")
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ValueError(f"expected a number of at most {sys.float_info.max:.2g}")
     if isinstance(default, bool):
         return _of_type(value, bool, "true or false")
     if isinstance(default, int):

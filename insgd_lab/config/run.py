@@ -50,6 +50,10 @@ class ScheduleSpec(Spec):
             raise ProblemsError([Problem(("milestones",), self.milestones, "expected epochs in rising order")])
         return self
 
+    def plain(self) -> Any:
+        """Return the schedule as a study file would have it."""
+        return self.name if self.name == "constant" else self.model_dump()
+
 
 class TrainSpec(Spec):
     """How long and in which batches; `augment` crops with 4 pixels of padding and flips horizontally."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -11,13 +11,14 @@ from insgd_lab import registry
 from insgd_lab.config.base import Spec, WithPlugins, validated
 from insgd_lab.config.options import LOOKUP, Entry, NamedSpec, checked, checked_option, jsonable
 from insgd_lab.config.problems import Problem, ProblemsError, problems_of, raise_if_any, unknown
-from insgd_lab.config.run import RecordSpec, RunSpec, TaskSpec, TrainSpec
+from insgd_lab.config.run import RecordSpec, RunSpec, ScheduleSpec, TaskSpec, TrainSpec
 
 __all__ = ["ArmSpec", "CompareSpec", "StudySpec", "parse_study"]
 
 GRIDS = ("full", "one-at-a-time", "zip")
 _LATER_GRIDS = ("random",)
 _Common = Mapping[str, Any]  # the study's "task" and "train", as far as they are valid
+_SpecT = TypeVar("_SpecT", TaskSpec, TrainSpec)
 Axis = Annotated[list[Any], Field(min_length=1)]
 
 
@@ -101,6 +102,17 @@ def _repeated(path: str, levels: Sequence[Any]) -> list[Problem]:
     ]
 
 
+def _twice(arm: ArmSpec) -> list[Problem]:
+    """Levels that a study file writes in two ways."""
+    tables = (("axes", arm.axes), ("tune", arm.tune))
+    return [
+        Problem((name, *p.path), p.value, p.message)
+        for name, table in tables
+        for path, levels in table.items()
+        for p in _repeated(path, levels)
+    ]
+
+
 class CompareSpec(Spec):
     """Which published table the report puts beside this study's results."""
 
@@ -149,11 +161,14 @@ class StudySpec(WithPlugins):
         else:
             problems = _repeated_names(arms)
         common: _Common = {key: info.data[key] for key in ("task", "train") if key in info.data}
-        tables = arms or [arm for arm in value if isinstance(value, list)]
+        tables = arms or (value if isinstance(value, list) else [])
         for k, arm in enumerate(tables):
             found = _axis_problems(arm, common) if isinstance(arm, ArmSpec) else _raw_axis_problems(arm, common)
             problems += [Problem((k, *p.path), p.value, p.message) for p in found]
         raise_if_any(problems)
+        if len(common) == 2:  # else the study is refused, for what is wrong with its task or training
+            arms = [_with_plain_levels(arm, common) for arm in arms]
+            raise_if_any([Problem((k, *p.path), p.value, p.message) for k, a in enumerate(arms) for p in _twice(a)])
         return arms
 
     def base(self, arm: ArmSpec, path: str) -> Any:
@@ -161,14 +176,16 @@ class StudySpec(WithPlugins):
         return _base(arm, path, {"task": self.task, "train": self.train})
 
     def run(self, arm: ArmSpec, settings: Mapping[str, Any], seed: int) -> RunSpec:
-        """Return the run of `arm` in which each path of `settings` has the given value."""
+        """Return the run of `arm` in which each path of `settings` has the given value.
+
+        Raises:
+            ValueError: values that are possible one by one but not together.
+        """
         optimizer = {key: value for key, value in settings.items() if not key.startswith(("task.", "train."))}
-        common: dict[str, Any] = {"task": self.task, "train": self.train}
-        for path in settings.keys() - optimizer.keys():
-            root = path.split(".")[0]
-            common[root] = _overridden(common[root], path, settings[path])
+        overrides = {path: value for path, value in settings.items() if path not in optimizer}
         return RunSpec(
-            **common,
+            task=_overridden(self.task, {p: v for p, v in overrides.items() if p.startswith("task.")}),
+            train=_overridden(self.train, {p: v for p, v in overrides.items() if p.startswith("train.")}),
             record=self.record,
             optimizer=NamedSpec(name=arm.optimizer.name, options={**arm.optimizer.options, **optimizer}),
             seed=seed,
@@ -185,26 +202,45 @@ def _repeated_names(arms: Sequence[ArmSpec]) -> list[Problem]:
     ]
 
 
-def _overridden(spec: Any, path: str, value: Any) -> Any:
-    """Return `spec`, the task or the training, with the value at `path` ("train.batch_size") replaced.
+def _overridden(spec: _SpecT, settings: Mapping[str, Any]) -> _SpecT:
+    """Return `spec`, the task or the training, with the value at each path ("train.batch_size") replaced.
 
     Raises:
-        ValueError: there is nothing at `path`, or the value is impossible.
+        ValueError: there is nothing at a path, or the values are impossible.
     """
-    root, *keys = path.split(".")
     plain = spec.model_dump()
-    if root == "task":
-        if len(keys) != 2 or keys[0] not in plain:
-            raise ValueError("expected task.model.OPTION or task.data.OPTION")
-        plain[keys[0]]["options"][keys[1]] = value
-    else:
-        if len(keys) != 1 or keys[0] not in plain:
-            raise ValueError(unknown(".".join(keys), plain, f"key of {root}"))
-        plain[keys[0]] = value
+    for path, value in settings.items():
+        root, *keys = path.split(".")
+        if root == "task":
+            if len(keys) != 2 or keys[0] not in plain:
+                raise ValueError("expected task.model.OPTION or task.data.OPTION")
+            plain[keys[0]]["options"][keys[1]] = value
+        else:
+            if len(keys) != 1 or keys[0] not in plain:
+                raise ValueError(unknown(".".join(keys), plain, f"key of {root}"))
+            plain[keys[0]] = value
     try:
         return type(spec).model_validate(plain)
     except ValidationError as error:
         raise ValueError("; ".join(p.message for p in problems_of(error, type(spec)))) from None
+
+
+def _with_plain_levels(arm: ArmSpec, common: _Common) -> ArmSpec:
+    """Return a valid arm whose levels over task and training read as the values that they stand for."""
+    tables = {"axes": arm.axes, "tune": arm.tune}
+    return arm.model_copy(
+        update={
+            name: {path: [_plain_level(arm, path, level, common) for level in levels] for path, levels in table.items()}
+            for name, table in tables.items()
+        }
+    )
+
+
+def _plain_level(arm: ArmSpec, path: str, level: Any, common: _Common) -> Any:
+    root = path.split(".")[0] if "." in path else "optimizer"
+    if root not in common:
+        return level
+    return _base(arm, path, {**common, root: _overridden(common[root], {path: level})})
 
 
 def _axis_problems(arm: ArmSpec, common: _Common) -> list[Problem]:
@@ -216,8 +252,8 @@ def _axis_problems(arm: ArmSpec, common: _Common) -> list[Problem]:
 def _raw_axis_problems(arm: Any, common: _Common) -> list[Problem]:
     """The mistakes in the axes of an arm that has others, so that all are reported at once."""
     problems: list[Problem] = []
-    for table in ("axes", "tune"):
-        axes = arm.get(table, {}) if isinstance(arm, Mapping) else {}
+    for table in ("axes", "tune") if isinstance(arm, Mapping) else ():
+        axes = arm.get(table, {})
         if isinstance(axes, Mapping) and all(isinstance(levels, list) for levels in axes.values()):
             problems += _task_axis_problems(table, axes, common) + _unchecked_axis_problems(arm, table, axes)
     return problems
@@ -242,9 +278,11 @@ def _task_axis_problems(table: str, axes: Mapping[str, Any], common: _Common) ->
     problems = []
     for path, levels in axes.items():
         spec = common.get(path.split(".")[0]) if "." in path else None
-        for level in levels if spec is not None else ():
+        if spec is None:
+            continue
+        for level in levels:
             try:
-                _overridden(spec, path, level)
+                _overridden(spec, {path: level})
             except ValueError as error:
                 problems.append(Problem((table, path), level, str(error)))
     return problems
@@ -253,7 +291,8 @@ def _task_axis_problems(table: str, axes: Mapping[str, Any], common: _Common) ->
 def _base(arm: ArmSpec, path: str, common: _Common) -> Any:
     root, *keys = path.split(".")
     if root == "train":
-        return getattr(common["train"], keys[0])
+        value = getattr(common["train"], keys[0])
+        return value.plain() if isinstance(value, ScheduleSpec) else value
     named: NamedSpec = getattr(common["task"], keys[0]) if root == "task" else arm.optimizer
     entry = LOOKUP[keys[0] if root == "task" else "optimizer"](named.name)
     option = keys[1] if root == "task" else path

@@ -93,9 +93,14 @@ def _tuned(arm: ArmSpec) -> list[dict[str, Any]]:
 def _run(study: StudySpec, arm: ArmSpec, settings: Mapping[str, Any], seed: int) -> RunSpec:
     try:
         return study.run(arm, settings, seed)
-    except ValidationError as error:
-        message = "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
-        raise ConfigError(study.name, [Problem(("arm", arm.name), dict(settings), message)]) from None
+    except ValueError as error:
+        raise ConfigError(study.name, [Problem(("arm", arm.name), dict(settings), _message(error))]) from None
+
+
+def _message(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
+    return str(error)
 
 
 def study_info(plan: Plan, versions: Mapping[str, str], created: str) -> dict[str, Any]:
