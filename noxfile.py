@@ -8,7 +8,9 @@ when something that goes into it has changed.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -91,7 +93,22 @@ def _lab(session: nox.Session) -> Path:
 
 def _run(session: nox.Session, command: str, *arguments: str) -> None:
     folder = next(path for path in (_lab(session) / "bin", _lab(session) / "Scripts") if path.is_dir())
-    session.run(str(folder / command), *arguments, env=ONE_THREAD)
+    session.run(str(folder / command), *arguments, env={**ONE_THREAD, **_commit()})
+
+
+def _commit() -> dict[str, str]:
+    """What the installed package cannot know of itself, for run.json; nothing without git or its checkout."""
+    if not shutil.which("git") or not (ROOT / ".git").exists():
+        return {}
+    head, changes = _git("rev-parse", "--verify", "HEAD"), _git("status", "--porcelain", "-uno")
+    return {"INSGD_LAB_COMMIT": head + ("-dirty" if changes else "")} if head else {}
+
+
+def _git(*arguments: str) -> str:
+    # A hook's GIT_DIR would point git at another repository.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _install_project(session: nox.Session) -> None:

@@ -23,7 +23,14 @@ def versions() -> Mapping[str, str]:
 
 @functools.cache
 def commit() -> tuple[str | None, bool | None]:
-    """Commit of the lab's own checkout, and whether tracked files differ; (None, None) if installed."""
+    """Commit of the lab's own checkout, and whether tracked files differ; (None, None) if not known.
+
+    An installed lab knows it from whoever installed it: INSGD_LAB_COMMIT is a commit, with "-dirty" behind it
+    where tracked files differed.
+    """
+    told = os.environ.get("INSGD_LAB_COMMIT")
+    if told:
+        return told.removesuffix("-dirty"), told.endswith("-dirty")
     root = Path(insgd_lab.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None, None

@@ -17,6 +17,7 @@ def checkout(tmp_path, monkeypatch):
     git(tmp_path, "add", ".")
     git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qm", "first")
     monkeypatch.setattr(insgd_lab, "__file__", str(package / "__init__.py"))
+    monkeypatch.delenv("INSGD_LAB_COMMIT", raising=False)
     provenance.commit.cache_clear()
     yield tmp_path
     provenance.commit.cache_clear()
@@ -46,9 +47,16 @@ def test_changed_files_make_it_dirty_and_new_ones_do_not(checkout):
 
 def test_an_installed_lab_has_no_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(insgd_lab, "__file__", str(tmp_path / "site-packages" / "insgd_lab" / "__init__.py"))
+    monkeypatch.delenv("INSGD_LAB_COMMIT", raising=False)
     provenance.commit.cache_clear()
     assert provenance.commit() == (None, None)
     provenance.commit.cache_clear()
+
+
+@pytest.mark.parametrize(("told", "commit"), [("0a1b", ("0a1b", False)), ("0a1b-dirty", ("0a1b", True))])
+def test_whoever_installed_the_lab_can_tell_its_commit(checkout, monkeypatch, told, commit):
+    monkeypatch.setenv("INSGD_LAB_COMMIT", told)
+    assert provenance.commit() == commit
 
 
 def test_the_device_has_a_name():
