@@ -32,7 +32,7 @@ def _time_left(tally: Tally) -> str:
 def shown(name: str, stream: TextIO = sys.stdout) -> Iterator[Callable[[Tally], None]]:
     """Give a function to call with each new tally; bars if `stream` is a terminal, else plain lines."""
     if stream.isatty():
-        with _bars(name) as update:
+        with _bars(name, stream) as update:
             yield update
     else:
         yield _lines(name, stream)
@@ -51,7 +51,8 @@ def _lines(name: str, stream: TextIO) -> Callable[[Tally], None]:
 
 
 @contextmanager
-def _bars(name: str) -> Iterator[Callable[[Tally], None]]:
+def _bars(name: str, stream: TextIO) -> Iterator[Callable[[Tally], None]]:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -61,7 +62,7 @@ def _bars(name: str) -> Iterator[Callable[[Tally], None]]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[state]}"),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, console=Console(file=stream)) as progress:
         task = progress.add_task(name, total=None, state="starting workers")
 
         def update(tally: Tally) -> None:

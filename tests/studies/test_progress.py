@@ -1,0 +1,60 @@
+"""What a study shows while it runs: bars on a terminal, plain lines in a pipe or file."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+
+from insgd_lab.studies import progress
+from insgd_lab.studies.executor import Tally
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(stream: io.StringIO) -> str:
+    """What a study of 40 runs leaves on `stream`, without the terminal's colours and cursor moves."""
+    tally = Tally(40)
+    with progress.shown("mine", stream) as update:
+        update(tally)
+        tally.done, tally.diverged, tally.failed, tally.running = 9, 2, 1, 3
+        update(tally)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+
+
+def test_a_terminal_shows_a_bar_with_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "xterm", "COLUMNS": "120", "LINES": "20"}.items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal()
+    text = shown(stream)
+    last = [line for line in re.split(r"[\r\n]+", text) if line.strip()][-1]
+    assert re.match(r"mine .*━.* 12/40 .*3 running, 2 diverged, 1 failed", last), text
+    assert "\x1b[" in stream.getvalue()
+
+
+def test_a_pipe_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0)
+    stream = io.StringIO()
+    assert shown(stream) == stream.getvalue()
+    assert stream.getvalue().splitlines() == [
+        "mine: 0 of 40 runs: 0 done, 0 diverged, 0 failed",
+        "mine: 12 of 40 runs: 9 done, 2 diverged, 1 failed",
+    ]
+
+
+def test_plain_lines_come_seldom() -> None:
+    assert shown(io.StringIO()) == ""
+
+
+def test_the_time_left_is_told_once_a_run_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0)
+    stream = io.StringIO()
+    tally = Tally(4, done=1, executed=1)
+    tally.started -= 600
+    with progress.shown("mine", stream) as update:
+        update(tally)
+    assert stream.getvalue().endswith("1 done, 0 diverged, 0 failed; about 30 min left\n")
