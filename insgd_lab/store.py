@@ -8,7 +8,8 @@ A study is a folder; a run is a folder in it, named by the hash of what was aske
     runs/digits/0123456789abcdef/layers.parquet   step, parameter, quantity, value
 
 Every file is written beside its place and then renamed into it, so a reader never sees half a file, and a
-process killed at any instant leaves the last whole version. One process at a time writes into a run's folder.
+process killed at any instant leaves the last whole version. One process at a time writes into a run's folder,
+the one that holds its lock (`RunFolder.locked`).
 
     study = StudyFolder("runs/digits")
     for run in study.runs():
@@ -53,6 +54,7 @@ FINISHED = frozenset({"done", "diverged"})
 """The statuses of a run that is never run again; "running" and "failed" runs are."""
 
 _RUN_NAME = re.compile(r"[0-9a-f]{16}")
+_LOCK_SECONDS = 1.0  # a process that is about to die may still hold a run
 _PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
 
 
@@ -296,6 +298,28 @@ class RunFolder:
             if k >= number:
                 path.unlink()
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process, so that no other one trains it; the folder is made if need be.
+
+        Raises:
+            StoreError: another process holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._lock_path)
+        try:
+            lock.acquire(timeout=_LOCK_SECONDS)
+        except Timeout:
+            message = f"{self.path} is being trained by another process; wait for it, or name another folder"
+            raise StoreError(message) from None
+        try:
+            yield
+        finally:
+            self._lock_path.unlink(missing_ok=True)  # while it is held, so it is no one else's
+            lock.release()
+
     def merge_layers(self) -> None:
         """Write all parts as one `layers.parquet`; its bytes do not depend on where the parts were cut.
 
@@ -311,11 +335,26 @@ class RunFolder:
         self.write_info(info)
         self.remove_scratch()
 
+    @property
+    def has_scratch(self) -> bool:
+        """Whether there is a checkpoint, part or lock."""
+        return any(path.exists() for path in (*self._scratch, self._lock_path))
+
     def remove_scratch(self) -> None:
-        """Delete the checkpoint and the parts; only for a finished run."""
-        self.checkpoint_path.unlink(missing_ok=True)
-        self.checkpoint_path.with_name(f".{self.checkpoint_path.name}.new").unlink(missing_ok=True)
-        shutil.rmtree(self.path / "layers", ignore_errors=True)
+        """Delete the checkpoint and the parts: of a finished run, or to make one start afresh."""
+        *files, folder = self._scratch
+        for path in files:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _scratch(self) -> tuple[Path, Path, Path]:
+        checkpoint = self.checkpoint_path
+        return checkpoint, checkpoint.with_name(f".{checkpoint.name}.new"), self.path / "layers"
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path / ".lock"
 
     def _numbered_parts(self) -> list[tuple[int, Path]]:
         found = ((_PART_NAME.fullmatch(path.name), path) for path in self.path.glob("layers/part-*.parquet"))

@@ -64,7 +64,9 @@ def train(
         The outcome; status "diverged" if a loss was not finite.
 
     Raises:
+        ConfigError: a batch of one image that batch norm cannot normalise.
         DataError: data files are missing or wrong.
+        StoreError: another process is training this very run.
     """
     training_of = partial(Training, spec, data_dir=data_dir, device=device)
     notify = on_epoch or (lambda report: None)
@@ -73,8 +75,18 @@ def train(
         for report in training.epochs():
             notify(report)
         return _outcome(training)
+    with folder.locked():
+        return _train_in(folder, training_of, _first_info(spec, device), notify, checkpoint_seconds)
+
+
+def _train_in(
+    folder: RunFolder,
+    training_of: Callable[..., Training],
+    info: dict[str, Any],
+    notify: OnEpoch,
+    checkpoint_seconds: float,
+) -> Outcome:
     progress = Progress()
-    info = _first_info(spec, device)
     folder.write_info({**info, **progress.summary()})
     try:
         training = training_of(progress, record=True)

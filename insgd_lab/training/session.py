@@ -10,6 +10,7 @@ that there is no generator state to keep.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,9 +24,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from insgd_lab import registry
-from insgd_lab.config import RunSpec
+from insgd_lab.config import ConfigError, Problem, RunSpec
 from insgd_lab.recorders import Recorder
 from insgd_lab.training.augmentation import Draws, Normalize, crop_and_flip, draw
 from insgd_lab.training.data import ImageSplits, Split
@@ -109,6 +111,7 @@ class Training:
         self.data = load_data(spec, data_dir).to(self.device)
         self.normalize = Normalize(self.data.scale, self.data.mean, self.data.std, self.device)
         model = build_model(spec, self.data.input_shape, self.data.classes)
+        _check_single_image(model, self.data.train, spec)
         # Convolutions on the CPU are a fifth to a third faster with the channels innermost.
         self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer: torch.optim.Optimizer = registry.create_optimizer(
@@ -248,6 +251,22 @@ class Training:
             self.recorder.load_state_dict(state["recorder"])
         for name in vars(self.progress):
             setattr(self.progress, name, state[name])
+
+
+def _check_single_image(model: nn.Module, images: Split, spec: RunSpec) -> None:
+    """Refuse at once a batch of one image that batch norm cannot normalise, which is the last of an epoch."""
+    count, size = len(images), spec.train.batch_size
+    if count % size != 1 % size or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return
+    try:
+        with torch.no_grad(), global_stream(spec.seed, "one image"):
+            copy.deepcopy(model).train()(images.images[:1].cpu().float())
+    except ValueError:
+        message = (
+            f"leaves a batch of one of the {count} training images, over which this model's batch norm has no "
+            f"spread; choose another, such as {size + 1}, or set task.model.batch_norm = false"
+        )
+        raise ConfigError("run", [Problem(("train", "batch_size"), size, message)]) from None
 
 
 def _schedule(spec: RunSpec, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.MultiStepLR | None:

@@ -145,6 +145,15 @@ def test_a_run_counts_as_finished_only_by_its_last_file(tmp_path: Path, monkeypa
     assert sorted(p.name for p in run.path.iterdir()) == ["layers.parquet", "metrics.parquet", "run.json"]
 
 
+def test_one_process_at_a_time_holds_a_run(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / NAME)
+    with run.locked(), pytest.raises(StoreError, match=f"{NAME} is being trained by another process"):
+        RunFolder(run.path).locked().__enter__()
+    assert not list(run.path.iterdir()), "no lock is left behind"
+    with run.locked():
+        pass
+
+
 def test_a_run_without_records_has_an_empty_table_of_layers(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / NAME)
     run.finish({"status": "done"}, metrics())

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from insgd_lab.config import RunSpec
-from insgd_lab.store import RunFolder
+from insgd_lab.store import RunFolder, StoreError
 from insgd_lab.training import checkpoint
 from insgd_lab.training.data import digits
 from insgd_lab.training.files import DataError
@@ -145,7 +145,16 @@ def test_a_run_killed_outright_is_resumed_to_the_same_bytes(tmp_path):
     plan = {**RICH, "train": {**RICH["train"], "epochs": 6}}
     unbroken, killed = RunFolder(tmp_path / "unbroken"), RunFolder(tmp_path / "killed")
     train(make(plan), unbroken)
-    command = [sys.executable, "-c", KILLED, json.dumps(plan), str(killed.path), str(torch.get_num_threads())]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        KILLED,
+        json.dumps(plan),
+        str(killed.path),
+        str(torch.get_num_threads()),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         while process.stdout.readline().strip() != "2":
             assert process.poll() is None
@@ -261,6 +270,31 @@ def test_recording_does_not_change_the_numbers(tmp_path):
     train(make(RICH, record={"every": 1}), one)
     train(make(RICH, record={"every": 0}), two)
     assert one.metrics_path.read_bytes() == two.metrics_path.read_bytes()
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked(), pytest.raises(StoreError, match="is being trained by another process"):
+        train(make(), folder)
+    assert not folder.exists
+
+
+# 239 training images. Of the planes that batch norm sees, those of custom-cnn have shrunk to one pixel.
+@pytest.mark.parametrize("size", [238, 1])
+@pytest.mark.parametrize("model", ["mlp", "custom-cnn"])
+def test_a_batch_of_one_image_that_batch_norm_cannot_take_is_refused_at_once(tmp_path, model, size):
+    task = {"data": PLAIN["task"]["data"], "model": {"name": model, "batch_norm": True}}
+    spec = make(task=task, train={"epochs": 1, "batch_size": size})
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(ValueError, match=f"batch_size = {size}: leaves a batch of one of the 239 training images"):
+        train(spec, folder)
+    assert folder.info()["epochs_done"] == 0
+    assert train(make(spec.model_dump(), train={"epochs": 1, "batch_size": 237})).status == "done"
+
+
+def test_a_batch_of_one_image_is_trained_where_batch_norm_has_pixels_enough():
+    task = {"data": PLAIN["task"]["data"], "model": {"name": "digits-cnn", "batch_norm": True}}
+    assert train(make(task=task, train={"epochs": 1, "batch_size": 238})).status == "done"
 
 
 def test_an_error_is_written_down_and_raised(tmp_path):
