@@ -1,6 +1,6 @@
 """The command `insgd-lab`: optimizers, single runs, studies, reports, data; each thin over the library.
 
-Exit codes: 0 done (a diverged run is a result), 1 a run failed, 2 bad input, 130 interrupted. Heavy modules
+Exit codes: 0 done (a diverged run is a result), 1 a run failed or is left, 2 bad input, 130 interrupted. Heavy modules
 are imported inside the commands, so that `--help` answers at once.
 """
 
@@ -13,13 +13,13 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from insgd_lab.config import RunSpec
+    from insgd_lab.config import RunSpec, StudySpec
     from insgd_lab.registry import OptimizerSpec
     from insgd_lab.store import StudyFolder
     from insgd_lab.studies.executor import Tally
@@ -92,25 +92,30 @@ def _plain_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        if error.filename is None:  # a closed pipe, say: no path of the user's
+            raise
+        _refuse(f"{error.filename}: {error.strerror}; check the path, its permissions and the space on its disk")
     except Exception as error:
         if not isinstance(error, _input_errors()):
             raise
         _refuse(str(error))
 
 
-def _refuse(message: str) -> None:
+def _refuse(message: str) -> NoReturn:
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(BAD_INPUT)
 
 
 def _input_errors() -> tuple[type[Exception], ...]:
+    from insgd_lab.analysis.published import PublishedError
     from insgd_lab.config import ConfigError
     from insgd_lab.registry import UnknownName
     from insgd_lab.store import StoreError
     from insgd_lab.studies.executor import ExecutionError
     from insgd_lab.training.files import DataError
 
-    return ConfigError, UnknownName, StoreError, ExecutionError, DataError
+    return ConfigError, UnknownName, StoreError, ExecutionError, DataError, PublishedError
 
 
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
@@ -264,6 +269,8 @@ def _value(text: str) -> Any:
 def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str) -> None:
     from insgd_lab.store import FINISHED, StudyFolder
 
+    if out is not None:
+        _check_out(out)
     folder = StudyFolder(out).run(spec.id) if out else None
     if folder is not None and folder.exists and folder.info()["status"] in FINISHED:
         typer.echo(f"This run is {folder.info()['status']} already: {folder.path}")
@@ -324,12 +331,14 @@ def study_run(
     with _plain_errors():
         from insgd_lab.config import load_study
         from insgd_lab.store import StudyFolder
-        from insgd_lab.studies.executor import locked
+        from insgd_lab.studies.executor import locked, sweep
         from insgd_lab.studies.planning import make_plan
 
         spec = load_study(study, plugin)
+        _check_comparison(spec)
         plan = make_plan(spec)
         folder = StudyFolder(out or Path("runs") / spec.name)
+        _check_out(folder.path)
         _check_same_study(plan, folder)
         if _unfinished(plan, folder):
             _check_device(device)
@@ -337,10 +346,31 @@ def study_run(
                 _check_data(name, data_dir)
         with locked(folder):
             _write_plan(plan, folder)
+            sweep(plan, folder)
             tally = _execute(plan, folder, workers or _cores(), device, data_dir)
+        for note in tally.notes:
+            typer.echo(note, err=True)
         if tally.failed:
             _print_failures(plan, folder)
+        if tally.left:
+            typer.echo(f"{spec.name}: no worker is left for {tally.left} runs; the same command goes on", err=True)
+        if tally.failed or tally.left:
             raise typer.Exit(FAILED)
+
+
+def _check_comparison(spec: StudySpec) -> None:
+    """Refuse a study that is to be put beside a published table that is not on record."""
+    from insgd_lab.analysis.published import load_paper
+
+    if spec.compare is not None:
+        load_paper(spec.compare.paper).find_table(spec.compare.table)
+
+
+def _check_out(path: Path) -> None:
+    """Refuse a place for results that is, or lies in, something other than a folder."""
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        _refuse(f"--out {path}: {there} is a file; expected a folder, there or to be made: name another one")
 
 
 def _unfinished(plan: Plan, folder: StudyFolder) -> int:
@@ -417,6 +447,7 @@ def study_plan(
         from insgd_lab.studies.planning import cells, make_plan
 
         spec = load_study(study, plugin)
+        _check_comparison(spec)
         plan = make_plan(spec)
     rows = []
     for arm in spec.arm:
@@ -443,16 +474,25 @@ def study_status(study_dir: StudyDir) -> None:
         from insgd_lab.studies.executor import in_use
 
         folder = StudyFolder(study_dir)
-        info = folder.info()
-        statuses = folder.statuses()
-    started = "running" if in_use(folder) else "interrupted"
+        try:
+            rows, title = _counts(folder.info(), folder.statuses())
+        except (KeyError, TypeError, AttributeError) as error:
+            _refuse(
+                f"{folder.info_path} is not a study as this version writes it ({type(error).__name__}: {error}); "
+                "run the study again into a new folder"
+            )
+        started = "running" if in_use(folder) else "interrupted"
+    _print_table(("arm", "runs", "done", "diverged", "failed", started, "not started"), rows, title)
+
+
+def _counts(info: Mapping[str, Any], statuses: Mapping[str, str]) -> tuple[list[tuple[object, ...]], str]:
+    """Each arm's row of `study status`, and the title above them."""
     rows = []
     for arm in info["arms"]:
         runs = {row["run"] for row in info["plan"] if row["arm"] == arm["name"]}
         counts = [sum(statuses.get(run) == s for run in runs) for s in ("done", "diverged", "failed", "running")]
         rows.append((arm["name"], len(runs), *counts, len(runs) - sum(counts)))
-    columns = ("arm", "runs", "done", "diverged", "failed", started, "not started")
-    _print_table(columns, rows, info["title"] or info["name"])
+    return rows, info["title"] or info["name"]
 
 
 @app.command()
@@ -462,16 +502,12 @@ def report(
 ) -> None:
     """Write a study's report: HTML, figures and tables."""
     with _plain_errors():
-        from insgd_lab.analysis.published import PublishedError
         from insgd_lab.analysis.report import is_current, report_path, write_report
 
         if not force and is_current(study_dir):
             typer.echo(f"The report is up to date: {report_path(study_dir)}")
             return
-        try:
-            typer.echo(f"Report: {write_report(study_dir, force=force)}")
-        except PublishedError as error:
-            _refuse(str(error))
+        typer.echo(f"Report: {write_report(study_dir, force=force)}")
 
 
 # ---------------------------------------------------------------------------------------------- data

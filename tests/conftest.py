@@ -19,6 +19,8 @@ torch.set_num_threads(1)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile("ci")
 
+# Every warning of a process that a test starts is an error there too, in a study's workers as well.
+STRICT = {"PYTHONWARNINGS": "error"}
 COMMAND = [sys.executable, "-m", "insgd_lab.cli"]
 
 
@@ -30,7 +32,7 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(
             [*COMMAND, *map(str, arguments)],
             cwd=tmp_path,
-            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **environment},
+            env={**os.environ, **STRICT, "XDG_CACHE_HOME": str(tmp_path / "cache"), **environment},
             capture_output=True,
             text=True,
             timeout=300,
@@ -49,6 +51,7 @@ def start_cli(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             cwd=tmp_path,
+            env={**os.environ, **STRICT},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

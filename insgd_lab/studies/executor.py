@@ -6,8 +6,9 @@
 Each worker is a fresh Python process with one compute thread (see `worker`). It gets one run at a time over a
 pipe and answers in lines of JSON. Nothing is shared but the study's folder, so one that dies takes only its
 own run along: that run is tried once more, in a fresh worker, and then recorded as failed while the others go
-on. Workers leave at once when their pipe closes, so a scheduler that is killed leaves none behind. Finished
-runs are never run again; what was under way goes on from its last checkpoint when the study is run again.
+on. A worker that cannot be replaced leaves its runs to the others. Workers leave at once when their pipe
+closes, so a scheduler that is killed leaves none behind. Finished runs are never run again; what was under way
+or failed goes on from its last checkpoint when the study is run again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,15 +30,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from insgd_lab.config import RunSpec
-from insgd_lab.store import FINISHED, StudyFolder
+from insgd_lab.store import FINISHED, RunFolder, StoreError, StudyFolder
 from insgd_lab.studies.planning import Plan
 
-__all__ = ["ExecutionError", "Interrupted", "Tally", "execute", "in_use", "locked", "tally_of"]
+__all__ = ["ExecutionError", "Interrupted", "Tally", "execute", "in_use", "locked", "sweep", "tally_of"]
 
 _ATTEMPTS = 2
 _TICK_SECONDS = 0.5
 _LEAVE_SECONDS = 5.0
 _LOG_LINES = 20
+_LOG_BYTES = 1 << 14
+_LOCK_SECONDS = 1.0  # longer than `in_use` ever holds the lock
 
 
 class ExecutionError(Exception):
@@ -55,7 +57,10 @@ class Interrupted(Exception):
 
 @dataclass
 class Tally:
-    """How far a plan has got. `started` is when this call began, on `time.monotonic`'s clock."""
+    """How far a plan has got. `started` is when this call began, on `time.monotonic`'s clock.
+
+    `notes` are what the user must be told beside the counts, such as that a worker could not be replaced.
+    """
 
     total: int
     done: int = 0
@@ -64,11 +69,17 @@ class Tally:
     running: int = 0
     executed: int = 0
     started: float = field(default_factory=time.monotonic)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def finished(self) -> int:
         """Runs with a result: done or diverged."""
         return self.done + self.diverged
+
+    @property
+    def left(self) -> int:
+        """Runs that have not ended yet."""
+        return self.total - self.finished - self.failed
 
     @property
     def seconds(self) -> float:
@@ -80,8 +91,7 @@ class Tally:
         """The time that is left at this call's pace; None before the first run of this call has ended."""
         if not self.executed:
             return None
-        left = self.total - self.finished - self.failed
-        return self.seconds / self.executed * left
+        return self.seconds / self.executed * self.left
 
     def add(self, status: str) -> None:
         """Count one run that has ended with `status`."""
@@ -98,8 +108,8 @@ def tally_of(plan: Plan, folder: StudyFolder) -> Tally:
 
 
 @contextmanager
-def locked(folder: StudyFolder) -> Iterator[None]:
-    """Hold the study for this process.
+def locked(folder: StudyFolder, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
+    """Hold the study for this process; `timeout` is how many seconds to wait for it.
 
     Raises:
         ExecutionError: another process is running it.
@@ -107,7 +117,7 @@ def locked(folder: StudyFolder) -> Iterator[None]:
     folder.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.path / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=timeout)
     except Timeout:
         raise ExecutionError(
             f"{folder.path} is being run by another process; wait for it, or give another folder with --out"
@@ -121,10 +131,23 @@ def locked(folder: StudyFolder) -> Iterator[None]:
 def in_use(folder: StudyFolder) -> bool:
     """Whether some process is running the study right now."""
     try:
-        with locked(folder):
+        with locked(folder, timeout=0):
             return False
     except ExecutionError:
         return True
+
+
+def sweep(plan: Plan, folder: StudyFolder) -> None:
+    """Delete what workers killed at the very end of a run left behind; the caller holds the study's lock."""
+    for name, status in folder.statuses(list(plan.runs)).items():
+        if status in FINISHED:
+            _sweep_run(folder.run(name))
+
+
+def _sweep_run(run: RunFolder) -> None:
+    if run.has_scratch:
+        with suppress(StoreError), run.locked():  # held: whoever finished it is at this very work
+            run.remove_scratch()
 
 
 def execute(
@@ -147,7 +170,7 @@ def execute(
         on_change: called whenever a run starts or ends, and about twice a second.
 
     Raises:
-        ExecutionError: workers do not start.
+        ExecutionError: not one worker starts.
         Interrupted: Ctrl-C was pressed.
     """
     scheduler = _Scheduler(plan, folder, _command(folder, device, data_dir), on_change)
@@ -175,6 +198,7 @@ class _Worker:
         self.run: RunSpec | None = None
         self._buffer = b""
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_start = log.stat().st_size if log.exists() else 0
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
@@ -210,8 +234,10 @@ class _Worker:
             return self.process.wait()
 
     def last_words(self) -> str:
-        """The end of the worker's log."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        """The end of what this worker, and no earlier one, wrote into its log."""
+        with self.log.open("rb") as log:
+            log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - _LOG_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
         return "\n".join(lines[-_LOG_LINES:])
 
 
@@ -221,6 +247,8 @@ class _Scheduler:
         self.tally = Tally(len(plan.runs))
         self.queue: deque[RunSpec] = deque()
         self.attempts: dict[str, int] = {}
+        self.failed_before: set[str] = set()
+        self.started = False  # whether any worker has ever been ready
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
         self._enqueue(plan)
@@ -232,8 +260,8 @@ class _Scheduler:
             if status in FINISHED:
                 self.tally.add(str(status))
                 continue
-            if status == "failed":  # whatever made it fail may lie in what it left behind
-                shutil.rmtree(self.folder.run(name).path)
+            if status == "failed":
+                self.failed_before.add(name)
             self.queue.append(run)
 
     def run(self, workers: int) -> None:
@@ -246,7 +274,11 @@ class _Scheduler:
             self.on_change(self.tally)
 
     def _hire(self, number: int) -> None:
-        worker = _Worker(number, self.command, self.folder.path / "logs" / f"worker-{number}.log")
+        try:
+            worker = _Worker(number, self.command, self.folder.path / "logs" / f"worker-{number}.log")
+        except OSError as error:  # no memory or no process to be had
+            self._do_without(number, str(error))
+            return
         self.workers.append(worker)
         self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
 
@@ -254,7 +286,7 @@ class _Scheduler:
         messages, alive = worker.read()
         for message in messages:
             if message["event"] == "ready":
-                worker.ready = True
+                worker.ready = self.started = True
             elif message["event"] == "ended":
                 self._record(worker, message)
         if not alive:
@@ -281,16 +313,24 @@ class _Scheduler:
         """A worker has died: its run is tried once more, in a fresh worker, and then recorded as failed."""
         code = self._dismiss(worker)
         if not worker.ready:
-            raise ExecutionError(f"a worker could not start ({_cause(code)}):\n{worker.last_words()}")
+            self._do_without(worker.number, f"{_cause(code)}; end of {worker.log}:\n{worker.last_words()}")
+            return
         if worker.run is not None:
             self._try_again(worker.run, f"{_cause(code)}; end of {worker.log}:\n{worker.last_words()}")
         if self.queue:
             self._hire(worker.number)
 
+    def _do_without(self, number: int, cause: str) -> None:
+        """A worker could not start: if none ever did, nothing can be done, else the others go on without it."""
+        if not self.started:
+            raise ExecutionError(f"worker {number} could not start: {cause}")
+        self.tally.notes.append(f"worker {number} could not be replaced: {cause}")
+
     def _try_again(self, run: RunSpec, cause: str) -> None:
         status = self.folder.statuses([run.id]).get(run.id)
         self.attempts[run.id] = self.attempts.get(run.id, 0) + 1
         if status in FINISHED:  # it died after the last file was written
+            _sweep_run(self.folder.run(run.id))
             self.tally.executed += 1
             self.tally.add(str(status))
         elif self.attempts[run.id] < _ATTEMPTS:
@@ -300,8 +340,14 @@ class _Scheduler:
 
     def _fail(self, run: RunSpec, error: str) -> None:
         folder = self.folder.run(run.id)
-        info = folder.info() if folder.exists else {"id": run.id, "spec": run.canonical(), "seed": run.seed}
-        folder.write_info({**info, "status": "failed", "error": error})
+        try:
+            with folder.locked():
+                info = folder.info() if folder.exists else {"id": run.id, "spec": run.canonical(), "seed": run.seed}
+                folder.write_info({**info, "status": "failed", "error": error})
+                if run.id in self.failed_before:  # twice: the reason may lie in what it goes on from
+                    folder.remove_scratch()
+        except StoreError as held:
+            self.tally.notes.append(str(held))
         self.tally.executed += 1
         self.tally.add("failed")
 

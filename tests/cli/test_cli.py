@@ -11,9 +11,15 @@ from pathlib import Path
 import pytest
 
 from insgd_lab import registry
+from insgd_lab.store import StudyFolder
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+PYTHON = [sys.executable, "-W", "error", "-c"]
 SHORT = ("--epochs", 1, "--set", "task.data.fraction=0.1")
+
+
+TINY = 'name = "s"\nseeds = 1\ntask = { data = "digits", model = "mlp" }\ntrain = { epochs = 1 }\n'
+ARM = '[[arm]]\nname = "a"\noptimizer = "sgd"\n'
 
 
 def test_help_names_every_command_without_heavy_imports() -> None:
@@ -23,21 +29,20 @@ def test_help_names_every_command_without_heavy_imports() -> None:
         "heavy = {'torch', 'numpy', 'pandas', 'pyarrow', 'pydantic', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([*PYTHON, code], capture_output=True, text=True, check=True)
     for command in ("optimizers", "train", "study", "report", "data"):
         assert command in result.stdout
 
 
 def test_a_finished_study_is_recognised_without_torch(cli: Cli, tmp_path: Path) -> None:
-    study = 'name = "s"\nseeds = 1\ntask = { data = "digits", model = "mlp" }\ntrain = { epochs = 1 }\n'
-    (tmp_path / "s.toml").write_text(study + '[[arm]]\nname = "a"\noptimizer = "sgd"\n')
+    (tmp_path / "s.toml").write_text(TINY + ARM)
     assert cli("study", "run", "s.toml").returncode == 0
     code = (
         "import sys\nfrom insgd_lab.cli import app\n"
         "try:\n    app(['study', 'run', 's.toml'])\nexcept SystemExit as end:\n    assert not end.code\n"
         "assert not {'torch', 'pandas', 'numpy'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    subprocess.run([*PYTHON, code], cwd=tmp_path, check=True)
 
 
 def test_version(cli: Cli) -> None:
@@ -129,6 +134,14 @@ def test_the_data_folder_is_the_option_else_the_variable_else_the_cache(cli: Cli
         (("optimizers", "show", "isngd-l1"), "unknown optimizer 'isngd-l1'; did you mean 'insgd-l1'"),
         (("optimizers", "isngd-l1"), "did you mean 'insgd-l1'"),
         (("optimizers", "z*"), "unknown optimizer 'z*'"),
+        (("optimizers", "--plugin", "leaver"), "plugin module 'leaver' could not be imported (SystemExit: 0)"),
+        (("study", "run", "digits", "--out", "file"), "--out file: file is a file; expected a folder"),
+        (("study", "run", "digits", "--out", "file/x"), "--out file/x: {tmp}/file is a file; expected a folder"),
+        (("train", "--optimizer", "sgd", "--out", "file"), "--out file: file is a file; expected a folder"),
+        (("study", "status", "foreign"), "foreign/study.json is not a study as this version writes it (KeyError"),
+        (("study", "run", "compared.toml"), "no published results of 'nope'; there are: "),
+        (("study", "plan", "compared.toml"), "no published results of 'nope'; there are: "),
+        (("data", "prepare", "cifar10", "--source", "file", "--data-dir", "file"), "file"),
         (("optimizers", "--plugin", "no_such_plugin"), "plugin module 'no_such_plugin' could not be imported"),
         (("train",), "no optimizer is named; add --optimizer NAME"),
         (("train", "--optimizer", "sgd", "--set", "lr"), "--set lr: expected KEY=VALUE"),
@@ -150,9 +163,34 @@ def test_the_data_folder_is_the_option_else_the_variable_else_the_cache(cli: Cli
     ],
 )
 def test_bad_input_is_refused_with_a_message_and_no_traceback(
-    cli: Cli, arguments: tuple[object, ...], expected: str
+    cli: Cli, tmp_path: Path, arguments: tuple[object, ...], expected: str
 ) -> None:
-    result = cli(*arguments)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "leaver.py").write_text("raise SystemExit(0)")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "study.json").write_text('{"name": "of another program"}')
+    (tmp_path / "compared.toml").write_text(TINY + 'compare = { paper = "nope", table = "1" }\n' + ARM)
+    result = cli(*arguments, PYTHONPATH=str(tmp_path))
     assert result.returncode == 2, result.stdout + result.stderr
-    assert expected in " ".join(result.stderr.split())
+    assert expected.format(tmp=tmp_path) in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_is_being_trained_is_refused(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("train", "--optimizer", "sgd", "--model", "mlp", *SHORT, "--out", "runs")
+    assert cli(*arguments).returncode == 0
+    (run,) = StudyFolder(tmp_path / "runs").runs()
+    run.write_info({**run.info(), "status": "running"})
+    with run.locked():
+        result = cli(*arguments)
+    assert result.returncode == 2, result.stderr
+    assert f"runs/{run.id} is being trained by another process" in result.stderr
+    assert run.info()["status"] == "running"
+
+
+def test_a_lone_image_in_front_of_batch_norm_is_refused(cli: Cli) -> None:
+    settings = ("--set", "train.batch_size=17", "--set", "task.model.batch_norm=true")  # 120 images: 7 x 17 + 1
+    result = cli("train", "--optimizer", "sgd", "--model", "mlp", *SHORT, *settings)
+    assert result.returncode == 2, result.stderr
+    assert "train.batch_size = 17: leaves a batch of one of the 120 training images" in result.stderr

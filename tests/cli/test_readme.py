@@ -22,7 +22,9 @@ def test_the_study_can_be_planned() -> None:
 
 
 def test_the_tour_in_python_runs(tmp_path: Path) -> None:
-    result = subprocess.run([sys.executable, "-c", TOUR], cwd=tmp_path, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", TOUR], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert "effective_step" in result.stdout or "quantity" in result.stdout
 
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from filelock import FileLock
 
+from insgd_lab.config import RunSpec
 from insgd_lab.store import RunFolder, StudyFolder
+from insgd_lab.studies import executor
+from insgd_lab.training.loop import train
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
@@ -48,7 +56,7 @@ optimizer = "fateful"
 axes = {{ fate = ["killed", "raised", "lived", "lived on"] }}
 """
 PLUGIN = """
-import os, signal
+import os, signal, time
 import torch
 from insgd_lab import register_optimizer
 
@@ -64,10 +72,42 @@ class Fateful(torch.optim.SGD):
         print('{"event": "ended", "run": "noise on stdout"}', flush=True)
         if self.fate == "killed" and "MERCY" not in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.fate == "killed once" and not os.path.exists(os.environ["NO_MORE_WORKERS"]):
+            open(os.environ["NO_MORE_WORKERS"], "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fate == "outlives" and not self.state:
+            while not os.path.exists(os.environ["NO_MORE_WORKERS"]):
+                time.sleep(0.02)
+            time.sleep(1)
+            self.state["outlived"] = True
         if self.fate == "raised" and "MERCY" not in os.environ:
             raise RuntimeError("fate has struck")
         return super().step(closure)
 """
+
+
+# Python imports this at its start: there, once a file says so, every worker dies.
+DYING = """
+import os, sys
+
+if "insgd_lab.studies.worker" in sys.orig_argv and os.path.exists(os.environ["NO_MORE_WORKERS"]):
+    print("no memory for a worker", file=sys.stderr, flush=True)
+    os._exit(3)
+"""
+
+
+@pytest.fixture
+def fates(tmp_path: Path, cli: Cli) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the study of fates, of which the keywords leave some; workers die at their start from a fate on."""
+    (tmp_path / "fateful.py").write_text(PLUGIN)
+    (tmp_path / "sitecustomize.py").write_text(DYING)
+    variables = {"PYTHONPATH": str(tmp_path), "NO_MORE_WORKERS": str(tmp_path / "no-more-workers")}
+
+    def run(axis: str, workers: int = 1, **environment: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "fates.toml").write_text(re.sub(r"fate = \[.*\]", f"fate = {axis}", FATES))
+        return cli("study", "run", "fates.toml", "--workers", workers, **variables, **environment)
+
+    return run
 
 
 @pytest.fixture
@@ -196,6 +236,118 @@ def test_a_worker_that_dies_takes_only_its_own_run_along(tmp_path: Path, cli: Cl
     assert again.returncode == 0, again.stderr
     assert "4 done, 0 diverged, 0 failed" in again.stdout
     assert set(study.statuses().values()) == {"done"}
+
+
+def test_a_worker_that_cannot_be_replaced_leaves_its_run_to_the_others(tmp_path: Path, fates: Cli) -> None:
+    result = fates('["killed once", "outlives", "lived"]', workers=2)
+    assert result.returncode == 0, result.stderr
+    assert "3 done, 0 diverged, 0 failed" in result.stdout
+    assert re.search(
+        r"worker \d could not be replaced: exit code 3; end of .*no memory for a worker", result.stderr, re.S
+    )
+
+
+def test_without_any_worker_left_the_study_ends_with_what_it_has(tmp_path: Path, fates: Cli) -> None:
+    axis, study = '["lived", "killed once", "lived on"]', StudyFolder(tmp_path / "runs/fates")
+    result = fates(axis)
+    assert result.returncode == 1, result.stderr
+    assert "1 of 3 runs: 1 done" in result.stdout
+    assert "no worker is left for 2 runs; the same command goes on" in result.stderr
+    assert sorted(study.statuses().values()) == ["done", "running"]
+    again = fates(axis)
+    assert again.returncode == 2, "not one worker starts"
+    assert "worker 0 could not start: exit code 3" in again.stderr
+    (tmp_path / "sitecustomize.py").unlink()
+    again = fates(axis)
+    assert again.returncode == 0, again.stderr
+    assert "3 runs, 1 of them finished earlier" in again.stdout
+
+
+def test_a_failed_run_keeps_what_it_has_until_it_runs_again(tmp_path: Path, fates: Cli) -> None:
+    assert fates('["raised"]').returncode == 1
+    (run,) = StudyFolder(tmp_path / "runs/fates").runs()
+    assert run.info()["status"] == "failed"
+    run.checkpoint_path.write_bytes(b"checkpoint")
+    (tmp_path / "no-more-workers").touch()
+    assert fates('["raised"]').returncode == 2
+    assert "fate has struck" in run.info()["error"]
+    assert run.checkpoint_path.exists()
+
+
+def test_a_run_that_fails_again_starts_afresh_the_next_time(tmp_path: Path, fates: Cli) -> None:
+    assert fates('["raised"]').returncode == 1
+    (run,) = StudyFolder(tmp_path / "runs/fates").runs()
+    run.checkpoint_path.with_name(".checkpoint.pt.new").write_bytes(b"half a checkpoint")
+    (run.path / "layers").mkdir(exist_ok=True)
+    assert fates('["raised"]').returncode == 1
+    assert [path.name for path in run.path.iterdir()] == ["run.json"]
+
+
+def test_a_failed_run_goes_on_from_its_checkpoint(small: Path, cli: Cli) -> None:
+    assert cli("study", "run", "small.toml").returncode == 0
+    run = next(StudyFolder(small / "runs/small").runs())
+    metrics, spec = run.metrics_path.read_bytes(), RunSpec.from_canonical(run.info()["spec"])
+
+    def fail(epoch: dict[str, Any]) -> None:
+        if epoch["epoch"] == 2:
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        train(spec, run, on_epoch=fail, checkpoint_seconds=0)
+    assert run.info()["status"] == "failed"
+    state = torch.load(run.checkpoint_path, weights_only=True)
+    torch.save({**state, "started": "long ago"}, run.checkpoint_path)
+    again = cli("study", "run", "small.toml")
+    assert "24 runs, 23 of them finished earlier" in again.stdout
+    assert run.info()["status"] == "done", again.stderr
+    assert run.info()["started"] == "long ago"
+    assert run.metrics_path.read_bytes() == metrics
+
+
+def test_what_a_worker_killed_at_the_very_end_left_is_swept(small: Path, cli: Cli) -> None:
+    assert cli("study", "run", "small.toml").returncode == 0
+    run = next(StudyFolder(small / "runs/small").runs())
+    before = {path.name for path in run.path.iterdir()}
+    for name in ("checkpoint.pt", ".checkpoint.pt.new", ".lock"):
+        (run.path / name).touch()
+    (run.path / "layers").mkdir()
+    (run.path / "layers/part-00000.parquet").touch()
+    assert cli("study", "run", "small.toml").returncode == 0
+    assert {path.name for path in run.path.iterdir()} == before
+
+
+def test_a_run_that_someone_else_trains_is_told_and_left_alone(tmp_path: Path, fates: Cli) -> None:
+    assert fates('["lived"]').returncode == 0
+    (run,) = StudyFolder(tmp_path / "runs/fates").runs()
+    run.write_info({**run.info(), "status": "running"})
+    with run.locked():
+        result = fates('["lived"]')
+    assert result.returncode == 1, result.stderr
+    assert f"{run.id} is being trained by another process" in result.stderr
+    assert run.info()["status"] == "running"
+
+
+def test_a_look_at_the_state_does_not_turn_a_starting_study_away(tmp_path: Path) -> None:
+    look = FileLock(tmp_path / ".lock", thread_local=False)
+    look.acquire()
+    timer = threading.Timer(0.2, look.release)
+    timer.start()
+    with executor.locked(StudyFolder(tmp_path)):
+        assert executor.in_use(StudyFolder(tmp_path))
+    timer.join()
+
+
+def test_the_last_words_of_a_worker_are_its_own_and_few(tmp_path: Path) -> None:
+    log = tmp_path / "logs/worker-0.log"
+    log.parent.mkdir()
+    log.write_text("an earlier worker's end\n")
+    silent = executor._Worker(0, [sys.executable, "-c", "pass"], log)
+    assert silent.dismiss() == 0
+    assert silent.last_words() == ""
+    talker = executor._Worker(0, [sys.executable, "-c", "import sys; print('x' * 10**6, file=sys.stderr)"], log)
+    assert talker.dismiss() == 0
+    assert set(talker.last_words()) == {"x"}
+    assert len(talker.last_words()) < 20_000
 
 
 def test_a_plugin_that_workers_cannot_find_is_refused_before_anything_runs(tmp_path: Path, cli: Cli) -> None:
