@@ -56,7 +56,7 @@ def vector_statistic(x: Tensor, settings: Settings) -> Tensor:
     x = _widen(x)
     if settings.center:
         x = _standardise(x, dims=(-1,))
-    return _log_mean(x, settings, lambda a: a.sum(-1), lambda a: a.amax(-1), keep=False)
+    return _log_mean(x, settings, _over((-1,)), keep=False)
 
 
 def conv_statistic(x: Tensor, settings: Settings, shape: ConvShape) -> Tensor:
@@ -69,12 +69,33 @@ def conv_statistic(x: Tensor, settings: Settings, shape: ConvShape) -> Tensor:
     if settings.center:
         x = _standardise(x, spatial)
     if settings.granularity == "layer":
-        dims = tuple(range(1, x.ndim))
-        return _log_mean(x, settings, lambda a: a.sum(dims), lambda a: a.amax(dims), keep=False)
+        return _log_mean(x, settings, _over(tuple(range(1, x.ndim))), keep=False)
     if settings.granularity == "channel":
-        return _log_mean(x, settings, lambda a: a.sum(spatial), lambda a: a.amax(spatial), keep=True)
+        return _log_mean(x, settings, _over(spatial), keep=True)
     grouped = x.view(len(x), shape.groups, -1, *x.shape[2:])
-    return _log_mean(grouped, settings, lambda a: _patch_sums(a, shape), lambda a: _patch_maxima(a, shape), keep=True)
+    return _log_mean(grouped, settings, _over_patches(shape), keep=True)
+
+
+@dataclass(frozen=True)
+class _Reduction:
+    """Brings elementwise values to one number an example, plane or patch."""
+
+    add: Callable[[Tensor], Tensor]
+    add_squares: Callable[[Tensor], Tensor]
+    top: Callable[[Tensor], Tensor]
+
+
+def _over(dims: tuple[int, ...]) -> _Reduction:
+    # The norm squares and adds in one pass over memory, without storing the squares.
+    return _Reduction(
+        lambda x: x.sum(dims), lambda x: torch.linalg.vector_norm(x, 2, dims).square(), lambda x: x.amax(dims)
+    )
+
+
+def _over_patches(shape: ConvShape) -> _Reduction:
+    return _Reduction(
+        lambda x: _patch_sums(x, shape), lambda x: _patch_sums(x.square(), shape), lambda x: _patch_maxima(x, shape)
+    )
 
 
 def _widen(x: Tensor) -> Tensor:
@@ -89,25 +110,22 @@ def _standardise(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return centred / x.std(dims, keepdim=True).clamp(min=_MIN_STD)
 
 
-def _log_mean(
-    x: Tensor, settings: Settings, add: Callable[[Tensor], Tensor], top: Callable[[Tensor], Tensor], *, keep: bool
-) -> Tensor:
-    """Logarithm of the mean power: over everything, or over all axes but the second (``keep``).
-
-    ``add`` and ``top`` reduce elementwise values to one number an example (or plane, or patch).
-    """
+def _log_mean(x: Tensor, settings: Settings, over: _Reduction, *, keep: bool) -> Tensor:
+    """Logarithm of the mean power: over everything, or over all axes but the second (``keep``)."""
     if settings.p == math.inf:
-        return _log_mean_of(top(x.abs()).double(), keep=keep)
+        return _log_mean_of(over.top(x.abs()).double(), keep=keep)
     if settings.p in (1, 2) and x.device.type == "cpu":
         # Powers as they are, in one pass. Whether they left the type's range can be looked at for free on a
         # CPU only; a GPU would have to be waited for.
-        plain = _log_mean_of(_root(add(x.abs() if settings.p == 1 else x.square()), settings), keep=keep)
+        total = over.add(x.abs()) if settings.p == 1 else over.add_squares(x)
+        plain = _log_mean_of(_root(total, settings), keep=keep)
         if bool(((plain > _LOG_SMALL) & plain.isfinite()).all()):
             return plain
     # Divided by the largest magnitude first, so that powers neither overflow nor vanish.
     magnitude = x.abs()
     peak = magnitude.amax([d for d in range(x.ndim) if not (keep and d == 1)], keepdim=True)
-    scaled = _log_mean_of(_root(add((magnitude / torch.where(peak > 0, peak, 1)).pow(settings.p)), settings), keep=keep)
+    total = over.add((magnitude / torch.where(peak > 0, peak, 1)).pow(settings.p))
+    scaled = _log_mean_of(_root(total, settings), keep=keep)
     order = settings.p if settings.power else 1.0
     return scaled + order * peak.double().flatten().log().view(scaled.shape)
 
