@@ -113,13 +113,14 @@ def _standardise(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 def _log_mean(x: Tensor, settings: Settings, over: _Reduction, *, keep: bool) -> Tensor:
     """Logarithm of the mean power: over everything, or over all axes but the second (``keep``)."""
     if settings.p == math.inf:
-        return _log_mean_of(over.top(x.abs()).double(), keep=keep)
+        return _log_mean_of(over.top(x.abs()), keep=keep)
     if settings.p in (1, 2) and x.device.type == "cpu":
         # Powers as they are, in one pass. Whether they left the type's range can be looked at for free on a
         # CPU only; a GPU would have to be waited for.
         total = over.add(x.abs()) if settings.p == 1 else over.add_squares(x)
         plain = _log_mean_of(_root(total, settings), keep=keep)
-        if bool(((plain > _LOG_SMALL) & plain.isfinite()).all()):
+        low, high = (plain, plain) if plain.ndim == 0 else torch.aminmax(plain)
+        if low.item() > _LOG_SMALL and high.item() < math.inf:
             return plain
     # Divided by the largest magnitude first, so that powers neither overflow nor vanish.
     magnitude = x.abs()
@@ -132,11 +133,12 @@ def _log_mean(x: Tensor, settings: Settings, over: _Reduction, *, keep: bool) ->
 
 def _root(total: Tensor, settings: Settings) -> Tensor:
     """The power itself, or the norm of which it is the power."""
-    return total.double() if settings.power else total.double().pow(1 / settings.p)
+    return total if settings.power else total.double().pow(1 / settings.p)
 
 
 def _log_mean_of(total: Tensor, *, keep: bool) -> Tensor:
-    return (total.mean([d for d in range(total.ndim) if d != 1]) if keep else total.mean()).log()
+    dims = [d for d in range(total.ndim) if not (keep and d == 1)]
+    return total.mean(dims, dtype=torch.float64).log()
 
 
 def _pad(x: Tensor, shape: ConvShape) -> Tensor:

@@ -34,6 +34,7 @@ __all__ = ["InputSensor"]
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_ANY_CONV = (*_CONV, *_TRANSPOSED)
 _UNPACKED = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 _Entry = tuple["_Meter", Tensor, int]
 
@@ -330,7 +331,7 @@ def _examples(x: Tensor) -> int:
 
 def _measure(module: nn.Module, x: Tensor, settings: Settings) -> tuple[Tensor, int]:
     """The logarithm of s of one input, and its number of examples."""
-    if not isinstance(module, (*_CONV, *_TRANSPOSED)):
+    if not isinstance(module, _ANY_CONV):
         return vector_statistic(x, settings), _examples(x)
     if x.dim() == len(module.kernel_size) + 1:
         x = x.unsqueeze(0)
@@ -358,7 +359,7 @@ def _owned(module: nn.Module) -> list[Tensor]:
     if isinstance(module, nn.MultiheadAttention):
         named = [module._parameters.get(name) for name in ("in_proj_weight", *_UNPACKED)]
         named.append(module.out_proj._parameters.get("weight"))
-    elif isinstance(module, (nn.Linear, *_CONV, *_TRANSPOSED)):
+    elif isinstance(module, (nn.Linear, *_ANY_CONV)):
         named = [module._parameters.get("weight")]
     else:
         named = []
