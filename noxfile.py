@@ -88,7 +88,7 @@ def tests_latest(session: nox.Session) -> None:
 
 def _lab(session: nox.Session) -> Path:
     """The shared environment, beside the session's own."""
-    return session.env_dir.parent.absolute() / "lab"
+    return (ROOT / session.env_dir).parent / "lab"  # env_dir may be relative, and `lint` changes the directory
 
 
 def _run(session: nox.Session, command: str, *arguments: str) -> None:
