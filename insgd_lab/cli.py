@@ -278,7 +278,7 @@ def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str) 
     from insgd_lab.training.loop import train as train_run
 
     outcome = train_run(spec, folder, data_dir=data_dir, device=device, on_epoch=_print_epoch)
-    typer.echo(outcome.status + (f": {folder.path}" if folder is not None else ""))
+    typer.echo(outcome.status + (f": {folder.path}" if folder is not None else " (not kept; --out FOLDER keeps it)"))
 
 
 def _print_epoch(metrics: Mapping[str, Any]) -> None:

@@ -295,6 +295,8 @@ def register_optimizer(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: register an optimizer class or factory; its keyword defaults become the spec's options.
 
+    Raise ``revision`` whenever the rule's numbers change: results are found again by name, options and revision.
+
     Raises:
         DuplicateName: the name is taken.
         ValueError: the name is not lower-case words joined by "-".

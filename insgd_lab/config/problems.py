@@ -95,12 +95,15 @@ _PLAIN = {
 }
 
 
+_UNQUOTED = re.compile(r"[-+]?[0-9][0-9_.eE+-]*|true|false")  # what would be a number or a truth value without quotes
+
+
 def _plain_message(kind: str, message: str, value: Any) -> str:
     if kind in _PLAIN:
         return _PLAIN[kind]
     message = message.removeprefix("Value error, ").replace("Input should be", "expected")
     message = message.replace("a valid ", "a ").replace("a integer", "an integer").replace("a boolean", "true or false")
-    if isinstance(value, str) and re.search(r"integer|number|true or false", message):
+    if isinstance(value, str) and _UNQUOTED.fullmatch(value) and re.search(r"integer|number|true or false", message):
         message += f"; write {value} without quotes"
     return message
 
