@@ -329,15 +329,11 @@ def study_run(
 ) -> None:
     """Run all runs of a study that have no result yet."""
     with _plain_errors():
-        from insgd_lab.config import load_study
         from insgd_lab.store import StudyFolder
         from insgd_lab.studies.executor import locked, sweep
-        from insgd_lab.studies.planning import make_plan
 
-        spec = load_study(study, plugin)
-        _check_comparison(spec)
-        plan = make_plan(spec)
-        folder = StudyFolder(out or Path("runs") / spec.name)
+        plan = _plan(study, plugin)
+        folder = StudyFolder(out or Path("runs") / plan.study.name)
         _check_out(folder.path)
         _check_same_study(plan, folder)
         if _unfinished(plan, folder):
@@ -353,7 +349,8 @@ def study_run(
         if tally.failed:
             _print_failures(plan, folder)
         if tally.left:
-            typer.echo(f"{spec.name}: no worker is left for {tally.left} runs; the same command goes on", err=True)
+            message = f"no worker is left for {tally.left} runs; the same command goes on"
+            typer.echo(f"{plan.study.name}: {message}", err=True)
         if tally.failed or tally.left:
             raise typer.Exit(FAILED)
 
@@ -371,6 +368,16 @@ def _check_out(path: Path) -> None:
     there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not there.is_dir():
         _refuse(f"--out {path}: {there} is a file; expected a folder, there or to be made: name another one")
+
+
+def _plan(study: str, plugins: Sequence[str]) -> Plan:
+    """What a study asks for, checked as far as it can be before anything runs."""
+    from insgd_lab.config import load_study
+    from insgd_lab.studies.planning import make_plan
+
+    spec = load_study(study, plugins)
+    _check_comparison(spec)
+    return make_plan(spec)
 
 
 def _unfinished(plan: Plan, folder: StudyFolder) -> int:
@@ -443,13 +450,10 @@ def study_plan(
 ) -> None:
     """Show what a study would run."""
     with _plain_errors():
-        from insgd_lab.config import load_study
-        from insgd_lab.studies.planning import cells, make_plan
+        from insgd_lab.studies.planning import cells
 
-        spec = load_study(study, plugin)
-        _check_comparison(spec)
-        plan = make_plan(spec)
-    rows = []
+        plan = _plan(study, plugin)
+    spec, rows = plan.study, []
     for arm in spec.arm:
         tuned = "; ".join(f"{path}: {_levels(levels)}" for path, levels in arm.tune.items())
         axes = "; ".join(f"{path}: {_levels(levels)}" for path, levels in arm.axes.items())

@@ -476,7 +476,7 @@ dist.destroy_process_group()
 def test_two_data_parallel_processes_take_the_step_of_one(tmp_path: Any) -> None:
     outputs = [tmp_path / f"rank{rank}.pt" for rank in range(2)]
     ranks = [
-        subprocess.Popen([sys.executable, "-W", "ignore", "-c", RANK, str(rank), str(tmp_path / "meet"), str(output)])
+        subprocess.Popen([sys.executable, "-W", "error", "-c", RANK, str(rank), str(tmp_path / "meet"), str(output)])
         for rank, output in enumerate(outputs)
     ]
     assert [process.wait(timeout=120) for process in ranks] == [0, 0]
