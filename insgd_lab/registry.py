@@ -68,11 +68,14 @@ class Capabilities:
         neutral: options under which it equals ``base``.
         decay: how weight decay enters: "coupled", "decoupled", or None.
         momentum: keeps a running mean of past updates.
-        invariances: names of the scale laws it obeys.
+        invariances: names of the scale laws it promises to keep.
+        bounds: names of the bounds on its step that it promises to keep.
         sparse: accepts sparse gradients.
         complex: accepts complex parameters.
         capturable: steps without looking at device values, so that a CUDA graph can hold it.
         correctable: AdaNorm's correction can be put in front of it.
+        scalar_gain: without momentum and weight decay, its step is the gradient times one number a tensor (or a
+            channel of it).
     """
 
     reads_inputs: bool = False
@@ -82,10 +85,12 @@ class Capabilities:
     decay: str | None = None
     momentum: bool = False
     invariances: tuple[str, ...] = ()
+    bounds: tuple[str, ...] = ()
     sparse: bool = False
     complex: bool = False
     capturable: bool = False
     correctable: bool = False
+    scalar_gain: bool = False
 
 
 @dataclass(frozen=True)
