@@ -191,6 +191,41 @@ def _load_plugins(modules: Sequence[str]) -> None:
         _refuse(str(error))
 
 
+# ------------------------------------------------------------------------------------------------ laws
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="The optimizer's exact name.")],
+    law: Annotated[str, typer.Option(metavar="PATTERN", help="Try the laws whose names match.")] = "*",
+    examples: Annotated[int, typer.Option(min=1, help="How many cases to try of each law.")] = 20,
+    replay: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Try this one case of the law that --law names.")
+    ] = None,
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Try the laws of insgd_lab.testing on an optimizer: pass, fail with the smallest case, or not applicable."""
+    with _plain_errors():
+        _load_plugins(plugin)
+        from insgd_lab.testing import laws, report
+
+        try:
+            outcomes = (
+                laws.check(name, pattern=law, examples=examples)
+                if replay is None
+                else [laws.replay(law, name, report.read_case(replay))]
+            )
+        except laws.BadCase as error:
+            _refuse(str(error))
+    _print_table(("law", "verdict", "what it says, or why it does not apply"), report.rows(outcomes))
+    for outcome in outcomes:
+        if outcome.verdict == "fail":
+            typer.echo("\n" + report.explain(name, outcome, plugin))
+    typer.echo("\n" + report.summary(name, outcomes))
+    if any(outcome.verdict == "fail" for outcome in outcomes):
+        raise typer.Exit(FAILED)
+
+
 # ------------------------------------------------------------------------------------------- one run
 
 
