@@ -9,7 +9,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "insgd_lab.chain": ("Batch", "ChainOptimizer", "Rule"),
-    "insgd_lab.optimizers": ("INSGD", "NLMS", "SGD", "Adam", "AdamNorm", "param_groups"),
+    "insgd_lab.losses": ("InverseActivationLoss",),
+    "insgd_lab.optimizers": (
+        "INSGD", "LARS", "LMS", "LSALR", "NLMS", "SGD", "AdaBelief", "AdaBeliefNorm", "Adam", "AdamNorm",
+        "AdamNormReference", "DiffGrad", "DiffGradNorm", "INSGDReferenceL1", "INSGDReferenceL2", "RAdam", "RAdamNorm",
+        "RAdamNormReference", "param_groups",
+    ),
     "insgd_lab.recorders": ("Recorder",),
     "insgd_lab.registry": (
         "Capabilities", "DataSpec", "ModelSpec", "OptimizerSpec", "create_optimizer", "get_data", "get_model",
@@ -21,7 +26,28 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
     from insgd_lab.chain import Batch, ChainOptimizer, Rule
-    from insgd_lab.optimizers import INSGD, NLMS, SGD, Adam, AdamNorm, param_groups
+    from insgd_lab.losses import InverseActivationLoss
+    from insgd_lab.optimizers import (
+        INSGD,
+        LARS,
+        LMS,
+        LSALR,
+        NLMS,
+        SGD,
+        AdaBelief,
+        AdaBeliefNorm,
+        Adam,
+        AdamNorm,
+        AdamNormReference,
+        DiffGrad,
+        DiffGradNorm,
+        INSGDReferenceL1,
+        INSGDReferenceL2,
+        RAdam,
+        RAdamNorm,
+        RAdamNormReference,
+        param_groups,
+    )
     from insgd_lab.recorders import Recorder
     from insgd_lab.registry import (
         Capabilities,
@@ -42,16 +68,30 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INSGD",
+    "LARS",
+    "LMS",
+    "LSALR",
     "NLMS",
     "SGD",
+    "AdaBelief",
+    "AdaBeliefNorm",
     "Adam",
     "AdamNorm",
+    "AdamNormReference",
     "Batch",
     "Capabilities",
     "ChainOptimizer",
     "DataSpec",
+    "DiffGrad",
+    "DiffGradNorm",
+    "INSGDReferenceL1",
+    "INSGDReferenceL2",
+    "InverseActivationLoss",
     "ModelSpec",
     "OptimizerSpec",
+    "RAdam",
+    "RAdamNorm",
+    "RAdamNormReference",
     "Recorder",
     "Rule",
     "__version__",

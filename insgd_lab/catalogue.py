@@ -22,10 +22,18 @@ ADANORM_PAPER = (
 _LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _ADAM_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
+# What every named chain takes beside its own options.
+_COMMON: Mapping[str, Any] = {"maximize": False, "project": None}
+_CORRECTABLE: Mapping[str, Any] = {**_COMMON, "adanorm": None}
+
+_ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+_CORRECTION = {"gamma": 0.95, "scope": "tensor"}
+_GAMMAS = (0.0, 0.9, 0.95, 0.99)
+
 _INSGD_DEFAULTS: Mapping[str, Any] = {
     "lr": 0.1, "p": 2.0, "beta": 0.9, "eps": None, "damping": "log", "granularity": "layer", "center": False,
     "power": True, "momentum": 0.9, "dampening": None, "weight_decay": 0.0, "decay": "after",
-    "nesterov": False, "maximize": False,
+    "nesterov": False,
 }  # fmt: skip
 _INSGD_SEARCH: Mapping[str, Any] = {
     "lr": _LEARNING_RATES, "p": (1.0, 2.0, math.inf), "beta": (0.0, 0.9, 0.99),
@@ -37,81 +45,103 @@ _INSGD_EQUATION = (
 )
 
 
-def _insgd(name: str, citation: str, equation: str = _INSGD_EQUATION, **defaults: Any) -> OptimizerSpec:
+def _chain(
+    name: str, factory: str, family: str, citation: str, equation: str, defaults: Mapping[str, Any],
+    search: Mapping[str, Any], **capabilities: Any,
+) -> OptimizerSpec:  # fmt: skip
+    """A chain of this lab; all are capturable, and correctable unless they correct already."""
+    corrects = "gamma" in defaults
+    found = Capabilities(chain=True, capturable=True, correctable=not corrects, **capabilities)
+    common = _COMMON if corrects else _CORRECTABLE
     return OptimizerSpec(
-        name,
-        "insgd_lab.optimizers:INSGD",
-        family="input-normalised",
-        citation=f"{INSGD_PAPER}: {citation}",
-        equation=equation,
-        defaults={**_INSGD_DEFAULTS, **defaults},
-        search=_INSGD_SEARCH,
+        name, f"insgd_lab.optimizers:{factory}", family, citation, equation, {**defaults, **common}, search, found,
         domains=DOMAINS,
-        capabilities=Capabilities(reads_inputs=True, chain=True, decay="coupled", momentum=True),
-    )
+    )  # fmt: skip
 
 
-_OPTIMIZERS = (
-    OptimizerSpec(
-        "sgd",
-        "insgd_lab.optimizers:SGD",
-        family="classic",
-        citation="Robbins and Monro 1951; momentum and Nesterov's form as in torch.optim.SGD",
-        equation="b <- momentum b + (1 - dampening) g;  theta <- theta - lr b",
-        defaults={
-            "lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False,
-            "maximize": False,
+def _insgd(name: str, citation: str, equation: str = _INSGD_EQUATION, **defaults: Any) -> OptimizerSpec:
+    return _chain(
+        name, "INSGD", "input-normalised", f"{INSGD_PAPER}: {citation}", equation, {**_INSGD_DEFAULTS, **defaults},
+        _INSGD_SEARCH, reads_inputs=True, decay="coupled", momentum=True, scalar_gain=True,
+        invariances=("input-scale-monotone",), bounds=("gain-over-eps",),
+    )  # fmt: skip
+
+
+def _nlms(name: str, citation: str, equation: str, p: float, *invariances: str) -> OptimizerSpec:
+    defaults = {"lr": 1.0, "p": p, "eps": 1e-8, "granularity": "layer"}
+    return _chain(
+        name, "NLMS", "input-normalised", f"{INSGD_PAPER}: {citation}", equation, defaults,
+        {"lr": (0.1, 0.3, 1.0, 1.5)}, reads_inputs=True, scalar_gain=True, invariances=invariances,
+        bounds=("gain-over-eps",),
+    )  # fmt: skip
+
+
+def _insgd_reference(order: int, equation: str, **capabilities: Any) -> OptimizerSpec:
+    return _chain(
+        f"insgd-reference-l{order}", f"INSGDReferenceL{order}", "published code",
+        f"what the published code of INSGD with l{order} computes, step for step", equation,
+        {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 0.0},
+        {"lr": _LEARNING_RATES, "momentum": (0.0, 0.9)}, reads_inputs=True, decay="coupled", momentum=True,
+        scalar_gain=True, **capabilities,
+    )  # fmt: skip
+
+
+def _adaptive(
+    name: str, factory: str, citation: str, equation: str, options: Mapping[str, Any], **capabilities: Any
+) -> OptimizerSpec:
+    """A first moment divided by something; with ``gamma`` among its options, a norm-corrected form of ``base``."""
+    corrects = "gamma" in options
+    search = {"lr": _ADAM_RATES, **({"gamma": _GAMMAS} if corrects else {})}
+    neutral = {"neutral": {"gamma": 0.0}} if corrects else {}
+    family = "norm-corrected" if corrects else "adaptive"
+    return _chain(
+        name, factory, family, citation, equation, {**_ADAM, **options, "decoupled": False}, search,
+        **{**neutral, "decay": "coupled", "momentum": True, **capabilities},
+    )  # fmt: skip
+
+
+def _torchs(name: str, factory: str, citation: str, equation: str, defaults: Mapping[str, Any], **able: Any) -> Any:
+    """One of torch.optim's own classes."""
+    return OptimizerSpec(
+        name, f"insgd_lab.optimizers.borrowed:{name}", "torch.optim", f"torch.optim.{factory}; {citation}", equation,
+        {**defaults, "maximize": False}, {"lr": _LEARNING_RATES}, Capabilities(complex=True, **able), domains=DOMAINS,
+    )  # fmt: skip
+
+
+_CLASSIC = (
+    _chain(
+        "sgd", "SGD", "classic", "Robbins and Monro 1951; momentum and Nesterov's form as in torch.optim.SGD",
+        "b <- momentum b + (1 - dampening) g;  theta <- theta - lr b",
+        {"lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False},
+        {"lr": _LEARNING_RATES, "momentum": (0.0, 0.9)}, decay="coupled", momentum=True, scalar_gain=True,
+    ),
+    _chain(
+        "lms", "LMS", "classic", f"Widrow and Hoff 1960; {INSGD_PAPER}: Eq. 6", "theta <- theta + lr e u",
+        {"lr": 1e-3}, {"lr": _LEARNING_RATES}, scalar_gain=True,
+    ),
+    _chain(
+        "lars", "LARS", "layer-wise",
+        f"You, Gitman and Ginsburg 2017, Algorithm 1; {INSGD_PAPER}: Eq. 17 (trust_coefficient for lr, no decay)",
+        "r = trust_coefficient ||theta|| / (||g|| + weight_decay ||theta|| + eps);  "
+        "b <- momentum b + lr r (g + weight_decay theta);  theta <- theta - b",
+        {
+            "lr": 1.0, "trust_coefficient": 0.001, "momentum": 0.9, "weight_decay": 0.0, "eps": 1e-8,
+            "exclude": "1d",
         },
-        search={"lr": _LEARNING_RATES, "momentum": (0.0, 0.9)},
-        domains=DOMAINS,
-        capabilities=Capabilities(chain=True, decay="coupled", momentum=True),
+        {"lr": (0.3, 1.0, 3.0, 10.0), "trust_coefficient": (0.001, 0.02)}, decay="coupled", momentum=True,
+        scalar_gain=True, invariances=("gradient-scale",),
     ),
-    OptimizerSpec(
-        "adam",
-        "insgd_lab.optimizers:Adam",
-        family="adaptive",
-        citation="Kingma and Ba 2015, Algorithm 1; INSGD Eq. 14-16",
-        equation=(
-            "m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  "
-            "theta <- theta - lr m_hat / (sqrt(v_hat) + eps)"
-        ),
-        defaults={
-            "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "maximize": False,
-        },
-        search={"lr": _ADAM_RATES},
-        domains=DOMAINS,
-        capabilities=Capabilities(chain=True, decay="coupled", momentum=True),
+    _chain(
+        "lsalr", "LSALR", "layer-wise",
+        f"Singh, De, Zhang, Goldstein and Taylor 2015; {INSGD_PAPER}: Eq. 18",
+        "theta <- theta - lr g (1 + log(1 + 1 / ||g||))", {"lr": 1e-2, "weight_decay": 0.0},
+        {"lr": _LEARNING_RATES}, decay="coupled", scalar_gain=True,
     ),
-    OptimizerSpec(
-        "adamnorm",
-        "insgd_lab.optimizers:AdamNorm",
-        family="norm-corrected",
-        citation=f"{ADANORM_PAPER}: Eq. 2-9, Algorithm 2",
-        equation=(
-            "e <- gamma e + (1 - gamma) ||g||;  s = g max(1, e / ||g||);  m <- beta1 m + (1 - beta1) s;  "
-            "v <- beta2 v + (1 - beta2) g^2;  theta <- theta - lr m_hat / (sqrt(v_hat) + eps)"
-        ),
-        defaults={
-            "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "gamma": 0.95, "weight_decay": 0.0,
-            "maximize": False,
-        },
-        search={"lr": _ADAM_RATES, "gamma": (0.0, 0.9, 0.95, 0.99)},
-        domains=DOMAINS,
-        capabilities=Capabilities(
-            chain=True, base="adam", neutral={"gamma": 0.0}, decay="coupled", momentum=True
-        ),
-    ),
-    OptimizerSpec(
-        "nlms",
-        "insgd_lab.optimizers:NLMS",
-        family="input-normalised",
-        citation=f"{INSGD_PAPER}: Eq. 7-8, 20",
-        equation="theta <- theta - lr g / (eps + ||x||_2^2)",
-        defaults={"lr": 1.0, "p": 2.0, "eps": 1e-8, "granularity": "layer", "maximize": False},
-        search={"lr": (0.1, 0.3, 1.0, 1.5)},
-        domains=DOMAINS,
-        capabilities=Capabilities(reads_inputs=True, chain=True),
-    ),
+)  # fmt: skip
+
+_INPUT_NORMALISED = (
+    _nlms("nlms", "Eq. 7-8, 20", "theta <- theta - lr g / (eps + ||x||_2^2)", 2.0, "joint-scale", "least-squares"),
+    _nlms("nlms-l1", "Eq. 9", "theta <- theta - lr g / (eps + ||x||_1)", 1.0, "least-squares-l1"),
     _insgd("insgd-l1", "Algorithm 1, p = 1 (Eq. 28-29)", p=1.0),
     _insgd("insgd-l2", "Algorithm 1, p = 2 (Eq. 26-28)", p=2.0),
     _insgd("insgd-linf", "Algorithm 1, p = infinity (Section 3.1)", p=math.inf),
@@ -122,7 +152,107 @@ _OPTIMIZERS = (
         equation="theta <- theta - lr momentum(g / (eps + ||x||_2) + weight_decay theta)",
         damping="additive", power=False, beta=0.0,
     ),
+    _insgd_reference(
+        1,
+        "f = max(log((1 - dampening) mean ||z||_1), 0.01), z standardised planes;  "
+        "h = 3.16 g / f + weight_decay theta;  b <- momentum b + (1 - dampening) h;  theta <- theta - lr b",
+    ),
+    _insgd_reference(
+        2,
+        "f = max(log((1 - dampening) mean ||z||_2^2), 0.01), z standardised planes;  "
+        "b <- (momentum b + (1 - dampening) (g + weight_decay theta)) / f;  theta <- theta - lr b",
+        invariances=("input-free",),
+    ),
 )  # fmt: skip
+
+_ADAM_STEP = "theta <- theta - lr m_hat / (sqrt(v_hat) + eps)"
+_CORRECTED = "e <- gamma e + (1 - gamma) ||g||;  s = g max(1, e / ||g||);  m <- beta1 m + (1 - beta1) s;  "
+_MEAN = "m <- beta1 m + (1 - beta1) g;  "
+_SQUARE = "v <- beta2 v + (1 - beta2) g^2;  "
+_FRICTION = "theta <- theta - lr m_hat / ((1 + exp(-|g_{t-1} - g_t|)) (sqrt(v_hat) + eps))"
+_RECTIFIED = (
+    "theta <- theta - lr r_t m_hat sqrt(1 - beta2^t) / (sqrt(v) + eps) where rho_t > threshold, else - lr m_hat"
+)
+_SURPRISE = "v <- beta2 v + (1 - beta2) ({} - m)^2 + eps;  "
+_LIMIT = ("gradient-scale-limit",)
+
+_ADAPTIVE = (
+    _adaptive(
+        "adam", "Adam", f"Kingma and Ba 2015, Algorithm 1; {INSGD_PAPER}: Eq. 14-16", _MEAN + _SQUARE + _ADAM_STEP,
+        {"amsgrad": False}, invariances=_LIMIT, bounds=("adam-step",),
+    ),
+    _adaptive(
+        "diffgrad", "DiffGrad", "Dubey, Chakraborty, Roy, Mukherjee, Singh and Chaudhuri 2020: diffGrad",
+        _MEAN + _SQUARE + _FRICTION, {}, bounds=("adam-step",),
+    ),
+    _adaptive(
+        "radam", "RAdam", "Liu et al. 2020, Algorithm 2, in torch.optim.RAdam's form", _MEAN + _SQUARE + _RECTIFIED,
+        {"threshold": 5.0},
+    ),
+    _adaptive(
+        "adabelief", "AdaBelief", "Zhuang et al. 2020, Algorithm 2", _MEAN + _SURPRISE.format("g") + _ADAM_STEP, {},
+        invariances=_LIMIT,
+    ),
+    _adaptive(
+        "adamnorm", "AdamNorm", f"{ADANORM_PAPER}: Eq. 2-9, Algorithm 2", _CORRECTED + _SQUARE + _ADAM_STEP,
+        {**_CORRECTION, "correct": "first", "amsgrad": False}, base="adam", invariances=_LIMIT,
+        bounds=("norm-correction", "unbounded-step"),
+    ),
+    _adaptive(
+        "diffgradnorm", "DiffGradNorm", f"{ADANORM_PAPER}: Section 3.2", _CORRECTED + _SQUARE + _FRICTION,
+        {**_CORRECTION, "correct": "first"}, base="diffgrad", bounds=("norm-correction",),
+    ),
+    _adaptive(
+        "radamnorm", "RAdamNorm", f"{ADANORM_PAPER}: Section 3.2", _CORRECTED + _SQUARE + _RECTIFIED,
+        {"threshold": 5.0, **_CORRECTION, "correct": "first"}, base="radam", bounds=("norm-correction",),
+    ),
+    _adaptive(
+        "adabeliefnorm", "AdaBeliefNorm", f"{ADANORM_PAPER}: Section 3.2",
+        _CORRECTED + _SURPRISE.format("s") + _ADAM_STEP, {**_CORRECTION, "belief": "corrected"}, base="adabelief",
+        invariances=_LIMIT, bounds=("norm-correction",),
+    ),
+    _chain(
+        "adamnorm-reference", "AdamNormReference", "published code",
+        "what the published code of AdamNorm computes, step for step",
+        _CORRECTED + "v <- beta2 v + (1 - beta2) g^2 + eps;  " + _ADAM_STEP, {**_ADAM, "gamma": 0.95},
+        {"lr": _ADAM_RATES, "gamma": _GAMMAS}, decay="coupled", momentum=True, bounds=("norm-correction",),
+    ),
+    _chain(
+        "radamnorm-reference", "RAdamNormReference", "published code",
+        "what the published code of RAdamNorm computes, step for step",
+        "e <- 0, so that s = g;  " + _MEAN + _SQUARE + _RECTIFIED, {**_ADAM, "gamma": 0.95}, {"lr": _ADAM_RATES},
+        base="radam", decay="decoupled", momentum=True,
+    ),
+)  # fmt: skip
+
+_BORROWED = (
+    _torchs(
+        "adagrad", "Adagrad", f"Duchi, Hazan and Singer 2011; {INSGD_PAPER}: Eq. 10",
+        "v <- v + g^2;  theta <- theta - lr g / (sqrt(v) + eps)",
+        {"lr": 1e-2, "lr_decay": 0.0, "weight_decay": 0.0, "initial_accumulator_value": 0.0, "eps": 1e-10},
+        sparse=True, decay="coupled",
+    ),
+    _torchs(
+        "adadelta", "Adadelta", f"Zeiler 2012; {INSGD_PAPER}: Eq. 11-12",
+        "v <- rho v + (1 - rho) g^2;  d = g sqrt(a + eps) / sqrt(v + eps);  a <- rho a + (1 - rho) d^2;  "
+        "theta <- theta - lr d",
+        {"lr": 1.0, "rho": 0.9, "eps": 1e-6, "weight_decay": 0.0}, decay="coupled", capturable=True,
+    ),
+    _torchs(
+        "rmsprop", "RMSprop", f"Hinton 2012; {INSGD_PAPER}: Eq. 13",
+        "v <- alpha v + (1 - alpha) g^2;  theta <- theta - lr g / (sqrt(v) + eps)",
+        {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "weight_decay": 0.0, "momentum": 0.0, "centered": False},
+        decay="coupled", momentum=True, capturable=True,
+    ),
+    _torchs(
+        "adamw", "AdamW", "Loshchilov and Hutter 2019",
+        "Adam's step;  theta <- theta - lr weight_decay theta",
+        {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2, "amsgrad": False},
+        decay="decoupled", momentum=True, capturable=True, bounds=("adam-step",),
+    ),
+)  # fmt: skip
+
+_OPTIMIZERS = (*_CLASSIC, *_INPUT_NORMALISED, *_ADAPTIVE, *_BORROWED)
 
 _MODELS = (
     ModelSpec("digits-cnn", "insgd_lab.training.models:digits_cnn",

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from operator import is_
 from typing import Any, ClassVar
 
 import torch
@@ -25,13 +26,14 @@ from torch import Tensor, nn
 
 from insgd_lab.hyperparameters import DOMAINS, Domain, check_option, check_together
 
-__all__ = ["Batch", "ChainOptimizer", "Rule", "Slot", "Tensors", "moment_dtype", "wiring"]
+__all__ = ["Batch", "ChainOptimizer", "Rule", "Shared", "Slot", "Tensors", "moment_dtype", "wiring"]
 
 Tensors = list[Tensor]
 Slot = Callable[[Tensor], Tensor]
 """Creates a rule's buffer for one parameter."""
 
-_Member = tuple[Tensor, dict[str, Any]]  # a parameter and its state
+_State = dict[str, Any]
+_Vectors = dict[str, tuple[Tensors, Tensor]]  # small buffers by name, and the vector whose parts they are
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -49,6 +51,17 @@ def wiring(**options: Any) -> Any:
     return field(metadata={"wiring": True}, repr=False, **options)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """A slot that all parameters of the optimizer share: one tensor, made for the first of them."""
+
+    create: Slot
+
+    def __call__(self, param: Tensor) -> Tensor:
+        """The tensor, for the first parameter that asks."""
+        return self.create(param)
+
+
 @dataclass
 class Batch:
     """Parameters of one step that share group, device, type and step count, as parallel lists.
@@ -58,10 +71,13 @@ class Batch:
         grads: their gradients, in at least float32; never written in place.
         state: the buffers that the rules declared, by name.
         group: the live hyper-parameters.
-        step: how many steps these parameters have taken, this one included.
+        step: how many steps these parameters have taken, this one included; a float64 scalar on the device
+            where the step is to be captured.
         fresh: the slots that were made for this step.
-        factor: a number by which the update is still to be multiplied. Rules that are ``linear`` in the update
-            leave it alone or multiply it further, which saves a pass over memory.
+        second: what second moments read, where a rule put something else in the gradient's place.
+        factor: a number by which the update is still to be multiplied.
+        divisor: what it is still to be divided by, element by element. Rules that are ``linear`` in the update
+            leave both alone or add to them, which saves passes over memory.
         notes: where rules publish what they know, or None when nobody listens.
     """
 
@@ -69,15 +85,53 @@ class Batch:
     grads: Tensors
     state: dict[str, Tensors]
     group: dict[str, Any]
-    step: int
+    step: int | Tensor
     fresh: frozenset[str] = frozenset()
+    second: Tensors | None = None
     factor: float | Tensor = 1.0
+    divisor: Tensors | None = None
     notes: dict[str, dict[Tensor, Tensor]] | None = None
+    _states: list[_State] = field(default_factory=list, repr=False)
+    _vectors: _Vectors = field(default_factory=dict, repr=False)
+
+    @property
+    def may_look(self) -> bool:
+        """Whether rules may read values of tensors: on a CPU that is free, elsewhere the device would be waited for."""
+        return self.params[0].device.type == "cpu" and not isinstance(self.step, Tensor)
+
+    @property
+    def first(self) -> bool:
+        """Whether any buffer was made for this step: the parameters' first, unless settings changed."""
+        return bool(self.fresh) or (isinstance(self.step, int) and self.step == 1)
 
     def note(self, name: str, values: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
         """Publish a quantity: ``values`` gives (parameter, value) pairs and is only called for a listener."""
         if self.notes is not None:
             self.notes.setdefault(name, {}).update(values())
+
+    def vector(self, name: str) -> Tensor:
+        """The small buffers of that name end to end, ``[numbers]``: writing to it writes to them.
+
+        They become parts of one vector when it is first asked for, so that one operation reaches them all.
+        """
+        buffers = self.state[name]
+        parts, vector = self._vectors.get(name, ([], buffers[0]))
+        if len(parts) != len(buffers) or not all(map(is_, parts, buffers)):
+            vector = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            pieces = vector.split([buffer.numel() for buffer in buffers])
+            parts = [piece.view(buffer.shape) for piece, buffer in zip(pieces, buffers, strict=True)]
+            for state, part in zip(self._states, parts, strict=True):
+                state[name] = part
+            self.state[name] = parts
+            self._vectors[name] = (parts, vector)
+        return vector
+
+    def share(self, name: str, buffer: Tensor) -> None:
+        """Have all parameters of the batch keep this one tensor under that name."""
+        if not all(map(is_, self.state[name], [buffer] * len(self.params))):
+            for state in self._states:
+                state[name] = buffer
+            self.state[name] = [buffer] * len(self.params)
 
 
 @dataclass(frozen=True)
@@ -85,17 +139,24 @@ class Rule:
     """One equation. Subclasses are frozen dataclasses that define ``__call__``.
 
     Attributes:
-        linear: True where scaling the update before the rule is the same as scaling it after.
+        equation: what it does, in a line of plain text: u is the update, g the gradient.
+        linear: True where scaling the update (by a number, or element by element) before the rule is the same as
+            scaling it after.
         domains: the values that its options may take; a rule in which a name of the lab means something else
             brings its own.
     """
 
+    equation: ClassVar[str] = ""
     linear: ClassVar[bool] = False
     domains: ClassVar[Mapping[str, Domain]] = DOMAINS
 
     def slots(self, group: Mapping[str, Any]) -> Mapping[str, Slot]:
         """Buffers this rule keeps per parameter, under the group's present settings."""
         return {}
+
+    def idle(self, group: Mapping[str, Any]) -> bool:
+        """Whether the rule does nothing under the group's present settings, and so need not run."""
+        return False
 
     def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """The update that follows from ``update`` for one batch."""
@@ -104,6 +165,9 @@ class Rule:
     def run(self, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
         """All batches of a step; rules that need to see them together override this."""
         return [self(update, batch) for update, batch in zip(updates, batches, strict=True)]
+
+    def finish(self, batch: Batch) -> None:
+        """The parameters have moved; a projection puts them back here."""
 
     def join(self, group: Mapping[str, Any]) -> None:
         """A group entered the optimizer, or its settings were replaced."""
@@ -126,6 +190,9 @@ class ChainOptimizer(torch.optim.Optimizer):
         params: a model, parameters, (name, parameter) pairs, or groups of either.
         rules: the chain, in order.
         maximize: climb instead of descend.
+        capturable: keep step counts on the device and never wait for it, so that a CUDA graph can hold the step
+            (after one step outside of it, which makes the buffers) and one compiled frame serves every step.
+            A learning rate that is to change must then be a tensor on the device.
 
     A group may name rules of the chain to leave out: ``{"params": biases, "skip": ("L2Penalty",)}``.
 
@@ -134,16 +201,26 @@ class ChainOptimizer(torch.optim.Optimizer):
         TypeError: complex or non-floating parameters.
     """
 
-    def __init__(self, params: Any, rules: Sequence[Rule], *, maximize: bool = False) -> None:
+    def __init__(self, params: Any, rules: Sequence[Rule], *, maximize: bool = False, capturable: bool = False) -> None:
         self.rules: tuple[Rule, ...] = tuple(rules)
-        self._listening = False
-        self._notes: dict[str, dict[Tensor, Tensor]] = {}
+        self.capturable = capturable
+        self._transient()
         defaults = {**_merge_hyperparameters(self.rules), "maximize": maximize, "skip": ()}
         super().__init__(params.parameters() if isinstance(params, nn.Module) else params, defaults)
 
+    def _transient(self) -> None:
+        """What no copy and no checkpoint takes along."""
+        self._listening = False
+        self._notes: dict[str, dict[Tensor, Tensor]] = {}
+        self._vectors: dict[int, _Vectors] = {}
+
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps defaults, state and groups only; without the rules a copy could not step.
-        return {**super().__getstate__(), "rules": self.rules, "_listening": False, "_notes": {}}
+        return {**super().__getstate__(), "rules": self.rules, "capturable": self.capturable}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._transient()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its options are checked, and a tensor learning rate is the group's own copy."""
@@ -217,46 +294,73 @@ class ChainOptimizer(torch.optim.Optimizer):
             updates = _run_rule(rule, updates, batches)
         for update, batch in zip(updates, batches, strict=True):
             _apply(update, batch)
+            for rule in _active(self.rules, batch.group):
+                rule.finish(batch)
         return loss
 
     def _gather(self) -> list[Batch]:
         """The parameters that have gradients, in batches, each with its step counted and its buffers made."""
-        gathered = [(group, self._alike(group)) for group in self.param_groups]
-        return [
-            self._batch(members, group, step) for group, alike in gathered for (_, _, step), members in alike.items()
-        ]
+        alike = [(group, members) for group in self.param_groups for members in self._alike(group)]
+        return [self._batch(number, *each) for number, each in enumerate(alike)]
 
-    def _alike(self, group: dict[str, Any]) -> dict[tuple[torch.device, torch.dtype, int], list[_Member]]:
-        """A group's parameters with gradients, by device, type and step; nothing is counted or made yet."""
-        alike: dict[tuple[torch.device, torch.dtype, int], list[_Member]] = {}
+    def _alike(self, group: dict[str, Any]) -> Iterable[Tensors]:
+        """A group's parameters with gradients, parted by device, type and step; nothing is counted or made yet."""
+        alike: dict[tuple[torch.device, torch.dtype, int], Tensors] = {}
         for param in group["params"]:
-            if param.grad is None:
+            grad = param.grad
+            if grad is None:
                 continue
-            if param.grad.is_sparse:
+            if grad.is_sparse:
                 raise RuntimeError(
                     f"{type(self).__name__} does not support sparse gradients; "
                     "use sparse=False in the embedding, or torch.optim.SparseAdam"
                 )
-            state = self.state[param]
-            alike.setdefault((param.device, param.dtype, state.get("step", 0) + 1), []).append((param, state))
-        return alike
+            step = self.state[param].get("step", 0)
+            # Counts on the device cannot be compared, but parameters that began together share one tensor.
+            count = id(step) if isinstance(step, Tensor) else step
+            alike.setdefault((param.device, param.dtype, count), []).append(param)
+        return alike.values()
 
-    def _batch(self, members: list[_Member], group: dict[str, Any], step: int) -> Batch:
-        for _, state in members:
-            state["step"] = step
-        params = [param for param, _ in members]
+    def _batch(self, number: int, group: dict[str, Any], params: Tensors) -> Batch:
+        states: list[_State] = [self.state[param] for param in params]
+        step = self._count(params[0], states)
         grads = [param.grad for param in params if param.grad is not None]
         if params[0].dtype in _HALF:
             grads = [grad.float() for grad in grads]
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
-        slots = {name: make for rule in self._active(group) for name, make in rule.slots(group).items()}
-        fresh = frozenset(name for name, make in slots.items() if _create(name, make, members))
-        buffers = {name: [state[name] for _, state in members] for name in slots}
-        return Batch(params, grads, buffers, group, step, fresh, notes=self._notes if self._listening else None)
+        slots = {name: make for rule in _active(self.rules, group) for name, make in rule.slots(group).items()}
+        fresh = frozenset(name for name, make in slots.items() if self._create(name, make, params, states))
+        buffers = {name: [state[name] for state in states] for name in slots}
+        return Batch(
+            params, grads, buffers, group, step, fresh, notes=self._notes if self._listening else None,
+            _states=states, _vectors=self._vectors.setdefault(number, {}),
+        )  # fmt: skip
 
-    def _active(self, group: dict[str, Any]) -> Iterable[Rule]:
-        return (rule for rule in self.rules if type(rule).__name__ not in group["skip"])
+    def _count(self, param: Tensor, states: list[_State]) -> int | Tensor:
+        """Count a step of parameters that have taken equally many."""
+        step: int | Tensor = states[0].get("step", 0)
+        if not self.capturable:
+            step = int(step) + 1
+        elif not isinstance(step, Tensor):
+            step = torch.full((), step + 1.0, dtype=torch.float64, device=param.device)
+        else:
+            if sum(state.get("step") is step for state in self.state.values()) > len(states):
+                step = step.clone()  # the others that share it do not step now
+            step.add_(1)
+        for state in states:
+            state["step"] = step
+        return step
+
+    def _create(self, name: str, make: Slot, params: Tensors, states: list[_State]) -> bool:
+        """Make one slot where it is missing; says whether it was."""
+        missing = [(param, state) for param, state in zip(params, states, strict=True) if name not in state]
+        for param, state in missing:
+            known = (other[name] for other in self.state.values() if name in other)
+            state[name] = next(known, None) if isinstance(make, Shared) else None
+            if state[name] is None:
+                state[name] = make(param)
+        return bool(missing)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore groups and buffers, each buffer in the type it was saved in.
@@ -266,21 +370,24 @@ class ChainOptimizer(torch.optim.Optimizer):
         super().load_state_dict(state_dict)
         saved = (number for group in state_dict["param_groups"] for number in group["params"])
         params = [param for group in self.param_groups for param in group["params"]]
+        copies: dict[tuple[int, torch.device], Tensor] = {}  # what was shared stays shared
         for number, param in zip(saved, params, strict=True):
             for name, value in state_dict["state"].get(number, {}).items():
                 if isinstance(value, Tensor):
-                    self.state[param][name] = value.detach().to(param.device, copy=True)
+                    key = (id(value), param.device)
+                    if key not in copies:
+                        copies[key] = value.detach().to(param.device, copy=True)
+                    self.state[param][name] = copies[key]
+        for state in self.state.values():
+            if not self.capturable and isinstance(state.get("step"), Tensor):
+                state["step"] = int(state["step"])
         for group in self.param_groups:
             for rule in self.rules:
                 rule.join(group)
 
 
-def _create(name: str, make: Slot, members: list[_Member]) -> bool:
-    """Make one slot where it is missing; says whether it was."""
-    missing = [(param, state) for param, state in members if name not in state]
-    for param, state in missing:
-        state[name] = make(param)
-    return bool(missing)
+def _active(rules: Sequence[Rule], group: Mapping[str, Any]) -> list[Rule]:
+    return [rule for rule in rules if type(rule).__name__ not in group["skip"] and not rule.idle(group)]
 
 
 def _merge_hyperparameters(rules: Sequence[Rule]) -> dict[str, Any]:
@@ -295,9 +402,8 @@ def _merge_hyperparameters(rules: Sequence[Rule]) -> dict[str, Any]:
 
 
 def _run_rule(rule: Rule, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
-    """Run one rule over the batches whose group does not skip it."""
-    name = type(rule).__name__
-    active = [i for i, batch in enumerate(batches) if name not in batch.group["skip"]]
+    """Run one rule over the batches in whose group it is active."""
+    active = [i for i, batch in enumerate(batches) if _active([rule], batch.group)]
     if not rule.linear:
         for i in active:
             updates[i] = _settle(updates[i], batches[i])
@@ -309,16 +415,24 @@ def _run_rule(rule: Rule, updates: list[Tensors], batches: list[Batch]) -> list[
 
 
 def _settle(update: Tensors, batch: Batch) -> Tensors:
-    """Multiply the pending factor in, for a rule that looks at the update's size."""
-    if isinstance(batch.factor, float) and batch.factor == 1.0:
-        return update
-    settled = list(torch._foreach_mul(update, batch.factor))
+    """Carry out what is pending, for a rule that looks at the update itself."""
+    if batch.divisor is not None:
+        update, batch.divisor = list(torch._foreach_div(update, batch.divisor)), None
+    if isinstance(batch.factor, Tensor):
+        update = list(torch._foreach_mul(update, batch.factor.to(update[0].dtype)))
+    elif batch.factor != 1.0:
+        update = list(torch._foreach_mul(update, batch.factor))
     batch.factor = 1.0
-    return settled
+    return update
 
 
 def _apply(update: Tensors, batch: Batch) -> None:
+    """Subtract the update from the parameters, with what is pending in the same pass."""
     if isinstance(batch.factor, Tensor):
         torch._foreach_sub_(batch.params, _settle(update, batch))
-    else:
+    elif batch.divisor is None:
         torch._foreach_add_(batch.params, update, alpha=-batch.factor)
+    elif update[0].dtype == batch.params[0].dtype:
+        torch._foreach_addcdiv_(batch.params, update, batch.divisor, value=-batch.factor)
+    else:
+        torch._foreach_add_(batch.params, torch._foreach_div(update, batch.divisor), alpha=-batch.factor)

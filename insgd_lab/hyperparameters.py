@@ -73,6 +73,16 @@ def _are_widths(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(_number(width) >= 1 for width in value)
 
 
+def _is_set(value: Any) -> bool:
+    """A box or a ball, with its numbers."""
+    if not isinstance(value, Mapping) or len(value) != 1:
+        return False
+    if "ball" in value:
+        return 0 < _number(value["ball"]) < math.inf
+    box = value.get("box")
+    return isinstance(box, (list, tuple)) and len(box) == 2 and _number(box[0]) <= _number(box[1])
+
+
 DOMAINS: Mapping[str, Domain] = {
     "lr": _interval(0),
     "p": Domain(_is_order, "a number in [1, 16], or inf"),
@@ -87,8 +97,23 @@ DOMAINS: Mapping[str, Domain] = {
     "momentum": _interval(0, 1),
     "dampening": _optional(_interval(0, 1)),
     "weight_decay": _interval(0),
+    "decoupled": _flag,
+    "amsgrad": _flag,
+    "scope": _choice("tensor", "global"),
+    "correct": _choice("first", "second", "both"),
+    "belief": _choice("corrected", "raw"),
+    "threshold": _interval(4),
+    "trust_coefficient": _interval(0),
+    "exclude": _choice("1d", "none"),
+    "adanorm": _optional(_decay_rate),
+    "project": _optional(Domain(_is_set, "{ box = [low, high] } with low <= high, or { ball = radius } above 0")),
     "decay": _choice("after", "before"),
     "nesterov": _flag,
+    "centered": _flag,
+    "alpha": _interval(0, 1),
+    "rho": _interval(0, 1),
+    "lr_decay": _interval(0),
+    "initial_accumulator_value": _interval(0),
     "maximize": _flag,
     "fraction": Domain(lambda value: 0 < _number(value) <= 1, "a number above 0 and at most 1"),
     "dropout": _interval(0, 1, open_high=True),

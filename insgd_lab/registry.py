@@ -76,6 +76,8 @@ class Capabilities:
         correctable: AdaNorm's correction can be put in front of it.
         scalar_gain: without momentum and weight decay, its step is the gradient times one number a tensor (or a
             channel of it).
+        closed_form: the textbook recursion that it claims to follow, by its name in
+            ``insgd_lab.testing.closed_forms``; its options are passed on.
     """
 
     reads_inputs: bool = False
@@ -91,6 +93,7 @@ class Capabilities:
     capturable: bool = False
     correctable: bool = False
     scalar_gain: bool = False
+    closed_form: str | None = None
 
 
 @dataclass(frozen=True)
@@ -275,14 +278,21 @@ def create_optimizer(name: str, params_or_model: Any, **options: Any) -> Any:
         name: exact registry name.
         params_or_model: a model, parameters, named parameters, or parameter groups.
         **options: the rule's options (see its spec's ``defaults``). Rules that read inputs also take
-            ``model`` (where the first argument is not one) and ``process_group``.
+            ``model`` (where the first argument is not one) and ``process_group``; capturable ones ``capturable``.
 
     Raises:
         UnknownName: no such optimizer, or no such option; near misses are suggested.
-        ValueError: an option outside its range.
+        ValueError: an option outside its range; ``adanorm`` for a rule that it cannot be put in front of.
     """
     spec = get_optimizer(name)
-    wiring = {"model", "process_group"} if spec.capabilities.reads_inputs else set()
+    able = spec.capabilities
+    wiring = {"model", "process_group"} if able.reads_inputs else set()
+    wiring |= {"capturable"} if able.capturable else set()
+    if "adanorm" in options and "adanorm" not in spec.defaults:
+        reason = "corrects already; set gamma" if "gamma" in spec.defaults else "is not a chain of rules"
+        raise ValueError(
+            f"adanorm = {options['adanorm']!r}: no correction can be put in front of {name}, which {reason}"
+        )
     for option in options:
         check_known(option, {*spec.defaults, *wiring}, f"option for {name}:")
     return resolve_factory(spec.factory)(params_or_model, **{**spec.defaults, **options})

@@ -17,16 +17,20 @@ go through it.
 
 from __future__ import annotations
 
+import copy
 import math
+import warnings
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 from insgd_lab.input_statistics import ConvShape, Settings, conv_statistic, vector_statistic
 
@@ -35,47 +39,72 @@ __all__ = ["InputSensor"]
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _ANY_CONV = (*_CONV, *_TRANSPOSED)
+_PACKED = "in_proj_weight"
 _UNPACKED = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
-_Entry = tuple["_Meter", Tensor, int]
+
+
+class _Call(NamedTuple):
+    """One call's measurement of one weight: ``log_s`` has the power's shape, or is one stream's scalar."""
+
+    meter: _Meter
+    log_s: Tensor
+    examples: int
+    stream: int = 0
 
 
 @dataclass(eq=False)
 class _Meter:
-    """What is known of one weight's input: the counted calls since the last step, as (log s, examples)."""
+    """What is known of one weight's input: the counted calls since the last step.
+
+    A packed in-projection has three streams, the query, key and value inputs; any other weight has one.
+    """
 
     name: str
     shape: tuple[int, ...]
     settings: Settings
-    calls: list[tuple[Tensor, int]] = field(default_factory=list)
+    streams: int = 1
+    calls: list[_Call] = field(default_factory=list)
 
     def mean(self) -> Tensor | None:
-        """Logarithm of the mean of the calls, each weighted by its number of examples."""
-        if len(self.calls) <= 1:
-            return self.calls[0][0] if self.calls else None
-        total = sum(examples for _, examples in self.calls)
-        logs = [log_s + math.log(examples / total) for log_s, examples in self.calls]
-        return torch.logsumexp(torch.stack(logs), 0)
+        """Logarithm of the mean of the calls, each weighted by its number of examples; None without calls."""
+        if self.streams == 1 or not self.calls:
+            return _mean(self.calls)
+        means = [_mean([call for call in self.calls if call.stream == stream]) for stream in range(self.streams)]
+        unknown = torch.full_like(self.calls[0].log_s, math.nan)
+        blocks = torch.stack([unknown if mean is None else mean for mean in means])
+        return blocks.repeat_interleave(self.shape[0] // self.streams).view(self.shape)
+
+
+def _mean(calls: list[_Call]) -> Tensor | None:
+    if len(calls) <= 1:
+        return calls[0].log_s if calls else None
+    total = sum(call.examples for call in calls)
+    return torch.logsumexp(torch.stack([call.log_s + math.log(call.examples / total) for call in calls]), 0)
 
 
 class _Counted:
     """Hands the measurements of one forward call to their meters, at most once."""
 
-    def __init__(self, entries: list[_Entry]) -> None:
-        self._entries = entries
+    def __init__(self, calls: list[_Call]) -> None:
+        self._calls = calls
 
     def __call__(self, _gradients: Any) -> None:
-        entries, self._entries = self._entries, []
-        for meter, log_s, examples in entries:
-            meter.calls.append((log_s, examples))
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call.meter.calls.append(call)
 
 
 class _Hook:
-    """A module's hook. It holds the sensor weakly, and a copy of it is inert: a copied model measures nothing."""
+    """A module's hook. It holds the sensor weakly, and a copy of it is inert: a copied model measures nothing.
+
+    A compiled model leaves its graph to call it: what it does (hooks on autograd nodes) no graph can hold.
+    """
 
     def __init__(self, sensor: InputSensor | None, method: str) -> None:
         self._sensor = None if sensor is None else weakref.ref(sensor)
         self._method = method
 
+    @torch.compiler.disable
     def __call__(self, *arguments: Any) -> None:
         sensor = self._sensor() if self._sensor is not None else None
         if sensor is not None:
@@ -98,13 +127,14 @@ class InputSensor:
             brings its own.
 
     The settings of :meth:`watch` are those of :class:`insgd_lab.input_statistics.Settings`.
+
+    A compiled model is measured if it is first called after :meth:`watch`; torch does not look for new hooks in
+    code that it has compiled.
     """
 
     def __init__(self, model: nn.Module, process_group: Any = None) -> None:
         self.model = model
-        if process_group is None and isinstance(model, nn.parallel.DistributedDataParallel):
-            process_group = model.process_group
-        self._process_group = process_group
+        self._process_group = _process_group(model) if process_group is None else process_group
         self._meters: dict[Tensor, _Meter] = {}
         self._start()
 
@@ -114,49 +144,72 @@ class InputSensor:
         self._finalizer = weakref.finalize(self, _remove, self._handles)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "model": self.model, "process_group": None,
-            "meters": {param: (m.name, m.shape, m.settings) for param, m in self._meters.items()},
-        }  # fmt: skip
+        return {"model": self.model, "meters": [(p, replace(m, calls=[])) for p, m in self._meters.items()]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.model, self._process_group = state["model"], state["process_group"]
-        self._meters = {
-            param: _Meter(name, shape, settings) for param, (name, shape, settings) in state["meters"].items()
-        }
+        # A process group goes into no file: DDP finds the default one again, and any other must be given anew.
+        self.model, self._meters = state["model"], dict(state["meters"])
+        self._process_group = _process_group(self.model)
         self._start()
         self._attach()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> InputSensor:
+        twin = InputSensor.__new__(InputSensor)
+        memo[id(self)] = twin
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        twin._process_group = self._process_group
+        return twin
+
     def watch(self, params: Iterable[Tensor], *, p: float, granularity: str, center: bool, power: bool) -> None:
-        """Watch the layers that own these parameters; others are left alone.
+        """Watch the layers that own these parameters; those of other layers are left alone.
+
+        A weight that its layer computes from other parameters (weight_norm, spectral_norm, pruning) has no input
+        power of its own, and neither have they: a warning names them.
 
         Raises:
-            ValueError: a granularity that a layer does not have; one weight tied between unlike layers.
+            ValueError: a parameter that is not the model's; a granularity that a layer does not have; one weight
+                tied between unlike layers; a lazy layer whose shape is needed and not known yet.
         """
-        settings = Settings(p, granularity, center, power)
-        wanted = set(params)
+        params = list(params)
         names: dict[Tensor, str] = {param: name for name, param in self.model.named_parameters()}
-        shapes: dict[Tensor, tuple[int, ...]] = {}
-        for module in self.model.modules():
-            for param in _owned(module):
-                if param not in wanted:
-                    continue
-                shape = _shape(module, param, granularity)
-                if shapes.setdefault(param, shape) != shape:
-                    raise ValueError(
-                        f"{names[param]} is shared by layers whose powers have shapes {shapes[param]} and {shape}; "
-                        "use granularity='layer', or untie them"
-                    )
-        for param, shape in shapes.items():
-            self._meters[param] = _Meter(names[param], shape, settings)
+        self._check_owned(params, names)
+        meters: dict[Tensor, _Meter] = {}
+        for module, param in self._layers(set(params)):
+            meter = _new_meter(module, param, names[param], Settings(p, granularity, center, power))
+            if meters.setdefault(param, meter).shape != meter.shape:
+                raise ValueError(
+                    f"{names[param]} is shared by layers whose powers have shapes {meters[param].shape} and "
+                    f"{meter.shape}; use granularity='layer', or untie them"
+                )
+        self._warn_of_computed_weights(set(params) - set(meters), names)
+        self._meters |= meters
         self._attach()
 
+    def _layers(self, params: set[Tensor]) -> list[tuple[nn.Module, Tensor]]:
+        return [(module, param) for module in self.model.modules() for param in _owned(module) if param in params]
+
+    def _check_owned(self, params: list[Tensor], names: dict[Tensor, str]) -> None:
+        if foreign := [param for param in params if param not in names]:
+            raise ValueError(
+                f"{len(foreign)} of {len(params)} parameters (the first is {_describe(foreign[0])}) are not parameters "
+                f"of the {type(self.model).__name__} that is measured, and all must be; add their layer to that model, "
+                "or leave them to another optimizer"
+            )
+
+    def _warn_of_computed_weights(self, params: set[Tensor], names: dict[Tensor, str]) -> None:
+        sources = [names[p] for module in self.model.modules() for p in _computed_from(module) if p in params]
+        if sources:
+            warnings.warn(
+                f"the weights of layers are computed from {', '.join(dict.fromkeys(sources))}, whose input power is "
+                "not measured: they take scale 1. To have them measured, make the weights parameters again "
+                "(torch.nn.utils.parametrize.remove_parametrizations)",
+                stacklevel=2,
+            )
+
     def _attach(self) -> None:
-        inside_attention = {m.out_proj for m in self.model.modules() if isinstance(m, nn.MultiheadAttention)}
         for module in self.model.modules():
             _drop_inert_hooks(module)
-            owns = any(param in self._meters for param in _owned(module))
-            if not owns or module in self._handles or module in inside_attention:
+            if module in self._handles or not any(param in self._meters for param in _owned(module)):
                 continue
             if isinstance(module, nn.MultiheadAttention):
                 self._handles[module] = [
@@ -170,6 +223,14 @@ class InputSensor:
         """Shape of the parameter's power; ``(0,)`` where it has none."""
         meter = self._meters.get(param)
         return (0,) if meter is None else meter.shape
+
+    def layers(self, param: Tensor) -> list[nn.Module]:
+        """The layers that own the parameter."""
+        return [module for module in self.model.modules() if any(param is owned for owned in _owned(module))]
+
+    def measures(self, param: Tensor) -> bool:
+        """Whether the parameter's layer is watched."""
+        return param in self._meters
 
     def name(self, param: Tensor) -> str:
         """The watched parameter's name in the model."""
@@ -211,14 +272,14 @@ class InputSensor:
                 meter.calls = []
 
     def close(self) -> None:
-        """Remove all hooks from the model."""
+        """Remove all hooks from the model. A compiled model goes on calling them, to no effect."""
         self._finalizer()
+        self._meters.clear()
 
     def _after_layer(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
-        if not _counts(module, output):
-            return
-        x = args[0] if args else kwargs["input"]
-        self._hand_over(output, [self._entry(module, module._parameters["weight"], x)])
+        if _counts(module, output):
+            x = args[0] if args else kwargs["input"]
+            self._hand_over(output, [self._measured(module, module._parameters.get("weight"), x)])
 
     def _before_attention(self, module: nn.MultiheadAttention, args: Any) -> None:
         # The functional form of attention reads the out-projection's weight directly, so that module's own
@@ -236,39 +297,31 @@ class InputSensor:
             return
         named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
         streams = [named["query"], named["key"], named["value"]]
-        entries = [self._entry(module, module.out_proj._parameters.get("weight"), x) for x in inputs]
-        packed = module._parameters.get("in_proj_weight")
+        calls = [self._measured(module, module.out_proj._parameters.get("weight"), x) for x in inputs]
+        packed = module._parameters.get(_PACKED)
         if packed is not None:
-            entries.append(self._packed_entry(packed, streams))
+            calls += self._packed(module, packed, streams)
         else:
             weights = [module._parameters.get(name) for name in _UNPACKED]
-            entries += [self._entry(module, w, x) for w, x in zip(weights, streams, strict=True)]
-        self._hand_over(output[0], entries)
+            calls += [self._measured(module, w, x) for w, x in zip(weights, streams, strict=True)]
+        self._hand_over(output[0], calls)
 
-    def _entry(self, module: nn.Module, param: Tensor | None, x: Tensor) -> _Entry | None:
+    def _measured(self, module: nn.Module, param: Tensor | None, x: Tensor) -> _Call | None:
         meter = None if param is None else self._meters.get(param)
         if param is None or meter is None or not param.requires_grad or x.numel() == 0:
             return None
         with torch.no_grad():
             log_s, examples = _measure(module, x.detach(), meter.settings)
-            return meter, _expand(log_s, module, meter), examples
+            return _Call(meter, log_s if meter.streams > 1 else _expand(log_s, module, meter), examples)
 
-    def _packed_entry(self, param: Tensor, streams: list[Tensor]) -> _Entry | None:
-        meter = self._meters.get(param)
-        if meter is None or not param.requires_grad or streams[0].numel() == 0:
-            return None
-        with torch.no_grad():
-            measured = {id(x): vector_statistic(x.detach(), meter.settings) for x in streams}
-            blocks = torch.stack([measured[id(x)] for x in streams])
-            return (
-                meter,
-                blocks.repeat_interleave(param.shape[0] // 3).view(meter.shape),
-                _examples(streams[0]),
-            )
+    def _packed(self, module: nn.Module, param: Tensor, streams: list[Tensor]) -> list[_Call | None]:
+        measured = {id(x): self._measured(module, param, x) for x in streams}  # self-attention has one input
+        calls = [measured[id(x)] for x in streams]
+        return [None if call is None else call._replace(stream=number) for number, call in enumerate(calls)]
 
     @staticmethod
-    def _hand_over(output: Tensor, entries: list[_Entry | None]) -> None:
-        counted = [entry for entry in entries if entry is not None]
+    def _hand_over(output: Tensor, calls: list[_Call | None]) -> None:
+        counted = [call for call in calls if call is not None]
         # A view's own node is dropped when the view is written in place (ReLU(inplace=True) after a Linear on
         # sequences); the node of its base stays.
         node = output._base.grad_fn if output._is_view() and output._base is not None else output.grad_fn
@@ -281,12 +334,15 @@ class _LinearTap:
 
     # F.linear is replaced while any tap listens: several sensors may watch one model, and close in any order.
     listening: ClassVar[list[_LinearTap]] = []
-    original: ClassVar[Any] = None
+    originals: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, weight: Tensor) -> None:
-        self.weight, self.inputs = weight, list[Tensor]()
+        self.weight: Tensor = weight
+        self.inputs: list[Tensor] = []
         if not self.listening:
-            _LinearTap.original, F.linear = F.linear, _tapped_linear
+            for name, replacement in _REPLACEMENTS.items():
+                self.originals[name] = getattr(F, name)
+                setattr(F, name, replacement)
         self.listening.append(self)
 
     def close(self) -> list[Tensor]:
@@ -294,7 +350,8 @@ class _LinearTap:
         if self in self.listening:
             self.listening.remove(self)
             if not self.listening:
-                F.linear = self.original
+                for name in _REPLACEMENTS:
+                    setattr(F, name, self.originals[name])
         return self.inputs
 
 
@@ -302,8 +359,16 @@ def _tapped_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     for tap in _LinearTap.listening:
         if weight is tap.weight:
             tap.inputs.append(input)
-    result: Tensor = _LinearTap.original(input, weight, bias)
+    result: Tensor = _LinearTap.originals["linear"](input, weight, bias)
     return result
+
+
+@torch.compiler.disable  # a compiled graph would take it whole, and F.linear in it would be seen by no tap
+def _tapped_attention(*args: Any, **kwargs: Any) -> Any:
+    return _LinearTap.originals["multi_head_attention_forward"](*args, **kwargs)
+
+
+_REPLACEMENTS = {"linear": _tapped_linear, "multi_head_attention_forward": _tapped_attention}
 
 
 def _remove(handles: dict[nn.Module, list[Any]]) -> None:
@@ -321,7 +386,14 @@ def _drop_inert_hooks(module: nn.Module) -> None:
 
 
 def _counts(module: nn.Module, output: Any) -> bool:
-    return module.training and torch.is_grad_enabled() and isinstance(output, Tensor) and output.requires_grad
+    return (
+        module.training
+        and torch.is_grad_enabled()
+        and isinstance(output, Tensor)
+        and output.requires_grad
+        # Under torch.func.grad and vmap nothing flows to the parameters' own gradients.
+        and not torch._C._functorch.is_functorch_wrapped_tensor(output)
+    )
 
 
 def _examples(x: Tensor) -> int:
@@ -331,6 +403,8 @@ def _examples(x: Tensor) -> int:
 
 def _measure(module: nn.Module, x: Tensor, settings: Settings) -> tuple[Tensor, int]:
     """The logarithm of s of one input, and its number of examples."""
+    if x.is_nested:
+        x = x.values()  # sequences of unlike lengths (torch.jagged) are stored as [vectors, features]
     if not isinstance(module, _ANY_CONV):
         return vector_statistic(x, settings), _examples(x)
     if x.dim() == len(module.kernel_size) + 1:
@@ -351,19 +425,51 @@ def _expand(log_s: Tensor, module: nn.Module, meter: _Meter) -> Tensor:
     return blocks.reshape(meter.shape)
 
 
+def _weights(module: nn.Module) -> tuple[str, ...]:
+    """The names of the weights by which a module multiplies its input."""
+    if isinstance(module, nn.MultiheadAttention):
+        return (_PACKED, *_UNPACKED)
+    return ("weight",) if isinstance(module, (nn.Linear, *_ANY_CONV)) else ()
+
+
 def _owned(module: nn.Module) -> list[Tensor]:
     """The weights by which a module multiplies its input.
 
     A parametrised weight (spectral norm, say) is computed from other parameters, and is none of them.
     """
+    named = [module._parameters.get(name) for name in _weights(module)]
     if isinstance(module, nn.MultiheadAttention):
-        named = [module._parameters.get(name) for name in ("in_proj_weight", *_UNPACKED)]
         named.append(module.out_proj._parameters.get("weight"))
-    elif isinstance(module, (nn.Linear, *_ANY_CONV)):
-        named = [module._parameters.get("weight")]
-    else:
-        named = []
     return [param for param in named if param is not None]
+
+
+def _computed_from(module: nn.Module) -> list[Tensor]:
+    """The parameters from which a module computes its weights: parametrizations, and the older hooks' weight_*."""
+    hidden = [name for name in _weights(module) if parametrize.is_parametrized(module, name)]
+    sources = [param for name in hidden for param in module.parametrizations[name].parameters()]  # type: ignore[index, union-attr]
+    if module._parameters.get("weight") is None and "weight" in _weights(module):
+        sources += [p for name, p in module._parameters.items() if name.startswith("weight_") and p is not None]
+    return sources
+
+
+def _describe(param: Tensor) -> str:
+    return "an uninitialized one" if is_lazy(param) else f"of shape {tuple(param.shape)}"
+
+
+def _process_group(model: nn.Module) -> Any:
+    """That of the DistributedDataParallel in the model, which torch.compile may have wrapped; None without."""
+    parallel = (m for m in model.modules() if isinstance(m, nn.parallel.DistributedDataParallel))
+    return next((module.process_group for module in parallel), None)
+
+
+def _new_meter(module: nn.Module, param: Tensor, name: str, settings: Settings) -> _Meter:
+    if settings.granularity != "layer" and is_lazy(param):
+        raise ValueError(
+            f"{name} has no shape yet, and granularity={settings.granularity!r} needs it; call the model once on an "
+            "example before making the optimizer"
+        )
+    streams = 3 if param is module._parameters.get(_PACKED) else 1
+    return _Meter(name, _shape(module, param, settings.granularity), settings, streams)
 
 
 def _shape(module: Any, param: Tensor, granularity: str) -> tuple[int, ...]:
@@ -373,7 +479,7 @@ def _shape(module: Any, param: Tensor, granularity: str) -> tuple[int, ...]:
         ValueError: the layer has no such granularity.
     """
     if isinstance(module, nn.MultiheadAttention):
-        return (len(param), 1) if param is module.in_proj_weight else ()
+        return (len(param), 1) if param is module._parameters[_PACKED] else ()
     ones = (1,) * (param.ndim - 2)
     if isinstance(module, _TRANSPOSED):
         if granularity == "neuron":

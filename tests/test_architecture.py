@@ -25,14 +25,16 @@ ALLOWED: dict[str, set[str]] = {
     "sensors": {"input_statistics"},
     "chain": {"hyperparameters"},
     "rules": {"chain", "sensors", "rules"},
-    "optimizers": {"chain", "rules", "sensors", "hyperparameters"},
+    "optimizers": {"chain", "rules", "sensors", "hyperparameters", "optimizers"},
+    "losses": set(),
     "recorders": {"chain", "store"},
     "config": {"registry", "hyperparameters", "store", "config"},
     "training": CORE | {"config", "training"},
+    "testing": CORE | {"testing"},
     "studies": {"config", "registry", "store", "studies"},
     "studies.worker": {"config", "registry", "store", "studies", "training"},
     "analysis": {"store", "analysis"},
-    "cli": CORE | {"config", "training", "studies", "analysis", "experiments"},
+    "cli": CORE | {"config", "training", "studies", "testing", "analysis", "experiments"},
     "experiments": set(),
 }
 

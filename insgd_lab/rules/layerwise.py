@@ -1,187 +1,179 @@
-"""Rules that scale each parameter tensor (or each input channel of it) by one number.
+"""Rules that scale each parameter tensor by one number, made of norms.
 
 The numbers of all tensors of a batch are computed together, as one float64 vector.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from insgd_lab.chain import Batch, Rule, Slot, Tensors, wiring
-from insgd_lab.sensors import InputSensor
+from insgd_lab.chain import Batch, Rule, Shared, Slot, Tensors
 
-__all__ = ["InputPower", "NormCorrection", "default_eps"]
-
-
-def default_eps(damping: str) -> float:
-    """INSGD's floor: 0.01 for the logarithm (Eq. 27-28), 1e-8 for the additive form (Eq. 25)."""
-    return 0.01 if damping == "log" else 1e-8
+__all__ = ["LogNormGain", "NormCorrection", "TrustRatio", "norms", "scaled"]
 
 
-def _flatten(values: Tensors) -> Tensor:
-    if all(value.ndim == 0 for value in values):
-        return torch.stack(values)
-    return torch.cat([value.reshape(-1) for value in values])
+def norms(tensors: Tensors, *, may_look: bool) -> Tensor:
+    """Their l2 norms, float64 ``[tensors]``, right for elements of 1e30 and 1e-30 too.
+
+    On a CPU float32 does where its squares neither overflow nor vanish, which takes half the time.
+    """
+    if not (may_look and tensors[0].dtype == torch.float32):
+        return torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64))
+    found = torch.stack(torch._foreach_norm(tensors, 2)).double()
+    for i, norm in enumerate(found.tolist()):
+        if not 1e-15 < norm < 1e18:
+            found[i] = torch.linalg.vector_norm(tensors[i], dtype=torch.float64)
+    return found
 
 
-def _split(vector: Tensor, like: Tensors) -> Tensors:
-    if len(vector) == len(like) and all(value.ndim == 0 for value in like):
-        return list(vector.unbind())
-    parts = torch.split(vector, [value.numel() for value in like])
-    return [part.view(value.shape) for part, value in zip(parts, like, strict=True)]
+def scaled(tensors: Tensors, gain: Tensor, *, may_look: bool) -> Tensors:
+    """Each tensor times its number of ``gain``, float64 ``[tensors]``.
+
+    A gain of 1e40 is no float32, but its root is: such a product is taken in two halves.
+    """
+    if not may_look:
+        root = list(gain.sqrt().to(tensors[0].dtype).unbind())
+        return list(torch._foreach_mul(torch._foreach_mul(tensors, root), root))
+    products = list(tensors)
+    gains = {i: value for i, value in enumerate(gain.tolist()) if value != 1.0}
+    if gains:
+        some, values = [tensors[i] for i in gains], list(gains.values())
+        if max(values) < 1e30:
+            some = list(torch._foreach_mul(some, values))
+        else:
+            halves = [value**0.5 for value in values]
+            some = list(torch._foreach_mul(torch._foreach_mul(some, halves), halves))
+        for i, product in zip(gains, some, strict=True):
+            products[i] = product
+    return products
 
 
 @dataclass(frozen=True)
-class InputPower(Rule):
-    """u <- u / f(P), where P is the running power of the input of the layer that owns the parameter.
+class NormCorrection(Rule):
+    """e <- gamma e + (1 - gamma) ||g||;  s = g max(1, e / ||g||)  (AdaNorm Eq. 2-4).
 
-    P_1 = s_1, P_t = beta P_{t-1} + (1 - beta) s_t; f(P) = max(log P, eps) with ``damping="log"`` and eps + P
-    with "additive" (INSGD Algorithm 1, Eq. 25-29). s_t comes from the sensor, see :mod:`insgd_lab.sensors`.
-
-    P is kept as its logarithm (buffer ``log_power``, float64, NaN until the first measurement), so that no
-    power of any order overflows. A statistic that is not finite leaves P unchanged; a layer not measured since
-    the last step keeps its P; a parameter never measured takes scale 1.
+    g is the update as it arrives here. ``scope`` says whose norm is taken: each "tensor" its own, or "global" that
+    of all parameters with gradients, with one e. ``correct`` says what s replaces: the update, and so the "first"
+    moment behind (Eq. 5), what "second" moments read, or "both" (Table 3). A zero gradient stays zero.
     """
 
-    sensor: InputSensor = wiring()  # noqa: RUF009 - it makes a dataclass field
-    p: float = 2.0
-    beta: float = 0.9
-    eps: float | None = None
-    damping: str = "log"
-    granularity: str = "layer"
-    center: bool = False
-    power: bool = True
-
-    def join(self, group: Mapping[str, Any]) -> None:
-        """Have the sensor watch the layers that own the group's parameters, with the group's settings."""
-        settings = {key: group[key] for key in ("p", "granularity", "center", "power")}
-        self.sensor.watch(group["params"], **settings)
-
-    def forget(self) -> None:
-        """Discard what was measured and no step used."""
-        self.sensor.discard()
-
-    def close(self) -> None:
-        """Remove the sensor's hooks."""
-        self.sensor.close()
-
-    def run(self, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
-        """Read every layer's statistic at once, so that data-parallel training needs one collective."""
-        measured = [[i for i, v in enumerate(batch.state["log_power"]) if v.numel()] for batch in batches]
-        params = [batch.params[i] for indices, batch in zip(measured, batches, strict=True) for i in indices]
-        stream = iter(self.sensor.read(params))
-        readings = [[next(stream) for _ in indices] for indices in measured]
-        self._warn_unmeasured(batches, measured, readings)
-        return [self._scale(*each) for each in zip(updates, batches, measured, readings, strict=True)]
+    equation: ClassVar[str] = "e <- gamma e + (1 - gamma) ||u||;  u <- u max(1, e / ||u||)"
+    gamma: float = 0.95
+    scope: str = "tensor"
+    correct: str = "first"
 
     def slots(self, group: Mapping[str, Any]) -> Mapping[str, Slot]:
-        """The logarithm of the running power, for parameters whose input can be measured."""
-        return {"log_power": self._new_log_power}
+        """The running mean of the norm."""
+        return {"exp_avg_norm": _new_norm if group["scope"] == "tensor" else Shared(_new_norm)}
 
-    def _new_log_power(self, param: Tensor) -> Tensor:
-        return torch.full(self.sensor.shape(param), math.nan, dtype=torch.float64, device=param.device)
+    def run(self, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
+        """Tensor by tensor, or with the norm of all batches together."""
+        whole = [i for i, batch in enumerate(batches) if batch.group["scope"] == "global"]
+        gains = [
+            None if i in whole else self._gain(u, b) for i, (u, b) in enumerate(zip(updates, batches, strict=True))
+        ]
+        if whole:
+            gain = self._global_gain([updates[i] for i in whole], [batches[i] for i in whole])
+            for i in whole:
+                gains[i] = gain.to(updates[i][0].device).expand(len(updates[i]))
+        return [
+            self._corrected(update, batch, gain)
+            for update, batch, gain in zip(updates, batches, gains, strict=True)
+            if gain is not None
+        ]
 
     def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """One batch by itself."""
         return self.run([update], [batch])[0]
 
-    def _scale(self, update: Tensors, batch: Batch, measured: list[int], readings: Sequence[Tensor | None]) -> Tensors:
-        scaled = list(update)
-        if not measured:
-            return scaled
-        powers = [batch.state["log_power"][i] for i in measured]
-        log_power = _next_log_power(powers, readings, batch.group["beta"])
-        torch._foreach_copy_(powers, _split(log_power, powers))
-        eps, damping = batch.group["eps"], batch.group["damping"]
-        scale = _step_scale(log_power, default_eps(damping) if eps is None else eps, damping)
-        scales = _split(scale.to(update[measured[0]].dtype), powers)
-        products = torch._foreach_mul([update[i] for i in measured], scales)
-        for i, product in zip(measured, products, strict=True):
-            scaled[i] = product
-        self._publish(batch, [batch.params[i] for i in measured], powers, scales)
-        return scaled
+    def _gain(self, update: Tensors, batch: Batch) -> Tensor:
+        return _next_gain(batch.vector("exp_avg_norm"), norms(update, may_look=batch.may_look), batch.group["gamma"])
 
-    def _publish(self, batch: Batch, params: Tensors, powers: Tensors, scales: Tensors) -> None:
-        eps = batch.group["eps"]
-        floor = default_eps(batch.group["damping"]) if eps is None else eps
-        batch.note("input_power", lambda: [(p, v.exp().mean()) for p, v in zip(params, powers, strict=True)])
-        batch.note("step_scale", lambda: [(p, v.mean()) for p, v in zip(params, scales, strict=True)])
-        if batch.group["damping"] == "log":
-            batch.note(
-                "clipped",
-                lambda: [(p, (v < floor).double().mean()) for p, v in zip(params, powers, strict=True)],
-            )
+    def _global_gain(self, updates: list[Tensors], batches: list[Batch]) -> Tensor:
+        """The gain of the norm of all, ``[1]``."""
+        gammas = {batch.group["gamma"] for batch in batches}
+        if len(gammas) > 1:
+            raise ValueError(f"scope='global' has one running norm, but the groups ask for gamma = {sorted(gammas)}")
+        average = batches[0].state["exp_avg_norm"][0]
+        for batch in batches:
+            batch.share("exp_avg_norm", average)
+        parts = [
+            torch.linalg.vector_norm(norms(update, may_look=batch.may_look)).to(average.device)
+            for update, batch in zip(updates, batches, strict=True)
+        ]
+        return _next_gain(average.view(1), torch.linalg.vector_norm(torch.stack(parts)).view(1), gammas.pop())
 
-    def _warn_unmeasured(
-        self, batches: list[Batch], measured: list[list[int]], readings: list[list[Tensor | None]]
-    ) -> None:
-        """Name the parameters whose first step finds no measurement."""
-        for batch, indices, read in zip(batches, measured, readings, strict=True):
-            silent = [i for i, reading in zip(indices, read, strict=True) if reading is None]
-            for i in silent if "log_power" in batch.fresh else ():
-                warnings.warn(
-                    f"{self.sensor.name(batch.params[i])} has a gradient, but its layer's input was not measured; it "
-                    "takes scale 1 until it is. Call the layer through the module, in training mode, not its weight "
-                    "through a function",
-                    stacklevel=2,
-                )
+    def _corrected(self, update: Tensors, batch: Batch, gain: Tensor) -> Tensors:
+        batch.note("norm_gain", lambda: zip(batch.params, gain.unbind(), strict=True))
+        corrected = scaled(update, gain, may_look=batch.may_look)
+        correct = batch.group["correct"]
+        if correct != "first":
+            batch.second = corrected
+        return update if correct == "second" else corrected
 
 
-def _next_log_power(powers: Tensors, readings: Sequence[Tensor | None], beta: float) -> Tensor:
-    """The logarithm of P_t of every tensor as one vector, from log P_{t-1} and the logarithms of the new statistics."""
-    if all(reading is None for reading in readings):
-        return _flatten(powers)
-    filled = [
-        torch.full_like(power, math.nan) if reading is None else reading
-        for power, reading in zip(powers, readings, strict=True)
-    ]
-    old, new = _flatten(powers), _flatten(filled)
-    mixed = torch.logaddexp(old + math.log(beta), new + math.log1p(-beta)) if beta > 0 else new
-    updated = torch.where(old.isnan(), new, mixed)
-    return torch.where(new.isnan() | new.isposinf(), old, updated)
+def _new_norm(param: Tensor) -> Tensor:
+    return torch.zeros((), dtype=torch.float64, device=param.device)
 
 
-def _step_scale(log_power: Tensor, eps: float, damping: str) -> Tensor:
-    divisor = log_power.clamp(min=eps) if damping == "log" else log_power.exp() + eps
-    return torch.where(log_power.isnan(), 1.0, divisor.reciprocal())
+def _next_gain(average: Tensor, norm: Tensor, gamma: float) -> Tensor:
+    """Write e_t to ``average`` and return max(1, e / ||g||), 1 where g = 0."""
+    average.mul_(gamma).add_(norm, alpha=1 - gamma)
+    return torch.where((average > norm) & (norm > 0), average / norm, 1.0)
 
 
 @dataclass(frozen=True)
-class NormCorrection(Rule):
-    """e <- gamma e + (1 - gamma) ||g||;  u <- u max(1, e / ||g||)  (AdaNorm Eq. 2-4).
+class TrustRatio(Rule):
+    """u <- r (u + weight_decay theta), r = trust_coefficient ||theta|| / (||u|| + weight_decay ||theta|| + eps).
 
-    The norm is taken per parameter tensor, of the update as it arrives here, in float64, so that gradients
-    of 1e30 and 1e-30 have one. A zero update stays zero.
+    LARS (You, Gitman and Ginsburg 2017, Algorithm 1; INSGD Eq. 17 has lr for the coefficient and no decay). A zero
+    norm of either gives ratio 1. With ``exclude="1d"`` parameters of at most one dimension (biases, normalisation)
+    keep their update, without ratio and decay; "none" excludes nothing, and a group's ``skip`` excludes the group.
     """
 
-    gamma: float = 0.95
-
-    def slots(self, group: Mapping[str, Any]) -> Mapping[str, Slot]:
-        """The running mean of the norm."""
-        return {"exp_avg_norm": lambda param: torch.zeros((), dtype=torch.float64, device=param.device)}
+    equation: ClassVar[str] = (
+        "u <- (u + weight_decay theta) trust_coefficient ||theta|| / (||u|| + weight_decay ||theta|| + eps)  "
+        "(exclude 1d: not for biases and the like)"
+    )
+    trust_coefficient: float = 0.001
+    weight_decay: float = 0.0
+    eps: float = 1e-8
+    exclude: str = "1d"
 
     def __call__(self, update: Tensors, batch: Batch) -> Tensors:
-        """Raise each tensor to at least the running norm of its past."""
-        gamma, averages = batch.group["gamma"], batch.state["exp_avg_norm"]
-        norm = torch.stack(torch._foreach_norm(update, 2, dtype=torch.float64))
-        average = torch.stack(averages).mul_(gamma).add_(norm, alpha=1 - gamma)
-        torch._foreach_copy_(averages, list(average.unbind()))
-        gain = torch.where((average > norm) & (norm > 0), average / norm, 1.0)
-        batch.note("norm_gain", lambda: zip(batch.params, gain.unbind(), strict=True))
-        return _multiply(update, gain)
+        """Scale what is not excluded."""
+        coefficient, decay, eps = (batch.group[key] for key in ("trust_coefficient", "weight_decay", "eps"))
+        spared = 1 if batch.group["exclude"] == "1d" else -1
+        included = [i for i, param in enumerate(batch.params) if param.ndim > spared]
+        result = list(update)
+        if not included:
+            return result
+        params, some = [batch.params[i] for i in included], [update[i] for i in included]
+        weight, grad = norms(params, may_look=batch.may_look), norms(some, may_look=batch.may_look)
+        ratio = coefficient * weight / (grad + decay * weight + eps)
+        ratio = torch.where((weight > 0) & (grad > 0), ratio, 1.0)
+        batch.note("trust_ratio", lambda: zip(params, ratio.unbind(), strict=True))
+        if decay:
+            some = list(torch._foreach_add(some, params, alpha=decay))
+        for i, product in zip(included, scaled(some, ratio, may_look=batch.may_look), strict=True):
+            result[i] = product
+        return result
 
 
-def _multiply(update: Tensors, gain: Tensor) -> Tensors:
-    """Each tensor times its gain. A gain of 1e40 is no float32, but its root is: then in two halves."""
-    if gain.device.type == "cpu" and gain.max() < 1e30:  # looking is free on a CPU, and would wait for a GPU
-        return list(torch._foreach_mul(update, gain.tolist()))
-    root = gain.sqrt()
-    half = torch._foreach_mul(update, list(root.unbind()))
-    return list(torch._foreach_mul(half, list((gain / root).unbind())))
+@dataclass(frozen=True)
+class LogNormGain(Rule):
+    """u <- u (1 + log(1 + 1 / ||u||)) per tensor (LSALR, INSGD Eq. 18; Singh et al. 2015). Zero stays zero."""
+
+    equation: ClassVar[str] = "u <- u (1 + log(1 + 1 / ||u||))"
+
+    def __call__(self, update: Tensors, batch: Batch) -> Tensors:
+        """Lengthen short updates."""
+        norm = norms(update, may_look=batch.may_look)
+        gain = torch.where(norm > 0, 1 + torch.log1p(1 / norm), 1.0)
+        batch.note("lsalr_gain", lambda: zip(batch.params, gain.unbind(), strict=True))
+        return scaled(update, gain, may_look=batch.may_look)

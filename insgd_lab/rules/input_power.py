@@ -1,0 +1,176 @@
+"""Rules that read what layers are fed: the running input power, and INSGD's division by it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from insgd_lab.chain import Batch, Rule, Slot, Tensors, moment_dtype, wiring
+from insgd_lab.sensors import InputSensor
+
+__all__ = ["InputPower", "Measuring", "default_eps"]
+
+Readings = Sequence[Tensor | None]
+
+
+def default_eps(damping: str) -> float:
+    """INSGD's floor: 0.01 for the logarithm (Eq. 27-28), 1e-8 for the additive form (Eq. 25)."""
+    return 0.01 if damping == "log" else 1e-8
+
+
+@dataclass(frozen=True)
+class Measuring(Rule):
+    """A rule that scales the update of every layer by what the layer was fed."""
+
+    sensor: InputSensor = wiring()  # noqa: RUF009 - it makes a dataclass field
+
+    def settings(self, group: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the sensor measures: p, granularity, center, power."""
+        raise NotImplementedError
+
+    def join(self, group: Mapping[str, Any]) -> None:
+        """Have the sensor watch the layers that own the group's parameters, with the group's settings."""
+        self.sensor.watch(group["params"], **self.settings(group))
+
+    def forget(self) -> None:
+        """Discard what was measured and no step used."""
+        self.sensor.discard()
+
+    def close(self) -> None:
+        """Remove the sensor's hooks."""
+        self.sensor.close()
+
+    def run(self, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
+        """Read every layer's statistic at once, so that data-parallel training needs one collective."""
+        measured = [[i for i, p in enumerate(batch.params) if self.sensor.measures(p)] for batch in batches]
+        params = [batch.params[i] for indices, batch in zip(measured, batches, strict=True) for i in indices]
+        stream = iter(self.sensor.read(params))
+        readings = [[next(stream) for _ in indices] for indices in measured]
+        self._warn_unmeasured(batches, measured, readings)
+        return [self.apply(*each) for each in zip(updates, batches, measured, readings, strict=True)]
+
+    def apply(self, update: Tensors, batch: Batch, measured: list[int], readings: Readings) -> Tensors:
+        """The update of one batch; ``readings`` are the logarithms of s of its parameters number ``measured``."""
+        raise NotImplementedError
+
+    def __call__(self, update: Tensors, batch: Batch) -> Tensors:
+        """One batch by itself."""
+        return self.run([update], [batch])[0]
+
+    def _warn_unmeasured(self, batches: list[Batch], measured: list[list[int]], readings: list[Readings]) -> None:
+        """Name the parameters whose first step finds no measurement."""
+        for batch, indices, read in zip(batches, measured, readings, strict=True):
+            silent = [i for i, reading in zip(indices, read, strict=True) if reading is None]
+            for i in silent if batch.first else ():
+                warnings.warn(
+                    f"{self.sensor.name(batch.params[i])} has a gradient, but its layer's input was not measured; it "
+                    "takes scale 1 until it is. Call the layer through the module, in training mode, not its weight "
+                    "through a function",
+                    stacklevel=2,
+                )
+
+
+@dataclass(frozen=True)
+class InputPower(Measuring):
+    """u <- u / f(P), where P is the running power of the input of the layer that owns the parameter.
+
+    P_1 = s_1, P_t = beta P_{t-1} + (1 - beta) s_t; f(P) = max(log P, eps) with ``damping="log"`` and eps + P
+    with "additive" (INSGD Algorithm 1, Eq. 25-29). s_t comes from the sensor, see :mod:`insgd_lab.sensors`.
+
+    P is kept as its logarithm (buffer ``log_power``, float64, NaN until the first measurement), so that no
+    power of any order overflows. A statistic that is not finite leaves P unchanged; a layer not measured since
+    the last step keeps its P; a parameter never measured takes scale 1.
+    """
+
+    equation: ClassVar[str] = (
+        "P <- beta P + (1 - beta) mean ||x||_p^p, at first P = mean ||x||_p^p;  "
+        "u <- u / max(log P, eps)  (damping additive: u / (eps + P))"
+    )
+    p: float = 2.0
+    beta: float = 0.9
+    eps: float | None = None
+    damping: str = "log"
+    granularity: str = "layer"
+    center: bool = False
+    power: bool = True
+
+    def settings(self, group: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The group's own."""
+        return {key: group[key] for key in ("p", "granularity", "center", "power")}
+
+    def slots(self, group: Mapping[str, Any]) -> Mapping[str, Slot]:
+        """The logarithm of the running power, for parameters whose input can be measured."""
+        return {"log_power": self._new_log_power}
+
+    def _new_log_power(self, param: Tensor) -> Tensor:
+        return torch.full(self.sensor.shape(param), math.nan, dtype=torch.float64, device=param.device)
+
+    def apply(self, update: Tensors, batch: Batch, measured: list[int], readings: Readings) -> Tensors:
+        """Bring P up to date and divide by f(P)."""
+        result = list(update)
+        if not measured:
+            return result
+        log_powers = batch.vector("log_power")
+        powers = [batch.state["log_power"][i] for i in measured]
+        if any(reading is not None for reading in readings):
+            _update_log_powers(log_powers, _end_to_end(readings, powers), batch.group["beta"])
+        scale = _step_scale(log_powers, _floor(batch.group), batch.group["damping"])
+        scales = _split(scale.to(moment_dtype(batch.params[0].dtype)), powers)
+        factors: Any = scale.tolist() if batch.may_look and len(scale) == len(powers) else scales
+        products = torch._foreach_mul([update[i] for i in measured], factors)
+        for i, product in zip(measured, products, strict=True):
+            result[i] = product
+        self._publish(batch, [batch.params[i] for i in measured], powers, scales)
+        return result
+
+    def _publish(self, batch: Batch, params: Tensors, powers: Tensors, scales: Tensors) -> None:
+        floor = _floor(batch.group)
+        batch.note("input_power", lambda: [(p, v.exp().mean()) for p, v in zip(params, powers, strict=True)])
+        batch.note("step_scale", lambda: [(p, v.mean()) for p, v in zip(params, scales, strict=True)])
+        if batch.group["damping"] == "log":
+            batch.note(
+                "clipped",
+                lambda: [(p, (v < floor).double().mean()) for p, v in zip(params, powers, strict=True)],
+            )
+
+
+def _floor(group: Mapping[str, Any]) -> float:
+    return default_eps(group["damping"]) if group["eps"] is None else group["eps"]
+
+
+def _end_to_end(readings: Readings, powers: Tensors) -> Tensor:
+    """The readings as one vector, NaN where there is none."""
+    filled = [
+        torch.full_like(power, math.nan) if reading is None else reading
+        for power, reading in zip(powers, readings, strict=True)
+    ]
+    if all(reading.ndim == 0 for reading in filled):
+        return torch.stack(filled)
+    return torch.cat([reading.reshape(-1) for reading in filled])
+
+
+def _split(vector: Tensor, like: Tensors) -> Tensors:
+    if len(vector) == len(like):
+        return list(vector.unbind())
+    parts = torch.split(vector, [value.numel() for value in like])
+    return [part.view(value.shape) for part, value in zip(parts, like, strict=True)]
+
+
+def _update_log_powers(old: Tensor, new: Tensor, beta: float) -> None:
+    """Write log P_t over log P_{t-1}, from the logarithms of the new statistics."""
+    mixed = torch.logaddexp(old + math.log(beta), new + math.log1p(-beta)) if beta > 0 else new
+    updated = torch.where(old.isnan(), new, mixed)
+    torch.where(new.isnan() | new.isposinf(), old, updated, out=old)
+
+
+def _step_scale(log_power: Tensor, eps: float, damping: str) -> Tensor:
+    divisor = log_power.clamp(min=eps) if damping == "log" else log_power.exp() + eps
+    # Without input there is no gradient either: with eps = 0 the step is 0, not 0 / 0.
+    scale = torch.where(divisor > 0, divisor.reciprocal(), 0.0)
+    return torch.where(log_power.isnan(), 1.0, scale)
