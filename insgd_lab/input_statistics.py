@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +23,6 @@ __all__ = ["ConvShape", "Settings", "conv_statistic", "vector_statistic"]
 _MIN_STD = 0.01
 _LOG_SMALL = -60.0  # below it a float32 sum of powers may have lost terms to underflow
 _UNDEFINED_STD = 0.99  # math.md section 1: how the published code reads the std of a single element
-
-_CONV: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
-_MAX_POOL: tuple[Callable[..., Tensor], ...] = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
 
 
 @dataclass(frozen=True)
@@ -104,10 +100,13 @@ def _widen(x: Tensor) -> Tensor:
 
 
 def _standardise(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    centred = x - x.mean(dims, keepdim=True)
-    if math.prod(x.shape[d] for d in dims) == 1:
+    # In float64: a float32 sum of squares overflows at inputs of 1e19.
+    centred = x - x.mean(dims, keepdim=True, dtype=torch.float64).to(x.dtype)
+    numbers = math.prod(x.shape[d] for d in dims)
+    if numbers == 1:
         return centred / _UNDEFINED_STD
-    return centred / x.std(dims, keepdim=True).clamp(min=_MIN_STD)
+    norm: Tensor = torch.linalg.vector_norm(centred, 2, dims, keepdim=True, dtype=torch.float64)
+    return centred / (norm / math.sqrt(numbers - 1)).clamp(min=_MIN_STD).to(x.dtype)
 
 
 def _log_mean(x: Tensor, settings: Settings, over: _Reduction, *, keep: bool) -> Tensor:
@@ -149,14 +148,20 @@ def _pad(x: Tensor, shape: ConvShape) -> Tensor:
 
 def _patch_sums(x: Tensor, shape: ConvShape) -> Tensor:
     """Sums over receptive fields: ``[batch, groups, channels, *spatial]`` to ``[batch, groups, *positions]``."""
-    planes = _pad(x.sum(2), shape).flatten(0, 1).unsqueeze(1)
-    ones = torch.ones((1, 1, *shape.kernel), dtype=x.dtype, device=x.device)
-    sums = _CONV[len(shape.kernel) - 1](planes, ones, stride=shape.stride, dilation=shape.dilation)
-    return sums.view(*x.shape[:2], *sums.shape[2:])
+    return _slide(lambda windows: windows.sum(-1), _pad(x.sum(2), shape), shape)
 
 
 def _patch_maxima(x: Tensor, shape: ConvShape) -> Tensor:
-    planes = _pad(x.amax(2), shape)
-    pool: Any = _MAX_POOL[len(shape.kernel) - 1]
-    pooled: Tensor = pool(planes, shape.kernel, stride=shape.stride, dilation=shape.dilation)
-    return pooled
+    return _slide(lambda windows: windows.amax(-1), _pad(x.amax(2), shape), shape)
+
+
+def _slide(reduce: Callable[[Tensor], Tensor], x: Tensor, shape: ConvShape) -> Tensor:
+    """Reduce every window of the last axes, one axis after the other.
+
+    A convolution with ones would add as well, but in half precision under autocast and in TF32 on a GPU.
+    """
+    last = len(shape.kernel)
+    for axis, (size, stride, dilation) in enumerate(zip(shape.kernel, shape.stride, shape.dilation, strict=True)):
+        windows = x.unfold(axis - last, dilation * (size - 1) + 1, stride)
+        x = reduce(windows[..., ::dilation])
+    return x

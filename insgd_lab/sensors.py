@@ -104,7 +104,7 @@ class _Hook:
         self._sensor = None if sensor is None else weakref.ref(sensor)
         self._method = method
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, *arguments: Any) -> None:
         sensor = self._sensor() if self._sensor is not None else None
         if sensor is not None:
@@ -363,8 +363,9 @@ def _tapped_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     return result
 
 
-@torch.compiler.disable  # a compiled graph would take it whole, and F.linear in it would be seen by no tap
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _tapped_attention(*args: Any, **kwargs: Any) -> Any:
+    # A compiled graph would take it whole, and no tap would see the F.linear in it.
     return _LinearTap.originals["multi_head_attention_forward"](*args, **kwargs)
 
 
