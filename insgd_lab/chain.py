@@ -11,7 +11,8 @@ and change them, and it reads them there (``batch.group["lr"]``) at every step. 
 ``slots`` live in ``optimizer.state`` under torch's own names. Buffers are written in place; updates never are,
 since an update may be a buffer, or the user's gradient.
 
-Rules run one after the other over *all* parameters: each sees every batch of the step before the next one runs.
+A rule acts on one batch of parameters at a time. One that has to see all of them first, for a global norm or a
+collective, does so in ``prepare`` or ``run``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from insgd_lab.hyperparameters import DOMAINS, Domain, check_option, check_together
 
-__all__ = ["Batch", "ChainOptimizer", "Rule", "Shared", "Slot", "Tensors", "moment_dtype", "wiring"]
+__all__ = ["Batch", "ChainOptimizer", "Rule", "Shared", "Slot", "Tensors", "moment_dtype", "scalar", "wiring"]
 
 Tensors = list[Tensor]
 Slot = Callable[[Tensor], Tensor]
@@ -37,6 +38,8 @@ _Vectors = dict[str, tuple[Tensors, Tensor]]  # small buffers by name, and the v
 
 _HALF = (torch.float16, torch.bfloat16)
 
+_BLOCK = 1 << 20  # elements
+
 # What torch itself and its schedulers keep in groups, and the label that users give them.
 _FOREIGN_OPTIONS = ("params", "param_names", "initial_lr", "name")
 
@@ -44,6 +47,17 @@ _FOREIGN_OPTIONS = ("params", "param_names", "initial_lr", "name")
 def moment_dtype(dtype: torch.dtype) -> torch.dtype:
     """The type in which moments and statistics of a parameter are kept: float32 for half precision."""
     return torch.float32 if dtype in _HALF else dtype
+
+
+def scalar(value: float | Tensor, like: Tensors) -> Any:
+    """A number in the form that ``torch._foreach_*`` multiplies these tensors by fastest.
+
+    On a CPU that is a tensor of their own type: a Python number is wrapped anew for every tensor of the list, which
+    takes three times as long as the multiplication.
+    """
+    if isinstance(value, Tensor):
+        return value.to(like[0].dtype)
+    return torch.tensor(value, dtype=like[0].dtype) if like[0].device.type == "cpu" else value
 
 
 def wiring(**options: Any) -> Any:
@@ -74,10 +88,13 @@ class Batch:
         step: how many steps these parameters have taken, this one included; a float64 scalar on the device
             where the step is to be captured.
         fresh: the slots that were made for this step.
+        averaged: what the first moment averaged at this step.
         second: what second moments read, where a rule put something else in the gradient's place.
         factor: a number by which the update is still to be multiplied.
-        divisor: what it is still to be divided by, element by element. Rules that are ``linear`` in the update
-            leave both alone or add to them, which saves passes over memory.
+        divisor: what it is still to be divided by, element by element; it belongs to the batch and may be written
+            in place. Rules that are ``linear`` in the update leave both alone or add to them, which saves passes
+            over memory.
+        scratch: what a rule prepared for this step, by its own name.
         notes: where rules publish what they know, or None when nobody listens.
     """
 
@@ -87,9 +104,11 @@ class Batch:
     group: dict[str, Any]
     step: int | Tensor
     fresh: frozenset[str] = frozenset()
+    averaged: Tensors | None = None
     second: Tensors | None = None
     factor: float | Tensor = 1.0
     divisor: Tensors | None = None
+    scratch: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, dict[Tensor, Tensor]] | None = None
     _states: list[_State] = field(default_factory=list, repr=False)
     _vectors: _Vectors = field(default_factory=dict, repr=False)
@@ -162,8 +181,15 @@ class Rule:
         """The update that follows from ``update`` for one batch."""
         raise NotImplementedError
 
+    def prepare(self, batches: list[Batch]) -> None:
+        """Before any rule runs: what needs all batches of the step but not their updates."""
+
+    def together(self, group: Mapping[str, Any]) -> bool:
+        """Whether :meth:`run` must see the updates of all batches of the step at once."""
+        return False
+
     def run(self, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
-        """All batches of a step; rules that need to see them together override this."""
+        """All batches of a step, where they must be seen ``together``."""
         return [self(update, batch) for update, batch in zip(updates, batches, strict=True)]
 
     def finish(self, batch: Batch) -> None:
@@ -289,18 +315,31 @@ class ChainOptimizer(torch.optim.Optimizer):
         self._notes = {} if self._listening else self._notes
         batches = self._gather()
         self._listening = False
-        updates = [batch.grads for batch in batches]
         for rule in self.rules:
-            updates = _run_rule(rule, updates, batches)
-        for update, batch in zip(updates, batches, strict=True):
-            _apply(update, batch)
-            for rule in _active(self.rules, batch.group):
-                rule.finish(batch)
+            rule.prepare([batch for batch in batches if _runs(rule, batch.group)])
+        updates, done = [batch.grads for batch in batches], 0
+        for number, rule in enumerate(self.rules):
+            if any(rule.together(batch.group) for batch in batches if _runs(rule, batch.group)):
+                updates = [_through(self.rules[done:number], *each) for each in zip(updates, batches, strict=True)]
+                updates = _together(rule, updates, batches)
+                done = number + 1
+        # Batch by batch to the end, so that what a small batch leaves in the cache is used while it is there.
+        for number, batch in enumerate(batches):
+            _apply(_through(self.rules[done:], updates[number], batch), batch)
+            updates[number] = []
+            for rule in self.rules:
+                if _runs(rule, batch.group):
+                    rule.finish(batch)
         return loss
 
     def _gather(self) -> list[Batch]:
         """The parameters that have gradients, in batches, each with its step counted and its buffers made."""
-        alike = [(group, members) for group in self.param_groups for members in self._alike(group)]
+        alike = [
+            (group, block)
+            for group in self.param_groups
+            for members in self._alike(group)
+            for block in _blocks(members)
+        ]
         return [self._batch(number, *each) for number, each in enumerate(alike)]
 
     def _alike(self, group: dict[str, Any]) -> Iterable[Tensors]:
@@ -329,7 +368,8 @@ class ChainOptimizer(torch.optim.Optimizer):
             grads = [grad.float() for grad in grads]
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
-        slots = {name: make for rule in _active(self.rules, group) for name, make in rule.slots(group).items()}
+        active = [rule for rule in self.rules if _runs(rule, group)]
+        slots = {name: make for rule in active for name, make in rule.slots(group).items()}
         fresh = frozenset(name for name, make in slots.items() if self._create(name, make, params, states))
         buffers = {name: [state[name] for state in states] for name in slots}
         return Batch(
@@ -386,8 +426,8 @@ class ChainOptimizer(torch.optim.Optimizer):
                 rule.join(group)
 
 
-def _active(rules: Sequence[Rule], group: Mapping[str, Any]) -> list[Rule]:
-    return [rule for rule in rules if type(rule).__name__ not in group["skip"] and not rule.idle(group)]
+def _runs(rule: Rule, group: Mapping[str, Any]) -> bool:
+    return type(rule).__name__ not in group["skip"] and not rule.idle(group)
 
 
 def _merge_hyperparameters(rules: Sequence[Rule]) -> dict[str, Any]:
@@ -401,14 +441,36 @@ def _merge_hyperparameters(rules: Sequence[Rule]) -> dict[str, Any]:
     return merged
 
 
-def _run_rule(rule: Rule, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
-    """Run one rule over the batches in whose group it is active."""
-    active = [i for i, batch in enumerate(batches) if _active([rule], batch.group)]
+def _blocks(params: Tensors) -> Iterable[Tensors]:
+    """On a CPU, runs of parameters whose temporaries stay in the cache; elsewhere all of them, in few launches."""
+    if params[0].device.type != "cpu":
+        return [params]
+    blocks: list[Tensors] = [[]]
+    size = 0
+    for param in params:
+        if blocks[-1] and size + param.numel() > _BLOCK:
+            blocks.append([])
+            size = 0
+        blocks[-1].append(param)
+        size += param.numel()
+    return blocks
+
+
+def _through(rules: Sequence[Rule], update: Tensors, batch: Batch) -> Tensors:
+    """Run rules over one batch."""
+    for rule in rules:
+        if _runs(rule, batch.group):
+            update = rule(update if rule.linear else _settle(update, batch), batch)
+    return update
+
+
+def _together(rule: Rule, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
+    """Run a rule over all batches in whose group it is active at once."""
+    active = [i for i, batch in enumerate(batches) if _runs(rule, batch.group)]
     if not rule.linear:
         for i in active:
             updates[i] = _settle(updates[i], batches[i])
     results = rule.run([updates[i] for i in active], [batches[i] for i in active])
-    updates = list(updates)
     for i, result in zip(active, results, strict=True):
         updates[i] = result
     return updates
@@ -418,10 +480,8 @@ def _settle(update: Tensors, batch: Batch) -> Tensors:
     """Carry out what is pending, for a rule that looks at the update itself."""
     if batch.divisor is not None:
         update, batch.divisor = list(torch._foreach_div(update, batch.divisor)), None
-    if isinstance(batch.factor, Tensor):
-        update = list(torch._foreach_mul(update, batch.factor.to(update[0].dtype)))
-    elif batch.factor != 1.0:
-        update = list(torch._foreach_mul(update, batch.factor))
+    if isinstance(batch.factor, Tensor) or batch.factor != 1.0:
+        update = list(torch._foreach_mul(update, scalar(batch.factor, update)))
     batch.factor = 1.0
     return update
 

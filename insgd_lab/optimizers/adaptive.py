@@ -12,7 +12,6 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from insgd_lab.chain import Rule
-from insgd_lab.hyperparameters import DOMAINS, check_option
 from insgd_lab.optimizers.named import Common, NamedOptimizer
 from insgd_lab.rules.basic import DecoupledDecay, L2Penalty, LearningRate
 from insgd_lab.rules.layerwise import NormCorrection
@@ -118,7 +117,7 @@ class DiffGrad(NamedOptimizer):
         self, params: Any, lr: float | Tensor = 1e-3, *, betas: Betas = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0, decoupled: bool = False, **common: Unpack[Common],
     ) -> None:  # fmt: skip
-        rules = [FirstMoment(betas), Friction(), SecondMoment(betas, eps)]
+        rules = [FirstMoment(betas), SecondMoment(betas, eps), Friction()]
         super().__init__(params, _between(rules, lr, weight_decay, decoupled), **common)
 
 
@@ -148,7 +147,7 @@ class DiffGradNorm(NamedOptimizer):
         gamma: float = 0.95, scope: str = "tensor", correct: str = "first", weight_decay: float = 0.0,
         decoupled: bool = False, **common: Unpack[Common],
     ) -> None:  # fmt: skip
-        rules = [NormCorrection(gamma, scope, correct), FirstMoment(betas), Friction(), SecondMoment(betas, eps)]
+        rules = [NormCorrection(gamma, scope, correct), FirstMoment(betas), SecondMoment(betas, eps), Friction()]
         super().__init__(params, _between(rules, lr, weight_decay, decoupled), **common)
 
 
@@ -255,9 +254,7 @@ class AdaBeliefNorm(NamedOptimizer):
         gamma: float = 0.95, scope: str = "tensor", belief: str = "corrected", weight_decay: float = 0.0,
         decoupled: bool = False, **common: Unpack[Common],
     ) -> None:  # fmt: skip
-        check_option("belief", belief, DOMAINS["belief"])
-        correct = "both" if belief == "corrected" else "first"
-        rules = [NormCorrection(gamma, scope, correct), FirstMoment(betas), Belief(betas, eps)]
+        rules = [NormCorrection(gamma, scope), FirstMoment(betas), Belief(betas, eps, belief)]
         super().__init__(params, _between(rules, lr, weight_decay, decoupled), **common)
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from insgd_lab.chain import Batch, Rule, Slot, Tensors, moment_dtype
+from insgd_lab.chain import Batch, Rule, Slot, Tensors, moment_dtype, scalar
 
 __all__ = ["DecoupledDecay", "L2Penalty", "LearningRate", "Momentum", "Projection", "zeros_like_moment"]
 
@@ -111,7 +111,7 @@ class Momentum(Rule):
         elif dampening is None or dampening == momentum:
             torch._foreach_lerp_(buffers, update, 1.0 - momentum)  # the same in one pass
         else:
-            torch._foreach_mul_(buffers, momentum)
+            torch._foreach_mul_(buffers, scalar(momentum, buffers))
             torch._foreach_add_(buffers, update, alpha=1.0 - dampening)
         if batch.group["nesterov"]:
             return list(torch._foreach_add(update, buffers, alpha=momentum))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from insgd_lab.chain import Batch, Rule, Slot, Tensors, moment_dtype, wiring
+from insgd_lab.chain import Batch, Rule, Slot, Tensors, wiring
 from insgd_lab.sensors import InputSensor
 
 __all__ = ["InputPower", "Measuring", "default_eps"]
@@ -46,28 +46,24 @@ class Measuring(Rule):
         """Remove the sensor's hooks."""
         self.sensor.close()
 
-    def run(self, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
+    def prepare(self, batches: list[Batch]) -> None:
         """Read every layer's statistic at once, so that data-parallel training needs one collective."""
         measured = [[i for i, p in enumerate(batch.params) if self.sensor.measures(p)] for batch in batches]
         params = [batch.params[i] for indices, batch in zip(measured, batches, strict=True) for i in indices]
         stream = iter(self.sensor.read(params))
-        readings = [[next(stream) for _ in indices] for indices in measured]
-        self._warn_unmeasured(batches, measured, readings)
-        return [self.apply(*each) for each in zip(updates, batches, measured, readings, strict=True)]
+        for indices, batch in zip(measured, batches, strict=True):
+            batch.scratch[type(self).__name__] = {i: next(stream) for i in indices}
+            self._warn_unmeasured(batch)
 
-    def apply(self, update: Tensors, batch: Batch, measured: list[int], readings: Readings) -> Tensors:
-        """The update of one batch; ``readings`` are the logarithms of s of its parameters number ``measured``."""
-        raise NotImplementedError
+    def readings(self, batch: Batch) -> dict[int, Tensor | None]:
+        """By the number in the batch of each watched parameter: the logarithm of its new statistic, if there is one."""
+        found: dict[int, Tensor | None] = batch.scratch[type(self).__name__]
+        return found
 
-    def __call__(self, update: Tensors, batch: Batch) -> Tensors:
-        """One batch by itself."""
-        return self.run([update], [batch])[0]
-
-    def _warn_unmeasured(self, batches: list[Batch], measured: list[list[int]], readings: list[Readings]) -> None:
+    def _warn_unmeasured(self, batch: Batch) -> None:
         """Name the parameters whose first step finds no measurement."""
-        for batch, indices, read in zip(batches, measured, readings, strict=True):
-            silent = [i for i, reading in zip(indices, read, strict=True) if reading is None]
-            for i in silent if batch.first else ():
+        for i, reading in self.readings(batch).items() if batch.first else ():
+            if reading is None:
                 warnings.warn(
                     f"{self.sensor.name(batch.params[i])} has a gradient, but its layer's input was not measured; it "
                     "takes scale 1 until it is. Call the layer through the module, in training mode, not its weight "
@@ -111,22 +107,20 @@ class InputPower(Measuring):
     def _new_log_power(self, param: Tensor) -> Tensor:
         return torch.full(self.sensor.shape(param), math.nan, dtype=torch.float64, device=param.device)
 
-    def apply(self, update: Tensors, batch: Batch, measured: list[int], readings: Readings) -> Tensors:
+    def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """Bring P up to date and divide by f(P)."""
-        result = list(update)
-        if not measured:
+        readings, result = self.readings(batch), list(update)
+        if not readings:
             return result
-        log_powers = batch.vector("log_power")
-        powers = [batch.state["log_power"][i] for i in measured]
-        if any(reading is not None for reading in readings):
-            _update_log_powers(log_powers, _end_to_end(readings, powers), batch.group["beta"])
+        log_powers, powers = batch.vector("log_power"), [batch.state["log_power"][i] for i in readings]
+        if any(reading is not None for reading in readings.values()):
+            _update_log_powers(log_powers, _end_to_end(list(readings.values()), powers), batch.group["beta"])
         scale = _step_scale(log_powers, _floor(batch.group), batch.group["damping"])
-        scales = _split(scale.to(moment_dtype(batch.params[0].dtype)), powers)
-        factors: Any = scale.tolist() if batch.may_look and len(scale) == len(powers) else scales
-        products = torch._foreach_mul([update[i] for i in measured], factors)
-        for i, product in zip(measured, products, strict=True):
+        scales = _split(scale.to(update[0].dtype), powers)
+        products = torch._foreach_mul([update[i] for i in readings], scales)
+        for i, product in zip(readings, products, strict=True):
             result[i] = product
-        self._publish(batch, [batch.params[i] for i in measured], powers, scales)
+        self._publish(batch, [batch.params[i] for i in readings], powers, scales)
         return result
 
     def _publish(self, batch: Batch, params: Tensors, powers: Tensors, scales: Tensors) -> None:

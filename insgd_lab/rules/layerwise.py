@@ -5,7 +5,7 @@ The numbers of all tensors of a batch are computed together, as one float64 vect
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,41 +16,55 @@ from insgd_lab.chain import Batch, Rule, Shared, Slot, Tensors
 
 __all__ = ["LogNormGain", "NormCorrection", "TrustRatio", "norms", "scaled"]
 
+_PIECE = 1 << 16  # elements
+
 
 def norms(tensors: Tensors, *, may_look: bool) -> Tensor:
     """Their l2 norms, float64 ``[tensors]``, right for elements of 1e30 and 1e-30 too.
 
-    On a CPU float32 does where its squares neither overflow nor vanish, which takes half the time.
+    On a CPU float32 does where its squares neither overflow nor vanish, which takes half the time; in pieces, since
+    a float32 sum of millions of squares is some 1e-4 too small.
     """
     if not (may_look and tensors[0].dtype == torch.float32):
         return torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64))
-    found = torch.stack(torch._foreach_norm(tensors, 2)).double()
-    for i, norm in enumerate(found.tolist()):
+    pieces = [_pieces(tensor) for tensor in tensors]
+    parts = torch.stack(torch._foreach_norm([part for some in pieces for part in some], 2)).double()
+    if len(parts) > len(tensors):
+        parts = torch.stack([part.norm() for part in parts.split([len(some) for some in pieces])])
+    for i, norm in enumerate(parts.tolist()):
         if not 1e-15 < norm < 1e18:
-            found[i] = torch.linalg.vector_norm(tensors[i], dtype=torch.float64)
-    return found
+            parts[i] = torch.linalg.vector_norm(tensors[i], dtype=torch.float64)
+    return parts
+
+
+def _pieces(tensor: Tensor) -> Sequence[Tensor]:
+    if tensor.numel() <= _PIECE:
+        return (tensor,)
+    return tensor.reshape(-1).split(_PIECE)
 
 
 def scaled(tensors: Tensors, gain: Tensor, *, may_look: bool) -> Tensors:
     """Each tensor times its number of ``gain``, float64 ``[tensors]``.
 
-    A gain of 1e40 is no float32, but its root is: such a product is taken in two halves.
+    A gain of 1e40 is no float32, but its root is: such a product is taken in two halves. On a CPU only those are
+    multiplied whose gain is not 1.
     """
     if not may_look:
-        root = list(gain.sqrt().to(tensors[0].dtype).unbind())
-        return list(torch._foreach_mul(torch._foreach_mul(tensors, root), root))
+        return _multiply(tensors, gain, in_halves=True)
+    values = gain.tolist()
+    changed = [i for i, value in enumerate(values) if value != 1.0]
     products = list(tensors)
-    gains = {i: value for i, value in enumerate(gain.tolist()) if value != 1.0}
-    if gains:
-        some, values = [tensors[i] for i in gains], list(gains.values())
-        if max(values) < 1e30:
-            some = list(torch._foreach_mul(some, values))
-        else:
-            halves = [value**0.5 for value in values]
-            some = list(torch._foreach_mul(torch._foreach_mul(some, halves), halves))
-        for i, product in zip(gains, some, strict=True):
+    if changed:
+        some = _multiply([tensors[i] for i in changed], gain[changed], in_halves=max(values) > 1e30)
+        for i, product in zip(changed, some, strict=True):
             products[i] = product
     return products
+
+
+def _multiply(tensors: Tensors, gain: Tensor, *, in_halves: bool) -> Tensors:
+    factors = list((gain.sqrt() if in_halves else gain).to(tensors[0].dtype).unbind())
+    products = torch._foreach_mul(tensors, factors)
+    return list(torch._foreach_mul(products, factors) if in_halves else products)
 
 
 @dataclass(frozen=True)
@@ -71,28 +85,25 @@ class NormCorrection(Rule):
         """The running mean of the norm."""
         return {"exp_avg_norm": _new_norm if group["scope"] == "tensor" else Shared(_new_norm)}
 
+    def together(self, group: Mapping[str, Any]) -> bool:
+        """A global norm spans all batches."""
+        return bool(group["scope"] == "global")
+
     def run(self, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
-        """Tensor by tensor, or with the norm of all batches together."""
-        whole = [i for i, batch in enumerate(batches) if batch.group["scope"] == "global"]
-        gains = [
-            None if i in whole else self._gain(u, b) for i, (u, b) in enumerate(zip(updates, batches, strict=True))
-        ]
-        if whole:
-            gain = self._global_gain([updates[i] for i in whole], [batches[i] for i in whole])
-            for i in whole:
-                gains[i] = gain.to(updates[i][0].device).expand(len(updates[i]))
+        """Correct by the norm of all whose scope is global; the others one by one."""
+        whole = [i for i, batch in enumerate(batches) if self.together(batch.group)]
+        gain = self._global_gain([updates[i] for i in whole], [batches[i] for i in whole])
         return [
-            self._corrected(update, batch, gain)
-            for update, batch, gain in zip(updates, batches, gains, strict=True)
-            if gain is not None
+            self._corrected(update, batch, gain.to(update[0].device).expand(len(update)))
+            if self.together(batch.group)
+            else self(update, batch)
+            for update, batch in zip(updates, batches, strict=True)
         ]
 
     def __call__(self, update: Tensors, batch: Batch) -> Tensors:
-        """One batch by itself."""
-        return self.run([update], [batch])[0]
-
-    def _gain(self, update: Tensors, batch: Batch) -> Tensor:
-        return _next_gain(batch.vector("exp_avg_norm"), norms(update, may_look=batch.may_look), batch.group["gamma"])
+        """Correct one batch, tensor by tensor."""
+        norm = norms(update, may_look=batch.may_look)
+        return self._corrected(update, batch, _next_gain(batch.vector("exp_avg_norm"), norm, batch.group["gamma"]))
 
     def _global_gain(self, updates: list[Tensors], batches: list[Batch]) -> Tensor:
         """The gain of the norm of all, ``[1]``."""

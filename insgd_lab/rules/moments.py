@@ -14,10 +14,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from insgd_lab.chain import Batch, Rule, Slot, Tensors
+from insgd_lab.chain import Batch, Rule, Slot, Tensors, scalar
 from insgd_lab.rules.basic import zeros_like_moment
 
-__all__ = ["Belief", "FirstMoment", "Friction", "Rectified", "SecondMoment", "divide_pending", "root_of"]
+__all__ = [
+    "Belief",
+    "FirstMoment",
+    "Friction",
+    "Rectified",
+    "SecondMoment",
+    "add_number_",
+    "average_squares",
+    "divide_pending",
+    "root_of",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class FirstMoment(Rule):
         beta = batch.group["betas"][0]
         averages = batch.state["exp_avg"]
         torch._foreach_lerp_(averages, update, 1 - beta)
+        batch.averaged = update
         batch.factor = batch.factor / (1 - beta**batch.step)
         return averages
 
@@ -103,7 +114,7 @@ class Rectified(Rule):
         if not isinstance(length, Tensor):
             if length > batch.group["threshold"]:
                 root = torch._foreach_sqrt(squares)
-                torch._foreach_add_(root, eps)
+                add_number_(root, eps)
                 divide_pending(batch, list(root), math.sqrt(_rectification(length, longest) * (1 - beta**step)))
             return update
         rectified = length > batch.group["threshold"]
@@ -124,13 +135,15 @@ class Belief(Rule):
     """v <- beta2 v + (1 - beta2) (g - m)^2 + eps;  u <- u / (sqrt(v / (1 - beta2^t)) + eps).
 
     AdaBelief (Zhuang et al. 2020, Algorithm 2): eps adds up inside v, and stands outside the root too. Behind a
-    :class:`FirstMoment`, whose m it reads.
+    :class:`FirstMoment`, whose m it reads; g is what that averaged, which a norm correction may have "corrected", or
+    with ``belief="raw"`` the gradient itself.
     """
 
     equation: ClassVar[str] = "v <- beta2 v + (1 - beta2) (g - m)^2 + eps;  u <- u / (sqrt(v / (1 - beta2^t)) + eps)"
     linear: ClassVar[bool] = True
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    belief: str = "corrected"
 
     def slots(self, group: Mapping[str, Any]) -> Mapping[str, Slot]:
         """The second moment of the gradient about its mean."""
@@ -139,10 +152,11 @@ class Belief(Rule):
     def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """Divide by the root of the averaged squared surprise."""
         beta, variances = batch.group["betas"][1], batch.state["exp_avg_var"]
-        surprise = torch._foreach_sub(squared(batch), batch.state["exp_avg"])
-        torch._foreach_mul_(variances, beta)
+        seen = batch.averaged if batch.group["belief"] == "corrected" and batch.averaged is not None else batch.grads
+        surprise = torch._foreach_sub(seen, batch.state["exp_avg"])
+        torch._foreach_mul_(variances, scalar(beta, variances))
         torch._foreach_addcmul_(variances, surprise, surprise, 1 - beta)
-        torch._foreach_add_(variances, batch.group["eps"])
+        add_number_(variances, batch.group["eps"])
         divide_pending(batch, *root_of(variances, batch))
         return update
 
@@ -164,20 +178,19 @@ class Friction(Rule):
         torch._foreach_sub_(previous, batch.grads)  # the old gradient is not needed again: work in its place
         torch._foreach_abs_(previous)
         torch._foreach_sigmoid_(previous)
-        slowed = list(torch._foreach_mul(update, previous))
+        if batch.divisor is None:
+            update = list(torch._foreach_mul(update, previous))
+        else:
+            torch._foreach_div_(batch.divisor, previous)
         torch._foreach_copy_(previous, batch.grads)
-        return slowed
-
-
-def squared(batch: Batch) -> Tensors:
-    """What a second moment reads."""
-    return batch.grads if batch.second is None else batch.second
+        return update
 
 
 def average_squares(batch: Batch) -> Tensors:
     """Update exp_avg_sq and return it."""
-    beta, squares, grads = batch.group["betas"][1], batch.state["exp_avg_sq"], squared(batch)
-    torch._foreach_mul_(squares, beta)
+    beta, squares = batch.group["betas"][1], batch.state["exp_avg_sq"]
+    grads = batch.grads if batch.second is None else batch.second
+    torch._foreach_mul_(squares, scalar(beta, squares))
     torch._foreach_addcmul_(squares, grads, grads, 1 - beta)
     return squares
 
@@ -187,8 +200,16 @@ def root_of(squares: Tensors, batch: Batch) -> tuple[Tensors, float | Tensor]:
     correction = (1 - batch.group["betas"][1] ** batch.step) ** 0.5
     eps = batch.group["eps"] * correction
     root = list(torch._foreach_sqrt(squares))
-    torch._foreach_add_(root, eps.to(root[0].dtype) if isinstance(eps, Tensor) else eps)
+    add_number_(root, eps)
     return root, correction
+
+
+def add_number_(tensors: Tensors, number: float | Tensor) -> None:
+    """Add one number to all, in place."""
+    if isinstance(number, Tensor):
+        torch._foreach_add_(tensors, number.to(tensors[0].dtype))
+    else:
+        torch._foreach_add_(tensors, scalar(1.0, tensors), alpha=number)
 
 
 def divide_pending(batch: Batch, divisor: Tensors, factor: float | Tensor) -> None:

@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from insgd_lab.chain import Batch, Slot, Tensors, moment_dtype
+from insgd_lab.chain import Batch, Slot, Tensors, moment_dtype, scalar
 from insgd_lab.rules.basic import zeros_like_moment
-from insgd_lab.rules.input_power import Measuring, Readings
+from insgd_lab.rules.input_power import Measuring
 from insgd_lab.rules.layerwise import NormCorrection
-from insgd_lab.rules.moments import SecondMoment, average_squares, divide_pending, root_of
+from insgd_lab.rules.moments import SecondMoment, add_number_, average_squares, divide_pending, root_of
 
 __all__ = ["AccumulatingSecondMoment", "DampedMomentum", "ForgetfulNormCorrection", "PlaneNorm"]
 
@@ -53,12 +53,12 @@ class _OfPlanes(Measuring):
                         "group; use insgd-l1 or insgd-l2"
                     )
 
-    def divisors(self, batch: Batch, measured: list[int], readings: Readings) -> dict[int, Tensor]:
+    def divisors(self, batch: Batch) -> dict[int, Tensor]:
         """By the parameter's number in the batch: f."""
         dtype = moment_dtype(batch.params[0].dtype)
         # The mean of no deviations is 0, and its logarithm minus infinity: clamped like the rest.
         kept = math.log1p(-batch.group["dampening"]) if batch.group["dampening"] < 1 else -math.inf
-        logs = {i: log_n + kept for i, log_n in zip(measured, readings, strict=True) if log_n is not None}
+        logs = {i: log_n + kept for i, log_n in self.readings(batch).items() if log_n is not None}
         found = {i: log.clamp(min=_FLOOR).to(dtype) for i, log in logs.items()}
         batch.note("input_power", lambda: [(batch.params[i], log.exp().mean()) for i, log in logs.items()])
         batch.note("step_scale", lambda: [(batch.params[i], f.reciprocal().mean()) for i, f in found.items()])
@@ -95,16 +95,16 @@ class DampedMomentum(_OfPlanes):
         """One buffer, where there is momentum."""
         return {"momentum_buffer": zeros_like_moment} if group["momentum"] else {}
 
-    def apply(self, update: Tensors, batch: Batch, measured: list[int], readings: Readings) -> Tensors:
+    def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """Average, and divide the average in place."""
-        divisors = self.divisors(batch, measured, readings)
+        divisors = self.divisors(batch)
         if not batch.group["momentum"]:
             return _divide(update, divisors)
         buffers = batch.state["momentum_buffer"]
         if "momentum_buffer" in batch.fresh:
             torch._foreach_copy_(buffers, update)
         else:
-            torch._foreach_mul_(buffers, batch.group["momentum"])
+            torch._foreach_mul_(buffers, scalar(batch.group["momentum"], buffers))
             torch._foreach_add_(buffers, update, alpha=1 - batch.group["dampening"])
         for i, divisor in divisors.items():
             buffers[i].div_(divisor)
@@ -127,11 +127,10 @@ class PlaneNorm(_OfPlanes):
     momentum: float = 0.9
     dampening: float = 0.0
 
-    def apply(self, update: Tensors, batch: Batch, measured: list[int], readings: Readings) -> Tensors:
+    def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """Scale what was recorded."""
         constant = math.sqrt(1 + 1e-6) / (math.sqrt(1 - batch.group["momentum"]) + 1e-6)
-        divisors = self.divisors(batch, measured, readings)
-        return _divide(update, {i: f / constant for i, f in divisors.items()})
+        return _divide(update, {i: f / constant for i, f in self.divisors(batch).items()})
 
 
 @dataclass(frozen=True)
@@ -140,11 +139,10 @@ class ForgetfulNormCorrection(NormCorrection):
 
     equation: ClassVar[str] = "e <- 0;  e <- gamma e + (1 - gamma) ||u||;  u <- u max(1, e / ||u||) = u"
 
-    def run(self, updates: list[Tensors], batches: list[Batch]) -> list[Tensors]:
+    def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """Forget, then correct."""
-        for batch in batches:
-            batch.vector("exp_avg_norm").zero_()
-        return super().run(updates, batches)
+        batch.vector("exp_avg_norm").zero_()
+        return super().__call__(update, batch)
 
 
 @dataclass(frozen=True)
@@ -159,6 +157,6 @@ class AccumulatingSecondMoment(SecondMoment):
     def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """Divide by the root of the averaged square and all the eps so far."""
         squares = average_squares(batch)
-        torch._foreach_add_(squares, batch.group["eps"])
+        add_number_(squares, batch.group["eps"])
         divide_pending(batch, *root_of(squares, batch))
         return update
