@@ -28,11 +28,13 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_floating_type_trains_with_statistics_in_at_least_float32(name: str, dtype: torch.dtype) -> None:
     model = toys.net(dtype=dtype)
-    optimizer = lab.create_optimizer(name, model, lr=0.01)
+    # torch's own classes keep moments in the parameters' type, where 1e-8 is no float16.
+    options = {} if toys.able(name).chain else {"eps": 1e-3}
+    optimizer = lab.create_optimizer(name, model, lr=0.01, **options)
     toys.train(model, optimizer, toys.batches(0, 3, dtype=dtype))
     assert all(p.dtype == dtype and p.isfinite().all() for p in model.parameters())
     wide = torch.promote_types(dtype, torch.float32)
-    for slots in optimizer.state.values():
+    for slots in optimizer.state.values() if toys.able(name).chain else ():
         assert all(v.dtype in (wide, torch.float64) for v in slots.values() if isinstance(v, torch.Tensor))
 
 
@@ -131,27 +133,44 @@ def test_groups_have_their_own_options_and_may_skip_rules(name: str) -> None:
 
 
 @every_rule
-def test_sparse_gradients_are_refused_by_name(name: str) -> None:
-    model = nn.Embedding(4, 2, sparse=True)
-    optimizer = lab.create_optimizer(name, model)
-    model(torch.tensor([1, 2])).sum().backward()
-    with pytest.raises(RuntimeError, match="sparse gradients"):
+def test_sparse_gradients_are_supported_or_refused_by_name(name: str) -> None:
+    sparse, dense = nn.Embedding(4, 2, sparse=True), nn.Embedding(4, 2)
+    dense.load_state_dict(sparse.state_dict())
+    optimizer = lab.create_optimizer(name, sparse)
+    sparse(torch.tensor([1, 2])).sum().backward()
+    if not toys.able(name).sparse:
+        with pytest.raises(RuntimeError, match="sparse gradients"):
+            optimizer.step()
+        return
+    with torch.sparse.check_sparse_tensor_invariants(enable=True):  # torch warns where nobody chose
         optimizer.step()
+    dense(torch.tensor([1, 2])).sum().backward()
+    lab.create_optimizer(name, dense).step()
+    toys.assert_near(toys.parameters(sparse), toys.parameters(dense), 1e-6)
 
 
 @every_rule
-def test_complex_parameters_are_refused_by_name(name: str) -> None:
-    model = nn.ParameterList([torch.zeros(2, dtype=torch.complex64)])
-    with pytest.raises(TypeError, match=r"complex64.*view_as_real"):
-        lab.create_optimizer(name, model)
+def test_complex_parameters_are_supported_or_refused_by_name(name: str) -> None:
+    model = nn.ParameterList([torch.zeros(2, dtype=torch.complex128)])
+    if not toys.able(name).complex:
+        with pytest.raises(TypeError, match=r"complex128.*view_as_real"):
+            lab.create_optimizer(name, model)
+        return
+    real = torch.zeros(2, 2, dtype=torch.float64)
+    model[0].grad = torch.tensor([1 + 2j, -3 - 1j], dtype=torch.complex128)
+    real.grad = torch.view_as_real(model[0].grad)
+    lab.create_optimizer(name, model).step()
+    lab.create_optimizer(name, [real]).step()
+    toys.assert_near([torch.view_as_real(model[0].detach())], [real])
 
 
 @every_rule
 def test_unknown_options_are_refused_with_the_nearest_name(name: str) -> None:
     with pytest.raises(UnknownName, match=r"unknown option.*'lrr'.*'lr'"):
         lab.create_optimizer(name, toys.net(), lrr=0.1)
-    with pytest.raises(ValueError, match="unknown option 'lrr'"):
-        lab.create_optimizer(name, toys.net()).add_param_group({"params": [torch.zeros(1)], "lrr": 1})
+    if toys.able(name).chain:
+        with pytest.raises(ValueError, match="unknown option 'lrr'"):
+            lab.create_optimizer(name, toys.net()).add_param_group({"params": [torch.zeros(1)], "lrr": 1})
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ ALL = lab.list_optimizers()
 # Rules whose step, without momentum and decay, is the gradient times one gain per tensor.
 GAINS = [name for name in ALL if lab.get_optimizer(name).family in ("classic", "input-normalised")]
 MEASURING = [name for name in ALL if lab.get_optimizer(name).capabilities.reads_inputs]
+CHAINS = [name for name in ALL if lab.get_optimizer(name).capabilities.chain]
 
 seeds = st.integers(0, 2**16)
 rates = st.floats(1e-3, 0.5)
@@ -33,6 +34,10 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.act(self.conv(x)).flatten(1))
+
+
+def able(name: str) -> lab.registry.Capabilities:
+    return lab.get_optimizer(name).capabilities
 
 
 def net(seed: int = 0, dtype: torch.dtype = torch.float64) -> Net:
