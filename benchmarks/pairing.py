@@ -14,12 +14,45 @@ from dataclasses import dataclass
 
 from scipy.stats import binom
 
-__all__ = ["Ratio", "compare"]
+__all__ = ["Code", "Ratio", "Row", "compare"]
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Code:
+    """What is timed, and what makes it ready before each run, which is not timed."""
+
+    run: Callable[[], object]
+    prepare: Callable[[], None] = _nothing
+
+
+@dataclass(frozen=True)
+class Row:
+    """One ratio of the table.
+
+    Attributes:
+        group: the heading under which it stands.
+        name: what is compared, "A / B".
+        pair: builds A and B.
+        target: the highest ratio allowed, or None where it is only reported.
+        repeats: runs within one timing.
+        warmup: runs of each before the first timing.
+    """
+
+    group: str
+    name: str
+    pair: Callable[[], tuple[Code, Code]]
+    target: float | None = None
+    repeats: int = 1
+    warmup: int = 1
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of A over time of B: the median over pairs and its 95 % interval."""
+    """Time of A over time of B: the median over pairs and its 95 % interval; ``seconds`` are medians of one run."""
 
     median: float
     low: float
@@ -36,11 +69,11 @@ class Ratio:
         return "missed" if self.low > target else "unresolved"
 
 
-def compare(a: Callable[[], None], b: Callable[[], None], pairs: int, repeats: int = 1) -> Ratio:
-    """Time ``repeats`` calls of ``a`` against as many of ``b``, ``pairs`` times, after one warm-up each."""
+def compare(a: Code, b: Code, pairs: int, repeats: int = 1, warmup: int = 1) -> Ratio:
+    """Time ``repeats`` runs of ``a`` against as many of ``b``, ``pairs`` times."""
     times: dict[bool, list[float]] = {True: [], False: []}
-    for run in (a, b):
-        run()
+    for code in (a, b):
+        _time(code, warmup)
     gc.disable()
     try:
         for pair in range(pairs):
@@ -57,8 +90,11 @@ def compare(a: Callable[[], None], b: Callable[[], None], pairs: int, repeats: i
     )  # fmt: skip
 
 
-def _time(run: Callable[[], None], repeats: int) -> float:
-    start = time.perf_counter()
+def _time(code: Code, repeats: int) -> float:
+    elapsed = 0.0
     for _ in range(repeats):
-        run()
-    return time.perf_counter() - start
+        code.prepare()
+        start = time.perf_counter()
+        code.run()
+        elapsed += time.perf_counter() - start
+    return elapsed
