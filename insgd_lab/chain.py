@@ -137,7 +137,7 @@ class Batch:
         parts, vector = self._vectors.get(name, ([], buffers[0]))
         if len(parts) != len(buffers) or not all(map(is_, parts, buffers)):
             vector = torch.cat([buffer.reshape(-1) for buffer in buffers])
-            pieces = vector.split([buffer.numel() for buffer in buffers])
+            pieces = torch.split_with_sizes(vector, [buffer.numel() for buffer in buffers])
             parts = [piece.view(buffer.shape) for piece, buffer in zip(pieces, buffers, strict=True)]
             for state, part in zip(self._states, parts, strict=True):
                 state[name] = part

@@ -121,11 +121,12 @@ def _input_errors() -> tuple[type[Exception], ...]:
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # as it is: rich would read [low, high] as a style
     console.print(table)
 
 
@@ -154,16 +155,28 @@ def optimizers_show(
     name: Annotated[str, typer.Argument(help="The exact name.")],
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Show an optimizer's source, equation, options and capabilities."""
+    """Show an optimizer's source, its chain rule by rule, its options and capabilities."""
     from insgd_lab import registry
 
     with _plain_errors():
         _load_plugins(plugin)
         spec = registry.get_optimizer(name)
+        from insgd_lab import describe
+
+        chain, meanings = describe.rules_of(spec), describe.meanings(spec)
     typer.echo(f"{spec.name} ({spec.family}, revision {spec.revision})\n{spec.citation}\n\n  {spec.equation}\n")
+    if chain:
+        typer.echo("The chain: u starts as the gradient g, and at the end theta <- theta - u.\n")
+    for number, rule in enumerate(chain, 1):
+        settings = ", ".join(f"{name} = {value}" for name, value in rule.settings.items())
+        note = "  (nothing to do by default)" if rule.idle else ""
+        typer.echo(f"  {number}. {rule.name}{note}\n     {rule.equation}\n     {settings}".rstrip() + "\n")
     searched = {key: ", ".join(map(str, _listed(values))) for key, values in spec.search.items()}
-    rows = [(option, default, searched.get(option, "")) for option, default in spec.defaults.items()]
-    _print_table(("option", "default", "values worth trying"), rows)
+    rows = [
+        (option, default, meanings.get(option, ""), searched.get(option, ""))
+        for option, default in spec.defaults.items()
+    ]
+    _print_table(("option", "default", "meaning", "values worth trying"), rows)
     typer.echo("capabilities: " + ", ".join(_capabilities(spec)))
 
 

@@ -50,16 +50,16 @@ class InverseActivationLoss(nn.Module):
 
     def inverse(self, target: Tensor) -> Tensor:
         """phi(d) of desired outputs."""
-        low, high = _RANGES.get(self.activation, (None, None))
-        if low is not None and not bool(((target > low) & (target < high)).all()):
+        low, high = _RANGES.get(self.activation, (-torch.inf, torch.inf))
+        if not bool(((target > low) & (target < high)).all()):
             raise ValueError(
-                f"a {self.activation} never gives targets outside ({low}, {high}); got {target.min().item():g} to "
-                f"{target.max().item():g}; scale the targets into the open interval"
+                f"targets of a {self.activation} lie between {low:g} and {high:g}, both excluded; got "
+                f"{target.min().item():g} to {target.max().item():g}; scale them into the open interval"
             )
         return _INVERSES[self.activation](target, self.negative_slope)
 
 
-_RANGES = {"sigmoid": (0, 1), "tanh": (-1, 1)}
+_RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
 _INVERSES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "sigmoid": lambda d, _: torch.logit(d),

@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "rules": {"chain", "sensors", "rules"},
     "optimizers": {"chain", "rules", "sensors", "hyperparameters", "optimizers"},
     "losses": set(),
+    "describe": {"chain", "registry"},
     "recorders": {"chain", "store"},
     "config": {"registry", "hyperparameters", "store", "config"},
     "training": CORE | {"config", "training"},
@@ -34,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "studies": {"config", "registry", "store", "studies"},
     "studies.worker": {"config", "registry", "store", "studies", "training"},
     "analysis": {"store", "analysis"},
-    "cli": CORE | {"config", "training", "studies", "testing", "analysis", "experiments"},
+    "cli": CORE | {"describe", "config", "training", "studies", "testing", "analysis", "experiments"},
     "experiments": set(),
 }
 

@@ -30,7 +30,7 @@ def norms(tensors: Tensors, *, may_look: bool) -> Tensor:
     pieces = [_pieces(tensor) for tensor in tensors]
     parts = torch.stack(torch._foreach_norm([part for some in pieces for part in some], 2)).double()
     if len(parts) > len(tensors):
-        parts = torch.stack([part.norm() for part in parts.split([len(some) for some in pieces])])
+        parts = torch.stack([part.norm() for part in torch.split_with_sizes(parts, [len(some) for some in pieces])])
     for i, norm in enumerate(parts.tolist()):
         if not 1e-15 < norm < 1e18:
             parts[i] = torch.linalg.vector_norm(tensors[i], dtype=torch.float64)
@@ -40,7 +40,8 @@ def norms(tensors: Tensors, *, may_look: bool) -> Tensor:
 def _pieces(tensor: Tensor) -> Sequence[Tensor]:
     if tensor.numel() <= _PIECE:
         return (tensor,)
-    return tensor.reshape(-1).split(_PIECE)
+    flat, whole = tensor.reshape(-1), tensor.numel() // _PIECE * _PIECE
+    return (*flat[:whole].view(-1, _PIECE).unbind(), flat[whole:])
 
 
 def scaled(tensors: Tensors, gain: Tensor, *, may_look: bool) -> Tensors:

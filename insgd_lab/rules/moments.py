@@ -113,9 +113,9 @@ class Rectified(Rule):
         length = longest - 2 * step * beta**step / (1 - beta**step)
         if not isinstance(length, Tensor):
             if length > batch.group["threshold"]:
-                root = torch._foreach_sqrt(squares)
+                root = list(torch._foreach_sqrt(squares))
                 add_number_(root, eps)
-                divide_pending(batch, list(root), math.sqrt(_rectification(length, longest) * (1 - beta**step)))
+                divide_pending(batch, root, math.sqrt(_rectification(length, longest) * (1 - beta**step)))
             return update
         rectified = length > batch.group["threshold"]
         root = [torch.where(rectified, square.sqrt() + eps, 1.0) for square in squares]

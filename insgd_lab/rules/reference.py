@@ -45,13 +45,16 @@ class _OfPlanes(Measuring):
         super().join(group)
         for param in group["params"]:
             for layer in self.sensor.layers(param):
-                groups = getattr(layer, "groups", 1)
-                if groups > 1 and not groups == layer.in_channels == layer.out_channels:
-                    raise ValueError(
-                        f"{self.sensor.name(param)} has {groups} groups of {layer.in_channels // groups} inputs and "
-                        f"{layer.out_channels // groups} outputs; the published code takes one input and one output a "
-                        "group; use insgd-l1 or insgd-l2"
-                    )
+                if getattr(layer, "groups", 1) != 1:
+                    self._refuse_unless_depthwise(param, layer)
+
+    def _refuse_unless_depthwise(self, param: Tensor, layer: Any) -> None:
+        inputs, outputs = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+        if (inputs, outputs) != (1, 1):
+            raise ValueError(
+                f"{self.sensor.name(param)} has {layer.groups} groups of {inputs} inputs and {outputs} outputs; the "
+                "published code takes one input and one output a group; use insgd-l1 or insgd-l2"
+            )
 
     def divisors(self, batch: Batch) -> dict[int, Tensor]:
         """By the parameter's number in the batch: f."""
