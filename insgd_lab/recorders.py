@@ -21,6 +21,8 @@ input_power        P, averaged where it is not a scalar; NaN for a parameter wit
 step_scale         1 / f(P), averaged likewise; 1 for a parameter without input power
 clipped            1 where log P fell below its floor (the share, where P is not a scalar)
 norm_gain          max(1, e / ||g||) of the norm correction
+trust_ratio        the local rate of LARS; 1 for an excluded parameter
+lsalr_gain         1 + log(1 + 1 / ||g||) of LSALR
 =================  ======================================================================================
 
 A zero denominator gives NaN. Nothing is copied from the device before a chunk is full or a frame is asked for.
@@ -51,7 +53,7 @@ MEASURED = (
 )  # fmt: skip
 """Quantities recorded for every optimizer; those that a chain's rules publish come after them."""
 
-_ABSENT = {"step_scale": 1.0, "norm_gain": 1.0}
+_ABSENT = {"step_scale": 1.0, "norm_gain": 1.0, "trust_ratio": 1.0, "lsalr_gain": 1.0}
 _CHUNK = 64
 
 

@@ -67,7 +67,7 @@ class Measuring(Rule):
                 warnings.warn(
                     f"{self.sensor.name(batch.params[i])} has a gradient, but its layer's input was not measured; it "
                     "takes scale 1 until it is. Call the layer through the module, in training mode, not its weight "
-                    "through a function",
+                    "through a function; make the optimizer before a compiled model is first called",
                     stacklevel=2,
                 )
 

@@ -195,21 +195,24 @@ def average_squares(batch: Batch) -> Tensors:
     return squares
 
 
-def root_of(squares: Tensors, batch: Batch) -> tuple[Tensors, float | Tensor]:
-    """sqrt(v / c) + eps with c = 1 - beta2^t, as (sqrt(v) + eps sqrt(c)) over a factor: one pass less."""
-    correction = (1 - batch.group["betas"][1] ** batch.step) ** 0.5
-    eps = batch.group["eps"] * correction
+def root_of(squares: Tensors, batch: Batch) -> tuple[Tensors, float]:
+    """sqrt(v / c) + eps with c = 1 - beta2^t, and the factor still owed to the update."""
+    eps, correction = batch.group["eps"], (1 - batch.group["betas"][1] ** batch.step) ** 0.5
     root = list(torch._foreach_sqrt(squares))
-    add_number_(root, eps)
+    if isinstance(correction, Tensor):
+        torch._foreach_div_(root, scalar(correction, root))
+        add_number_(root, eps)
+        return root, 1.0
+    add_number_(root, eps * correction)  # (sqrt(v) + eps sqrt(c)) / sqrt(c): one pass less
     return root, correction
 
 
-def add_number_(tensors: Tensors, number: float | Tensor) -> None:
-    """Add one number to all, in place."""
-    if isinstance(number, Tensor):
-        torch._foreach_add_(tensors, number.to(tensors[0].dtype))
-    else:
+def add_number_(tensors: Tensors, number: float) -> None:
+    """Add one number to all, in place, in the form that is fastest (see :func:`insgd_lab.chain.scalar`)."""
+    if tensors[0].device.type == "cpu":
         torch._foreach_add_(tensors, scalar(1.0, tensors), alpha=number)
+    else:
+        torch._foreach_add_(tensors, number)
 
 
 def divide_pending(batch: Batch, divisor: Tensors, factor: float | Tensor) -> None:

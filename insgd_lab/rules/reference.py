@@ -56,13 +56,13 @@ class _OfPlanes(Measuring):
                 "published code takes one input and one output a group; use insgd-l1 or insgd-l2"
             )
 
-    def divisors(self, batch: Batch) -> dict[int, Tensor]:
-        """By the parameter's number in the batch: f."""
+    def divisors(self, batch: Batch, constant: float = 1.0) -> dict[int, Tensor]:
+        """By the parameter's number in the batch: f over a constant."""
         dtype = moment_dtype(batch.params[0].dtype)
         # The mean of no deviations is 0, and its logarithm minus infinity: clamped like the rest.
         kept = math.log1p(-batch.group["dampening"]) if batch.group["dampening"] < 1 else -math.inf
         logs = {i: log_n + kept for i, log_n in self.readings(batch).items() if log_n is not None}
-        found = {i: log.clamp(min=_FLOOR).to(dtype) for i, log in logs.items()}
+        found = {i: (log.clamp(min=_FLOOR) / constant).to(dtype) for i, log in logs.items()}
         batch.note("input_power", lambda: [(batch.params[i], log.exp().mean()) for i, log in logs.items()])
         batch.note("step_scale", lambda: [(batch.params[i], f.reciprocal().mean()) for i, f in found.items()])
         batch.note("clipped", lambda: [(batch.params[i], (v < _FLOOR).double().mean()) for i, v in logs.items()])
@@ -133,7 +133,7 @@ class PlaneNorm(_OfPlanes):
     def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """Scale what was recorded."""
         constant = math.sqrt(1 + 1e-6) / (math.sqrt(1 - batch.group["momentum"]) + 1e-6)
-        return _divide(update, {i: f / constant for i, f in self.divisors(batch).items()})
+        return _divide(update, self.divisors(batch, constant))
 
 
 @dataclass(frozen=True)
