@@ -69,6 +69,12 @@ def bench(session: nox.Session) -> None:
     _run(session, "python", "-m", "benchmarks", *session.posargs)
 
 
+@nox.session(venv_backend="none", requires=["lab"], default=False)
+def mutants(session: nox.Session) -> None:
+    """Show which laws catch which wrong rule; an argument after -- is a pattern of the mutants' names."""
+    _run(session, "python", "tests/mutants.py", *session.posargs)
+
+
 @nox.session(name="tests-oldest", default=False)
 def tests_oldest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml allows."""
