@@ -47,7 +47,7 @@ _INSGD_EQUATION = (
 
 def _chain(
     name: str, factory: str, family: str, citation: str, equation: str, defaults: Mapping[str, Any],
-    search: Mapping[str, Any], **capabilities: Any,
+    search: Mapping[str, Any], *, revision: int = 1, **capabilities: Any,
 ) -> OptimizerSpec:  # fmt: skip
     """A chain of this lab; all are capturable, and correctable unless they correct already."""
     corrects = "gamma" in defaults
@@ -55,14 +55,14 @@ def _chain(
     common = _COMMON if corrects else _CORRECTABLE
     return OptimizerSpec(
         name, f"insgd_lab.optimizers:{factory}", family, citation, equation, {**defaults, **common}, search, found,
-        domains=DOMAINS,
+        revision, DOMAINS,
     )  # fmt: skip
 
 
 def _insgd(name: str, citation: str, equation: str = _INSGD_EQUATION, **defaults: Any) -> OptimizerSpec:
     return _chain(
         name, "INSGD", "input-normalised", f"{INSGD_PAPER}: {citation}", equation, {**_INSGD_DEFAULTS, **defaults},
-        _INSGD_SEARCH, reads_inputs=True, decay="coupled", momentum=True, scalar_gain=True,
+        _INSGD_SEARCH, revision=2, reads_inputs=True, decay="coupled", momentum=True, scalar_gain=True,
         invariances=("input-scale-monotone",), bounds=("gain-over-eps",),
     )  # fmt: skip
 
@@ -100,7 +100,9 @@ def _adaptive(
     )  # fmt: skip
 
 
-def _torchs(name: str, factory: str, citation: str, equation: str, defaults: Mapping[str, Any], **able: Any) -> Any:
+def _torchs(
+    name: str, factory: str, citation: str, equation: str, defaults: Mapping[str, Any], **able: Any
+) -> OptimizerSpec:
     """One of torch.optim's own classes."""
     return OptimizerSpec(
         name, f"insgd_lab.optimizers.borrowed:{name}", "torch.optim", f"torch.optim.{factory}; {citation}", equation,
@@ -179,7 +181,7 @@ _LIMIT = ("gradient-scale-limit",)
 _ADAPTIVE = (
     _adaptive(
         "adam", "Adam", f"Kingma and Ba 2015, Algorithm 1; {INSGD_PAPER}: Eq. 14-16", _MEAN + _SQUARE + _ADAM_STEP,
-        {"amsgrad": False}, invariances=_LIMIT, bounds=("adam-step",),
+        {"amsgrad": False}, revision=2, invariances=_LIMIT, bounds=("adam-step",),
     ),
     _adaptive(
         "diffgrad", "DiffGrad", "Dubey, Chakraborty, Roy, Mukherjee, Singh and Chaudhuri 2020: diffGrad",
@@ -195,7 +197,7 @@ _ADAPTIVE = (
     ),
     _adaptive(
         "adamnorm", "AdamNorm", f"{ADANORM_PAPER}: Eq. 2-9, Algorithm 2", _CORRECTED + _SQUARE + _ADAM_STEP,
-        {**_CORRECTION, "correct": "first", "amsgrad": False}, base="adam", invariances=_LIMIT,
+        {**_CORRECTION, "correct": "first", "amsgrad": False}, revision=2, base="adam", invariances=_LIMIT,
         bounds=("norm-correction", "unbounded-step"),
     ),
     _adaptive(

@@ -12,12 +12,17 @@ import insgd_lab as lab
 from insgd_lab.config import RunSpec
 from insgd_lab.registry import DuplicateName, UnknownName, load_plugins, resolve_factory
 
-BUILT_IN = {"adam", "adamnorm", "insgd-l1", "insgd-l2", "insgd-linf", "insgd-lp", "insgd-norm", "nlms", "sgd"}
+BUILT_IN = {
+    "sgd", "lms", "nlms", "nlms-l1", "insgd-l1", "insgd-l2", "insgd-linf", "insgd-lp", "insgd-norm",
+    "insgd-reference-l1", "insgd-reference-l2", "adam", "diffgrad", "radam", "adabelief", "adamnorm", "diffgradnorm",
+    "radamnorm", "adabeliefnorm", "adamnorm-reference", "radamnorm-reference", "lars", "lsalr", "adagrad", "adadelta",
+    "rmsprop", "adamw",
+}  # fmt: skip
 
 
 def test_names_are_sorted_and_patterns_select() -> None:
     assert set(lab.list_optimizers()) >= BUILT_IN
-    assert lab.list_optimizers("*norm") == ["adamnorm", "insgd-norm"]
+    assert lab.list_optimizers("*norm") == ["adabeliefnorm", "adamnorm", "diffgradnorm", "insgd-norm", "radamnorm"]
     assert lab.list_optimizers("insgd-l[12]") == ["insgd-l1", "insgd-l2"]
     assert lab.list_optimizers("nothing*") == []
 
