@@ -289,7 +289,8 @@ def create_optimizer(name: str, params_or_model: Any, **options: Any) -> Any:
     wiring = {"model", "process_group"} if able.reads_inputs else set()
     wiring |= {"capturable"} if able.capturable else set()
     if "adanorm" in options and "adanorm" not in spec.defaults:
-        reason = "corrects already; set gamma" if "gamma" in spec.defaults else "is not a chain of rules"
+        chains = "is no chain of rules; name one that is (for adamw: adam with decoupled=True)"
+        reason = "corrects already; set gamma" if "gamma" in spec.defaults else chains
         raise ValueError(
             f"adanorm = {options['adanorm']!r}: no correction can be put in front of {name}, which {reason}"
         )
