@@ -104,7 +104,7 @@ class Batch:
     group: dict[str, Any]
     step: int | Tensor
     fresh: frozenset[str] = frozenset()
-    averaged: Tensors | None = None
+    averaged: Tensors = field(default_factory=list)
     second: Tensors | None = None
     factor: float | Tensor = 1.0
     divisor: Tensors | None = None
@@ -161,12 +161,14 @@ class Rule:
         equation: what it does, in a line of plain text: u is the update, g the gradient.
         linear: True where scaling the update (by a number, or element by element) before the rule is the same as
             scaling it after.
+        needs: names of rules without which, before it, it cannot run.
         domains: the values that its options may take; a rule in which a name of the lab means something else
             brings its own.
     """
 
     equation: ClassVar[str] = ""
     linear: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
     domains: ClassVar[Mapping[str, Domain]] = DOMAINS
 
     def slots(self, group: Mapping[str, Any]) -> Mapping[str, Slot]:
@@ -275,15 +277,22 @@ class ChainOptimizer(torch.optim.Optimizer):
         for option in self.defaults:
             check_option(f"param_groups[{number}][{option!r}]", group[option], domains.get(option))
         check_together(f"param_groups[{number}]", group)
-        names = {type(rule).__name__ for rule in self.rules}
-        if unknown := set(group["skip"]) - names:
-            raise ValueError(f"skip names {sorted(unknown)}, but the chain has {sorted(names)}; correct the name")
+        self._check_skip(group["skip"])
         for param in group["params"]:
             if not param.is_floating_point():
                 raise TypeError(
                     f"{type(self).__name__} takes real floating-point parameters, got {param.dtype}; "
                     "use torch.view_as_real for complex ones"
                 )
+
+    def _check_skip(self, skip: Iterable[str]) -> None:
+        names = [type(rule).__name__ for rule in self.rules]
+        if unknown := set(skip) - set(names):
+            raise ValueError(f"skip names {sorted(unknown)}, but the chain has {sorted(names)}; correct the name")
+        for number, rule in enumerate(self.rules):
+            missing = set(rule.needs) - (set(names[:number]) - set(skip))
+            if missing and names[number] not in skip:
+                raise ValueError(f"{names[number]} needs {', '.join(sorted(missing))} before it; skip both or neither")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear gradients, and with them what was measured for a step that never came."""

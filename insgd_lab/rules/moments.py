@@ -141,6 +141,7 @@ class Belief(Rule):
 
     equation: ClassVar[str] = "v <- beta2 v + (1 - beta2) (g - m)^2 + eps;  u <- u / (sqrt(v / (1 - beta2^t)) + eps)"
     linear: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("FirstMoment",)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     belief: str = "corrected"
@@ -152,7 +153,7 @@ class Belief(Rule):
     def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """Divide by the root of the averaged squared surprise."""
         beta, variances = batch.group["betas"][1], batch.state["exp_avg_var"]
-        seen = batch.averaged if batch.group["belief"] == "corrected" and batch.averaged is not None else batch.grads
+        seen = batch.averaged if batch.group["belief"] == "corrected" else batch.grads
         surprise = torch._foreach_sub(seen, batch.state["exp_avg"])
         torch._foreach_mul_(variances, scalar(beta, variances))
         torch._foreach_addcmul_(variances, surprise, surprise, 1 - beta)

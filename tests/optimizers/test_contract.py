@@ -208,6 +208,12 @@ def test_skip_must_name_rules_of_the_chain() -> None:
         lab.SGD([{"params": [torch.zeros(1)], "skip": ("Momentun",)}])
 
 
+def test_a_group_cannot_skip_what_another_rule_reads() -> None:
+    with pytest.raises(ValueError, match="Belief needs FirstMoment"):
+        lab.AdaBelief([{"params": [torch.zeros(1)], "skip": ("FirstMoment",)}])
+    lab.AdaBelief([{"params": [torch.zeros(1)], "skip": ("FirstMoment", "Belief")}])
+
+
 def test_rules_that_share_a_field_must_agree() -> None:
     rules = [FirstMoment((0.9, 0.999)), SecondMoment((0.8, 0.999), 1e-8), LearningRate(1e-3)]
     with pytest.raises(ValueError, match="disagree on betas"):
