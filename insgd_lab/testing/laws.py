@@ -16,12 +16,25 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis.errors import Flaky
 
 from insgd_lab.registry import OptimizerSpec, check_known, get_optimizer
-from insgd_lab.testing import state
+from insgd_lab.testing import (
+    bounds,
+    declared,
+    least_squares,
+    neutral,
+    order,
+    scale,
+    state,
+    time,
+    trajectories,
+)  # fmt: skip
 from insgd_lab.testing.law import BadCase, Case, Law, LawBroken
 
 __all__ = ["LAWS", "BadCase", "Case", "Law", "LawBroken", "Outcome", "check", "find", "get"]
 
-LAWS: tuple[Law, ...] = (*state.LAWS,)
+LAWS: tuple[Law, ...] = (
+    *state.LAWS, *neutral.LAWS, *scale.LAWS, *bounds.LAWS, *least_squares.LAWS, *order.LAWS, *time.LAWS,
+    *declared.LAWS, *trajectories.LAWS,
+)  # fmt: skip
 """Every law, in the order in which they are printed."""
 
 

@@ -5,7 +5,9 @@ u. How far that moves the result is the problem's condition, and it is measured 
 number perturbed by a known δ = 2⁻²⁶ ≈ √u, far above rounding and far below what would change the picture. With k
 roundings on the way,
 
-    |seen - expected| <= k u (max |run(δ) - run(0)| / δ + max |run(0)|).
+    |seen - expected| <= k u (max |run(δ) - run(0)| / δ + max |run(0)| + size),
+
+where size is that of numbers that cancelled on the way, such as weights that have since shrunk.
 
 k is 64 a step: the tensors have at most 72 elements, whose norms err by a fraction of that, and no rule does more
 than 30 operations on an element.
@@ -29,12 +31,12 @@ Run = Callable[[float], list[Tensor]]
 """Repeats an experiment with all data perturbed by the given relative amount."""
 
 
-def rounding(run: Run, steps: int, dtype: torch.dtype = torch.float64) -> list[float]:
+def rounding(run: Run, steps: int, dtype: torch.dtype = torch.float64, size: float = 0.0) -> list[float]:
     """The largest error that rounding explains, by tensor."""
     plain, nudged = run(0.0), run(NUDGE)
     unit = torch.finfo(dtype).eps / 2
     return [
-        _ROUNDINGS * steps * unit * (largest(b.double() - a.double()) / NUDGE + largest(a))
+        _ROUNDINGS * steps * unit * (largest(b.double() - a.double()) / NUDGE + largest(a) + size)
         for a, b in zip(plain, nudged, strict=True)
     ]
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from insgd_lab.registry import OptimizerSpec, resolve_factory
 
-__all__ = ["Array", "Layers", "Net", "Script", "build", "feed", "parameters", "play", "train", "weights_of"]
+__all__ = ["Array", "Layers", "Net", "Script", "build", "feed", "parameters", "play", "present", "train", "weights_of"]
 
 Array = NDArray[np.float64]
 
@@ -81,6 +81,7 @@ class Script:
         input_factor: multiplies the inputs.
         grad_factor: multiplies the gradients.
         batch: examples a step.
+        input_seed: other inputs at the same gradients.
     """
 
     seed: int
@@ -89,6 +90,7 @@ class Script:
     input_factor: float = 1.0
     grad_factor: float = 1.0
     batch: int = 3
+    input_seed: int = 0
 
     def grads(self, step: int, shapes: Iterable[tuple[int, ...]]) -> list[Array]:
         """One gradient a shape; their sizes vary a thousandfold over steps and tensors."""
@@ -100,7 +102,7 @@ class Script:
 
     def inputs(self, step: int) -> dict[str, Array]:
         """One batch for each of the :class:`Layers`; spread and mean vary over steps."""
-        numbers = np.random.default_rng([self.seed, step, 3])
+        numbers = np.random.default_rng([self.seed, step, 3, self.input_seed])
         found = {}
         for name, shape in INPUTS.items():
             x = 10 ** numbers.uniform(-0.5, 0.5) * numbers.standard_normal((self.batch, *shape)) + numbers.uniform(
@@ -140,15 +142,22 @@ def build(spec: OptimizerSpec, model: nn.Module, params: Any = None, **options: 
     return optimizer
 
 
-def feed(optimizer: torch.optim.Optimizer, layers: Layers, script: Script, step: int, *, measure: bool = True) -> None:
-    """Give the layers one step's inputs and gradients."""
+def present(
+    optimizer: torch.optim.Optimizer, layers: Layers, grads: Iterable[Array], inputs: Mapping[str, Array] | None = None
+) -> None:
+    """Run the layers on these inputs (None: not at all), and then set these gradients."""
     optimizer.zero_grad()
     dtype = layers.offset.dtype
-    if measure:
-        layers({name: torch.from_numpy(x).to(dtype) for name, x in script.inputs(step).items()}).backward()
-    params = list(layers.parameters())
-    for param, grad in zip(params, script.grads(step, [tuple(p.shape) for p in params]), strict=True):
+    if inputs is not None:
+        layers({name: torch.from_numpy(x).to(dtype) for name, x in inputs.items()}).backward()
+    for param, grad in zip(layers.parameters(), grads, strict=True):
         param.grad = torch.from_numpy(grad).to(dtype)
+
+
+def feed(optimizer: torch.optim.Optimizer, layers: Layers, script: Script, step: int, *, measure: bool = True) -> None:
+    """Give the layers one step's inputs and gradients."""
+    grads = script.grads(step, [tuple(param.shape) for param in layers.parameters()])
+    present(optimizer, layers, grads, script.inputs(step) if measure else None)
 
 
 def play(

@@ -115,7 +115,7 @@ def _equal(left: Any, right: Any) -> bool:
     "zero-gradients",
     "zero gradients leave parameters finite",
     domain="every optimizer, float32 and float64",
-    source="AdaNorm's published code divides by the gradient's norm and gives NaN (math.md, 3)",
+    source="AdaNorm's published code divides by the gradient's norm and gives NaN",
     draws=lambda spec: {**_usual(spec), "dtype": st.sampled_from(["float32", "float64"]), "zero_at": st.integers(0, 5)},
 )
 def zero_gradients(spec: OptimizerSpec, case: Case) -> None:
@@ -131,7 +131,7 @@ def zero_gradients(spec: OptimizerSpec, case: Case) -> None:
     "extreme-gradients",
     "gradients of 1e30 and 1e-30 leave parameters finite",
     domain="every optimizer at its default options, float32 and float64",
-    source="their squares overflow and vanish in float32 (math.md, 6)",
+    source="their squares overflow and vanish in float32",
     draws=lambda spec: {
         "dtype": st.sampled_from(["float32", "float64"]),
         "gradients": st.lists(strategies.gradient_sizes, min_size=1, max_size=5),
@@ -159,7 +159,7 @@ def _expect_finite(layers: Layers) -> None:
     "half-precision-state",
     "half-precision parameters keep their statistics in float32 or wider",
     domain="chains",
-    source="math.md, 6; torch casts buffers to the parameter's type",
+    source="torch casts buffers to the parameter's type",
     need=chain,
     draws=lambda spec: {**_usual(spec), "dtype": st.sampled_from(["float16", "bfloat16"])},
 )
@@ -177,7 +177,7 @@ def half_precision_state(spec: OptimizerSpec, case: Case) -> None:
     "half-precision-steps",
     "half-precision parameters step as float32 ones do, to their own rounding, also where sums of squares overflow",
     domain="chains; norms of gradients and inputs above 65504",
-    source="a float16 sum of squares overflows at 65504 (math.md, 6)",
+    source="a float16 sum of squares overflows at 65504",
     need=chain,
     draws=lambda spec: {
         "seed": strategies.seeds,

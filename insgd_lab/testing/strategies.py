@@ -39,7 +39,9 @@ _VALUES: Mapping[str, tuple[Any, ...]] = {
     "granularity": ("layer", "neuron", "channel"),
     "maximize": (False, True),
 }
-"""Values worth trying of options that mean the same in every rule that has them; the simplest comes first."""
+"""Values worth trying of options that mean the same in every rule that has them; the simplest comes first.
+
+A case names those that differ from the rule's default."""
 
 _MOMENTA: tuple[dict[str, Any], ...] = (
     {"momentum": 0.0},
@@ -61,8 +63,15 @@ def options(spec: OptimizerSpec, *names: str, **values: tuple[Any, ...]) -> Sear
     """
     table = {name: _VALUES[name] for name in names if name != "momentum"} | values
     single = {name: st.sampled_from(choice) for name, choice in table.items() if name in spec.defaults}
-    plain = st.fixed_dictionaries({}, optional=dict(single))
-    if "momentum" not in names or "momentum" not in spec.defaults:
-        return plain
     momenta = [choice for choice in _MOMENTA if choice.keys() <= spec.defaults.keys()]
-    return st.builds(lambda chosen, momentum: {**chosen, **momentum}, plain, st.sampled_from([{}, *momenta]))
+    together = st.sampled_from([{}, *momenta]) if "momentum" in names else st.just({})
+
+    def chosen(plain: dict[str, Any], momentum: dict[str, Any]) -> dict[str, Any]:
+        return {**{name: value for name, value in plain.items() if value != _plain(spec.defaults[name])}, **momentum}
+
+    return st.builds(chosen, st.fixed_dictionaries(single), together)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back."""
+    return list(value) if isinstance(value, tuple) else value
