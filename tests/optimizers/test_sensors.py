@@ -6,17 +6,17 @@ import copy
 import gc
 import math
 import pickle
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 import insgd_lab as lab
+from insgd_lab.sensors import InputSensor
 
 
 def power(optimizer: Any, param: Tensor) -> float:
@@ -452,45 +452,171 @@ def test_a_compiled_model_is_measured() -> None:
     assert power(optimizer, layer.weight) == pytest.approx(12.0)
 
 
-RANK = """
-import sys, torch, torch.distributed as dist, insgd_lab as lab
-from torch import nn
-rank = int(sys.argv[1])
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-torch.manual_seed(0)
-model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
-ddp = nn.parallel.DistributedDataParallel(model)
-optimizer = lab.INSGD(ddp, lr=0.1, weight_decay=0.01)
-generator = torch.Generator().manual_seed(1)
-for _ in range(3):
-    x = torch.randn(8, 3, generator=generator, dtype=torch.float64)
-    optimizer.zero_grad()
-    ddp(x[4 * rank : 4 * rank + 4]).square().mean().backward()
+# Ways to run a model in which weights or inputs are not what they seem.
+def test_streams_of_attention_are_weighted_by_their_own_examples() -> None:
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+    optimizer = lab.INSGD(attention, beta=0.0)
+    query = torch.ones(2, 3, 4)
+    memories = [torch.ones(2, 1, 4), torch.full((2, 7, 4), 2.0)]
+    for memory in memories:
+        attention(query, memory, memory)[0].sum().backward()
     optimizer.step()
-torch.save([p.detach() for p in model.parameters()], sys.argv[3])
-dist.destroy_process_group()
-"""
+    blocks = optimizer.state[attention.in_proj_weight]["log_power"].exp().view(3, 4)[:, 0]
+    assert blocks.tolist() == pytest.approx([4.0, (1 * 4 + 7 * 16) / 8, (1 * 4 + 7 * 16) / 8])
 
 
-def test_two_data_parallel_processes_take_the_step_of_one(tmp_path: Any) -> None:
-    outputs = [tmp_path / f"rank{rank}.pt" for rank in range(2)]
-    ranks = [
-        subprocess.Popen([sys.executable, "-W", "error", "-c", RANK, str(rank), str(tmp_path / "meet"), str(output)])
-        for rank, output in enumerate(outputs)
-    ]
-    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
-    optimizer = lab.INSGD(model, lr=0.1, weight_decay=0.01)
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(3):
-        x = torch.randn(8, 3, generator=generator, dtype=torch.float64)
-        optimizer.zero_grad()
-        model(x).square().mean().backward()
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_attention_to_nothing_measures_the_query_alone(need_weights: bool) -> None:
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+    optimizer = lab.INSGD(attention, beta=0.0)
+    nothing = torch.zeros(2, 0, 4)
+    attention(torch.ones(2, 3, 4), nothing, nothing, need_weights=need_weights)[0].sum().backward()
+    optimizer.step()
+    blocks = optimizer.state[attention.in_proj_weight]["log_power"].exp().view(3, 4)[:, 0]
+    assert blocks[0].item() == pytest.approx(4.0)
+    assert blocks[1:].isnan().all()
+
+
+def test_an_out_projection_that_is_called_as_a_layer_is_measured() -> None:
+    attention = nn.MultiheadAttention(4, 2)
+    optimizer = lab.INSGD([attention.out_proj.weight], model=attention, beta=0.0)
+    attention.out_proj(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+    assert power(optimizer, attention.out_proj.weight) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "names"),
+    [
+        (nn.utils.parametrizations.weight_norm, r"weight\.original0, .*weight\.original1"),
+        (nn.utils.parametrizations.orthogonal, r"weight\.original"),
+        (lambda layer: prune.l1_unstructured(layer, "weight", 1), "weight_orig"),
+    ],
+)
+def test_weights_computed_from_other_parameters_are_named_and_take_scale_one(wrap: Any, names: str) -> None:
+    plain = nn.Linear(3, 3)
+    layer, twin = wrap(copy.deepcopy(plain)), wrap(plain)
+    with pytest.warns(UserWarning, match=f"computed from .*{names}, .*take scale 1.*remove_parametrizations"):
+        optimizer = lab.INSGD(layer, lr=0.1)
+    for model, stepping in ((layer, optimizer), (twin, lab.SGD(twin, lr=0.1))):
+        model(ones(2.0)).sum().backward()
+        stepping.step()
+    for ours, theirs in zip(layer.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_weight_that_is_parametrised_later_is_no_longer_measured() -> None:
+    layer, optimizer = layer_and_optimizer()
+    layer(ones(2.0)).sum().backward()
+    optimizer.step()
+    weight = layer.weight
+    nn.utils.parametrizations.spectral_norm(layer)
+    layer(ones(3.0)).sum().backward()
+    optimizer.step()
+    assert power(optimizer, weight) == pytest.approx(12.0)
+
+
+def test_a_lazy_layer_is_measured_once_it_has_its_shape() -> None:
+    layer = nn.LazyLinear(2)
+    optimizer = lab.INSGD(layer, beta=0.0)
+    layer(ones(2.0)).sum().backward()
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx(12.0)
+    with pytest.raises(ValueError, match=r"weight has no shape yet.*'channel'.*call the model once"):
+        lab.INSGD(nn.LazyConv2d(2, 3), granularity="channel")
+
+
+def test_a_functional_call_counts_for_the_parameters_that_it_was_given() -> None:
+    layer, optimizer = layer_and_optimizer()
+    own = dict(layer.named_parameters())
+    others = {name: param.detach().clone().requires_grad_() for name, param in own.items()}
+    torch.func.functional_call(layer, others, (ones(9.0),)).sum().backward()
+    torch.func.functional_call(layer, own, (ones(2.0),)).sum().backward()
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx(12.0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # torch's own, of its forward-mode rules
+def test_function_transforms_run_and_count_nothing() -> None:
+    layer, optimizer = layer_and_optimizer()
+    torch.func.vmap(torch.func.jacrev(layer))(ones(9.0))
+    torch.func.jacfwd(layer)(ones(9.0))
+
+    def loss(params: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, params, (x,)).sum()
+
+    torch.func.vmap(torch.func.grad(loss), (None, 0))(dict(layer.named_parameters()), ones(9.0))
+    layer(ones(2.0)).sum().backward()
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx(12.0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+def test_ragged_sequences_count_every_vector_as_an_example() -> None:
+    layer, optimizer = layer_and_optimizer()
+    ragged = torch.nested.nested_tensor([ones(1.0, 1), ones(2.0, 3)], layout=torch.jagged)
+    layer(ragged).values().sum().backward()
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx((3 + 3 * 12) / 4)
+
+
+@pytest.mark.parametrize("granularity", ["layer", "neuron", "channel"])
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_round_a_convolutions_statistic(granularity: str, center: bool, dtype: torch.dtype) -> None:
+    x = torch.randn(2, 4, 5, 5) * 300
+    powers = []
+    for enabled in (False, True):
+        layer = nn.Conv2d(4, 2, 3)
+        optimizer = lab.INSGD(layer, beta=0.0, granularity=granularity, center=center)
+        with torch.autocast("cpu", dtype, enabled=enabled):
+            output = layer(x)
+        output.float().mean().backward()
         optimizer.step()
-    first, second = (torch.load(output, weights_only=True) for output in outputs)
-    for alone, left, right in zip(model.parameters(), first, second, strict=True):
-        assert torch.equal(left, right)
-        torch.testing.assert_close(alone.detach(), left, rtol=1e-12, atol=1e-12)
+        powers.append(optimizer.state[layer.weight]["log_power"])
+    torch.testing.assert_close(powers[0], powers[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("granularity", ["layer", "neuron", "channel"])
+@pytest.mark.parametrize("p", [1.0, 2.0, 16.0, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_largest_inputs_of_a_type_have_a_power(granularity: str, p: float, dtype: torch.dtype) -> None:
+    size = 3e4 if dtype == torch.float16 else 1e30
+    layer = nn.Conv2d(2, 1, 1).to(dtype)
+    optimizer = lab.INSGD(layer, beta=0.0, p=p, granularity=granularity)
+    x = torch.full((2, 2, 2, 2), size, dtype=dtype)
+    layer(x).backward(torch.ones(2, 1, 2, 2, dtype=dtype))
+    optimizer.step()
+    numbers = {"layer": 8, "neuron": 2, "channel": 4}[granularity]
+    size = x.flatten()[0].double().item()
+    wanted = math.log(size) if p == math.inf else math.log(numbers) + p * math.log(size)
+    got = optimizer.state[layer.weight]["log_power"]
+    torch.testing.assert_close(got, torch.full_like(got, wanted), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e30])
+def test_centring_does_not_overflow(size: float) -> None:
+    layer = nn.Linear(4, 1)
+    optimizer = lab.INSGD(layer, beta=0.0, center=True)
+    output = layer(torch.tensor([[3.0, -1.0, 2.0, 0.0]]) * size)
+    output.backward(torch.ones_like(output))
+    optimizer.step()
+    assert power(optimizer, layer.weight) == pytest.approx(3.0)
+
+
+def test_a_closed_optimizer_measures_nothing_in_a_model_compiled_before() -> None:
+    layer, optimizer = layer_and_optimizer()
+    compiled = torch.compile(layer, backend="eager")
+    compiled(ones(2.0)).sum().backward()
+    sensor = optimizer.rules[0].sensor
+    meter = sensor._meters[layer.weight]
+    optimizer.close()
+    calls = list(meter.calls)
+    compiled(ones(2.0)).sum().backward()
+    assert meter.calls == calls
+
+
+def test_a_copied_sensor_keeps_its_process_group() -> None:
+    layer, group = nn.Linear(3, 2), object()
+    sensor = InputSensor(layer, group)
+    assert copy.deepcopy(sensor)._process_group is not None
