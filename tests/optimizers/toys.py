@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,13 +12,10 @@ from torch import Tensor, nn
 import insgd_lab as lab
 
 ALL = lab.list_optimizers()
-# Rules whose step, without momentum and decay, is the gradient times one gain per tensor.
-GAINS = [name for name in ALL if lab.get_optimizer(name).family in ("classic", "input-normalised")]
 MEASURING = [name for name in ALL if lab.get_optimizer(name).capabilities.reads_inputs]
 CHAINS = [name for name in ALL if lab.get_optimizer(name).capabilities.chain]
 
 seeds = st.integers(0, 2**16)
-rates = st.floats(1e-3, 0.5)
 decay_rates = st.sampled_from([0.0, 0.3, 0.9, 0.99])
 
 
@@ -74,17 +70,3 @@ def assert_same(left: Iterator[Tensor] | list[Tensor], right: Iterator[Tensor] |
 def assert_near(left: Any, right: Any, tolerance: float = 1e-10) -> None:
     for a, b in zip(left, right, strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
-
-
-def quiet_create(name: str, model: nn.Module, **options: Any) -> Any:
-    """An optimizer for tests that set gradients by hand: no layer is ever measured, which is warned of."""
-    optimizer = lab.create_optimizer(name, model, **options)
-    step = optimizer.step
-
-    def silent(closure: Callable[[], Any] | None = None) -> Any:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*was not measured")
-            return step(closure)
-
-    optimizer.step = silent
-    return optimizer
