@@ -63,7 +63,7 @@ def _insgd(name: str, citation: str, equation: str = _INSGD_EQUATION, **defaults
     return _chain(
         name, "INSGD", "input-normalised", f"{INSGD_PAPER}: {citation}", equation, {**_INSGD_DEFAULTS, **defaults},
         _INSGD_SEARCH, revision=2, reads_inputs=True, decay="coupled", momentum=True, scalar_gain=True,
-        invariances=("input-scale-monotone",), bounds=("gain-over-eps",),
+        invariances=("input-scale-monotone",), bounds=("gain-over-eps",), closed_form="insgd",
     )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def _nlms(name: str, citation: str, equation: str, p: float, *invariances: str) 
     return _chain(
         name, "NLMS", "input-normalised", f"{INSGD_PAPER}: {citation}", equation, defaults,
         {"lr": (0.1, 0.3, 1.0, 1.5)}, reads_inputs=True, scalar_gain=True, invariances=invariances,
-        bounds=("gain-over-eps",),
+        bounds=("gain-over-eps",), closed_form="nlms",
     )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def _insgd_reference(order: int, equation: str, **capabilities: Any) -> Optimize
         f"what the published code of INSGD with l{order} computes, step for step", equation,
         {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 0.0},
         {"lr": _LEARNING_RATES, "momentum": (0.0, 0.9)}, reads_inputs=True, decay="coupled", momentum=True,
-        scalar_gain=True, **capabilities,
+        scalar_gain=True, closed_form=f"insgd-reference-l{order}", **capabilities,
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def _adaptive(
     family = "norm-corrected" if corrects else "adaptive"
     return _chain(
         name, factory, family, citation, equation, {**_ADAM, **options, "decoupled": False}, search,
-        **{**neutral, "decay": "coupled", "momentum": True, **capabilities},
+        **{**neutral, "decay": "coupled", "momentum": True, "closed_form": name.removesuffix("norm"), **capabilities},
     )  # fmt: skip
 
 
@@ -106,7 +106,8 @@ def _torchs(
     """One of torch.optim's own classes."""
     return OptimizerSpec(
         name, f"insgd_lab.optimizers.borrowed:{name}", "torch.optim", f"torch.optim.{factory}; {citation}", equation,
-        {**defaults, "maximize": False}, {"lr": _LEARNING_RATES}, Capabilities(complex=True, **able), domains=DOMAINS,
+        {**defaults, "maximize": False}, {"lr": _LEARNING_RATES},
+        Capabilities(complex=True, closed_form=name, **able), domains=DOMAINS,
     )  # fmt: skip
 
 
@@ -116,10 +117,11 @@ _CLASSIC = (
         "b <- momentum b + (1 - dampening) g;  theta <- theta - lr b",
         {"lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False},
         {"lr": _LEARNING_RATES, "momentum": (0.0, 0.9)}, decay="coupled", momentum=True, scalar_gain=True,
+        closed_form="sgd",
     ),
     _chain(
         "lms", "LMS", "classic", f"Widrow and Hoff 1960; {INSGD_PAPER}: Eq. 6", "theta <- theta + lr e u",
-        {"lr": 1e-3}, {"lr": _LEARNING_RATES}, scalar_gain=True,
+        {"lr": 1e-3}, {"lr": _LEARNING_RATES}, scalar_gain=True, closed_form="sgd",
     ),
     _chain(
         "lars", "LARS", "layer-wise",
@@ -131,13 +133,14 @@ _CLASSIC = (
             "exclude": "1d",
         },
         {"lr": (0.3, 1.0, 3.0, 10.0), "trust_coefficient": (0.001, 0.02)}, decay="coupled", momentum=True,
-        scalar_gain=True, invariances=("gradient-scale",),
+        scalar_gain=True, invariances=("gradient-scale",), closed_form="lars",
     ),
     _chain(
         "lsalr", "LSALR", "layer-wise",
         f"Singh, De, Zhang, Goldstein and Taylor 2015; {INSGD_PAPER}: Eq. 18",
         "theta <- theta - lr g (1 + log(1 + 1 / ||g||))", {"lr": 1e-2, "weight_decay": 0.0},
-        {"lr": _LEARNING_RATES}, decay="coupled", scalar_gain=True,
+        {"lr": _LEARNING_RATES}, decay="coupled", scalar_gain=True, bounds=("large-gradient-gain",),
+        closed_form="lsalr",
     ),
 )  # fmt: skip
 
@@ -218,12 +221,13 @@ _ADAPTIVE = (
         "what the published code of AdamNorm computes, step for step",
         _CORRECTED + "v <- beta2 v + (1 - beta2) g^2 + eps;  " + _ADAM_STEP, {**_ADAM, "gamma": 0.95},
         {"lr": _ADAM_RATES, "gamma": _GAMMAS}, decay="coupled", momentum=True, bounds=("norm-correction",),
+        closed_form="adamnorm-reference",
     ),
     _chain(
         "radamnorm-reference", "RAdamNormReference", "published code",
         "what the published code of RAdamNorm computes, step for step",
         "e <- 0, so that s = g;  " + _MEAN + _SQUARE + _RECTIFIED, {**_ADAM, "gamma": 0.95}, {"lr": _ADAM_RATES},
-        base="radam", decay="decoupled", momentum=True,
+        base="radam", decay="decoupled", momentum=True, closed_form="radamnorm-reference",
     ),
 )  # fmt: skip
 

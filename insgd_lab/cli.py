@@ -126,7 +126,8 @@ def _print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))  # as it is: rich would read [low, high] as a style
+        # As it is: rich would read [low, high] as a style.
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     console.print(table)
 
 

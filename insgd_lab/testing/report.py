@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rich.markup import escape
+from rich.text import Text
 
 from insgd_lab.testing.law import BadCase
 from insgd_lab.testing.laws import Outcome, get
@@ -18,13 +18,13 @@ __all__ = ["explain", "read_case", "rows", "summary"]
 _COLOURS = {"pass": "green", "fail": "bold red", "not applicable": "dim"}
 
 
-def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, str, str]]:
-    """Name, verdict and statement (or why it does not apply) of each law, in rich's markup."""
+def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, Text, str]]:
+    """Name, verdict and statement (or why it does not apply) of each law."""
     return [
         (
             outcome.law,
-            f"[{_COLOURS[outcome.verdict]}]{outcome.verdict}[/]",
-            escape(outcome.detail if outcome.verdict == "not applicable" else get(outcome.law).title),
+            Text(outcome.verdict, style=_COLOURS[outcome.verdict]),
+            outcome.detail if outcome.verdict == "not applicable" else get(outcome.law).title,
         )
         for outcome in outcomes
     ]
