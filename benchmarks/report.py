@@ -57,9 +57,11 @@ def heading(measured_on: dict[str, Any], pairs: int) -> str:
     """One line over the tables."""
     known = ", ".join(f"{name} {version}" for name, version in measured_on["versions"].items() if version)
     machine = measured_on["machine"]
+    memory = "kept" if measured_on["freed_memory_kept"] else "perhaps returned to the system"
     return (
         f"{known}; {machine['processor']}, {machine['vector_instructions']}; float32, "
-        f"{measured_on['threads']} thread(s); median of {pairs} interleaved pairs with its 95 % interval"
+        f"{measured_on['threads']} thread(s), freed memory {memory}; "
+        f"median of {pairs} interleaved pairs with its 95 % interval"
     )
 
 
