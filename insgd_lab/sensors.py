@@ -95,20 +95,22 @@ class _Counted:
 
 
 class _Hook:
-    """A module's hook. It holds the sensor weakly, and a copy of it is inert: a copied model measures nothing.
-
-    A compiled model leaves its graph to call it: what it does (hooks on autograd nodes) no graph can hold.
-    """
+    """A module's hook. It holds the sensor weakly, and a copy of it is inert: a copied model measures nothing."""
 
     def __init__(self, sensor: InputSensor | None, method: str) -> None:
         self._sensor = None if sensor is None else weakref.ref(sensor)
         self._method = method
 
+    def __call__(self, module: nn.Module, *arguments: Any) -> None:
+        if module.training and torch.is_grad_enabled():
+            self._measure(module, arguments)
+
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def __call__(self, *arguments: Any) -> None:
+    def _measure(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        # A compiled model leaves its graph for it: no graph can hold a hook on a node of autograd.
         sensor = self._sensor() if self._sensor is not None else None
         if sensor is not None:
-            getattr(sensor, self._method)(*arguments)
+            getattr(sensor, self._method)(module, *arguments)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (None, self._method)
@@ -277,7 +279,7 @@ class InputSensor:
         self._meters.clear()
 
     def _after_layer(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
-        if _counts(module, output):
+        if _counts(output):
             x = args[0] if args else kwargs["input"]
             self._hand_over(output, [self._measured(module, module._parameters.get("weight"), x)])
 
@@ -287,13 +289,13 @@ class InputSensor:
         if module in self._taps:
             self._taps.pop(module).close()
         weight = module.out_proj._parameters.get("weight")
-        if weight is not None and module.training and torch.is_grad_enabled():
+        if weight is not None:
             self._taps[module] = _LinearTap(weight)
 
     def _after_attention(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
         tap = self._taps.pop(module, None)
         inputs = tap.close() if tap is not None else []
-        if output is None or not _counts(module, output[0]):
+        if output is None or not _counts(output[0]):
             return
         named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
         streams = [named["query"], named["key"], named["value"]]
@@ -386,15 +388,10 @@ def _drop_inert_hooks(module: nn.Module) -> None:
                 del hooks[key]
 
 
-def _counts(module: nn.Module, output: Any) -> bool:
-    return (
-        module.training
-        and torch.is_grad_enabled()
-        and isinstance(output, Tensor)
-        and output.requires_grad
-        # Under torch.func.grad and vmap nothing flows to the parameters' own gradients.
-        and not torch._C._functorch.is_functorch_wrapped_tensor(output)
-    )
+def _counts(output: Any) -> bool:
+    """Whether gradient may flow back through a layer's output; not under torch.func's transforms."""
+    transformed = torch._C._functorch.is_functorch_wrapped_tensor
+    return isinstance(output, Tensor) and output.requires_grad and not transformed(output)
 
 
 def _examples(x: Tensor) -> int:

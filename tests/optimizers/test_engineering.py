@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import insgd_lab as lab
 
@@ -358,6 +359,25 @@ def test_checkpoints_go_from_capturable_to_plain_and_back(name: str, saving: boo
     assert all(isinstance(slots["step"], Tensor) == loading for slots in second.state.values())
 
 
+class NoTransfer(TorchDispatchMode):
+    """Refuses to bring numbers of the host to the device, for which it would be waited as well."""
+
+    def __enter__(self) -> Any:
+        self.make, torch.tensor = torch.tensor, None  # no operation that could be seen
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        torch.tensor = self.make
+        super().__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = [value for value in args if isinstance(value, Tensor) and value.ndim]
+        if isinstance(result, Tensor) and result.is_meta and any(not value.is_meta for value in given):
+            raise AssertionError(f"{func} takes a tensor of the host to the device")
+        return result
+
+
 @every_chain
 def test_a_capturable_step_never_looks_at_device_values(name: str) -> None:
     for number, options in enumerate(variants(name)):
@@ -367,8 +387,9 @@ def test_a_capturable_step_never_looks_at_device_values(name: str) -> None:
         optimizer.param_groups[0]["lr"] = torch.tensor(RATE, device="meta")
         for _ in range(2):
             optimizer.zero_grad()
-            toys.loss(model, torch.empty(4, 3, 6, 6, dtype=dtype, device="meta")).backward()
-            optimizer.step()
+            with NoTransfer():
+                toys.loss(model, torch.empty(4, 3, 6, 6, dtype=dtype, device="meta")).backward()
+                optimizer.step()
         assert all(slots["step"].is_meta for slots in optimizer.state.values())
 
 

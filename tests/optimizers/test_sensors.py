@@ -442,6 +442,11 @@ def test_layers_added_later_are_picked_up_with_their_group() -> None:
     assert optimizer.state[model[1].weight]["log_power"].isfinite()
 
 
+# Where a graph breaks, dynamo looks at the .grad of what is handed on; it hides torch's warning, but not an error.
+hidden = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+
+
+@hidden
 def test_a_compiled_model_is_measured() -> None:
     layer, optimizer = layer_and_optimizer()
     compiled = torch.compile(layer, backend="eager")
@@ -577,6 +582,25 @@ def test_autocast_does_not_round_a_convolutions_statistic(granularity: str, cent
     torch.testing.assert_close(powers[0], powers[1], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("dims", [{}, {"kdim": 5, "vdim": 7}, {"add_bias_kv": True, "add_zero_attn": True}])
+def test_the_out_projection_is_measured_however_attention_is_called(
+    need_weights: bool, batch_first: bool, batched: bool, dims: dict[str, Any]
+) -> None:
+    attention = nn.MultiheadAttention(4, 2, batch_first=batch_first, **dims)
+    nn.init.eye_(attention.out_proj.weight)  # so that the output is what the projection was fed
+    optimizer = lab.INSGD(attention, beta=0.0)
+    shape = (2, 3) if batched else (3,)
+    inputs = [torch.randn(*shape, dims.get(dim, 4)) for dim in ("", "kdim", "vdim")]
+    output, _ = attention(*inputs, need_weights=need_weights)
+    output.sum().backward()
+    optimizer.step()
+    fed = output.detach().square().sum(-1).mean().item()
+    assert power(optimizer, attention.out_proj.weight) == pytest.approx(fed, rel=1e-5)
+
+
 @pytest.mark.parametrize("granularity", ["layer", "neuron", "channel"])
 @pytest.mark.parametrize("p", [1.0, 2.0, 16.0, math.inf])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -604,7 +628,18 @@ def test_centring_does_not_overflow(size: float) -> None:
     assert power(optimizer, layer.weight) == pytest.approx(3.0)
 
 
+def test_evaluation_is_one_graph_in_spite_of_the_sensor() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.TransformerEncoderLayer(4, 2, 8, batch_first=True))
+    optimizer = lab.INSGD(model)
+    compiled = torch.compile(model.eval(), backend="eager", fullgraph=True)
+    x = torch.ones(2, 5, 3)
+    torch.testing.assert_close(compiled(x), model(x))
+    optimizer.close()
+
+
+@hidden
 def test_a_closed_optimizer_measures_nothing_in_a_model_compiled_before() -> None:
+    torch.compiler.reset()
     layer, optimizer = layer_and_optimizer()
     compiled = torch.compile(layer, backend="eager")
     compiled(ones(2.0)).sum().backward()
