@@ -47,6 +47,24 @@ for name in names:
         ddp = parallel()
         optimizer = lab.create_optimizer(name, ddp.module, lr=0.01, process_group=dist.group.WORLD)
         found[name + " with a group"] = trained(ddp, optimizer)
+
+class Branch(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.always, self.first = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.always(x) + (self.first(x) if rank == "0" else 0)
+
+for name in names:
+    if lab.get_optimizer(name).capabilities.reads_inputs:
+        torch.manual_seed(0)
+        ddp = torch.nn.parallel.DistributedDataParallel(Branch(), find_unused_parameters=True)
+        optimizer = lab.create_optimizer(name, ddp)
+        ddp(torch.ones(1, 2) * (1 + int(rank))).sum().backward()
+        optimizer.step()
+        powers = [slots["log_power"] for slots in optimizer.state.values() if "log_power" in slots]
+        found[name + " in a branch"] = [*(p.detach() for p in ddp.parameters()), *powers]
 ddp = parallel()
 assert InputSensor(torch.compile(ddp, backend="eager"))._process_group is ddp.process_group
 torch.save(found, output)
@@ -82,3 +100,14 @@ def test_two_processes_take_the_steps_of_one(name: str, ranks: list[dict[str, An
     first, second = (rank[name] for rank in ranks)
     toys.assert_same(first, second)
     toys.assert_near(toys.parameters(model), first, 1e-8)
+
+
+@pytest.mark.parametrize("name", toys.MEASURING)
+def test_a_layer_that_one_process_used_has_the_power_that_it_measured(name: str, ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank[f"{name} in a branch"] for rank in ranks)
+    for left, right in zip(first, second, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=0, equal_nan=True)
+    options = lab.get_optimizer(name).defaults
+    if not options.get("center", True) and options["power"] and options["p"] == 2:
+        always, _, branch, _ = (power.exp() for power in first[4:])
+        assert [always.item(), branch.item()] == pytest.approx([(2 + 8) / 2, 2.0])
