@@ -69,17 +69,19 @@ class Ratio:
         return "missed" if self.low > target else "unresolved"
 
 
-def compare(a: Code, b: Code, pairs: int, repeats: int = 1, warmup: int = 1) -> Ratio:
+def compare(
+    a: Code, b: Code, pairs: int, repeats: int = 1, warmup: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> Ratio:
     """Time ``repeats`` runs of ``a`` against as many of ``b``, ``pairs`` times."""
     times: dict[bool, list[float]] = {True: [], False: []}
     for code in (a, b):
-        _time(code, warmup)
+        _time(code, warmup, clock)
     gc.disable()
     try:
         for pair in range(pairs):
             for first in (True, False):
                 is_a = first == (pair % 2 == 0)
-                times[is_a].append(_time(a if is_a else b, repeats))
+                times[is_a].append(_time(a if is_a else b, repeats, clock))
     finally:
         gc.enable()
     ratios = sorted(x / y for x, y in zip(times[True], times[False], strict=True))
@@ -90,11 +92,11 @@ def compare(a: Code, b: Code, pairs: int, repeats: int = 1, warmup: int = 1) -> 
     )  # fmt: skip
 
 
-def _time(code: Code, repeats: int) -> float:
+def _time(code: Code, repeats: int, clock: Callable[[], float]) -> float:
     elapsed = 0.0
     for _ in range(repeats):
         code.prepare()
-        start = time.perf_counter()
+        start = clock()
         code.run()
-        elapsed += time.perf_counter() - start
+        elapsed += clock() - start
     return elapsed

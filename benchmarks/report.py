@@ -60,7 +60,7 @@ def heading(measured_on: dict[str, Any], pairs: int) -> str:
     memory = "kept" if measured_on["freed_memory_kept"] else "perhaps returned to the system"
     return (
         f"{known}; {machine['processor']}, {machine['vector_instructions']}; float32, "
-        f"{measured_on['threads']} thread(s), freed memory {memory}; "
+        f"{measured_on['threads']} thread(s), {measured_on['clock']}, freed memory {memory}; "
         f"median of {pairs} interleaved pairs with its 95 % interval"
     )
 
