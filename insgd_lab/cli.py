@@ -220,7 +220,10 @@ def check(
 ) -> None:
     """Try the laws of insgd_lab.testing on an optimizer: pass, fail with the smallest case, or not applicable."""
     with _plain_errors():
+        from insgd_lab import registry
+
         _load_plugins(plugin)
+        registry.get_optimizer(name)  # a misspelt one is refused before torch is imported
         from insgd_lab.testing import laws, report
 
         try:

@@ -22,10 +22,10 @@ def _has_base(spec: OptimizerSpec) -> str | None:
 
 
 def _shared(spec: OptimizerSpec) -> list[str]:
-    """Options that the rule and its base have in common; weight decay only where it enters alike."""
-    base = get_optimizer(spec.capabilities.base) if spec.capabilities.base else spec
-    alike = spec.capabilities.decay == base.capabilities.decay
-    names = ["betas", "eps", *(["weight_decay"] if alike else [])]
+    """Options that the rule and its base have in common; weight decay only where it can enter alike."""
+    base = get_optimizer(str(spec.capabilities.base))
+    alike = spec.capabilities.decay == base.capabilities.decay or "decoupled" in base.defaults
+    names = ["betas", "eps", "maximize", *(["weight_decay"] if alike else [])]
     return [name for name in names if name in base.defaults and name not in spec.capabilities.neutral]
 
 
@@ -38,15 +38,15 @@ def _shared(spec: OptimizerSpec) -> list[str]:
     draws=lambda spec: {
         "seed": strategies.seeds,
         "steps": st.integers(1, 8),
-        "options": strategies.options(spec, *_shared(spec)),
+        "options": strategies.options(spec, *_shared(spec), decoupled=(False, True)),
     },
 )
 def neutral_base(spec: OptimizerSpec, case: Case) -> None:
     base = get_optimizer(str(spec.capabilities.base))
     left, right, script = Layers(case["seed"]), Layers(case["seed"]), Script(case["seed"])
     options = {**spec.defaults, **case["options"], **spec.capabilities.neutral}
-    # A base without the option simply has none; decay enters each in its own way, and is left to each.
-    passed = {name: value for name, value in options.items() if name != "decoupled"}
+    # What the base has no option for, build leaves out; decay enters it as it enters the rule.
+    passed = {"decoupled": spec.capabilities.decay == "decoupled", **options}
     play(build(spec, left, **{**case["options"], **spec.capabilities.neutral}), left, script, range(case["steps"]))
     play(build(base, right, **passed), right, script, range(case["steps"]))
     numerics.same(parameters(left), parameters(right), f"parameters beside those of {base.name}")
@@ -106,7 +106,7 @@ def input_power_e(spec: OptimizerSpec, case: Case) -> None:
             weights = recursion.step(weights, nudged.grads(step, [w.shape for w in weights]))
         return [torch.from_numpy(w) for w in weights]
 
-    numerics.near(parameters(layers), sgd(0.0), numerics.rounding(sgd, case["steps"]), "parameters beside SGD's")
+    numerics.follows(parameters(layers), sgd, case["steps"], "parameters beside SGD's")
 
 
 @law(
@@ -215,8 +215,7 @@ def no_momentum_no_memory(spec: OptimizerSpec, case: Case) -> None:
             optimizer.step()
         return parameters(layers)
 
-    allowed = numerics.rounding(lambda nudge: last(nudge, 0), steps + 1)
-    numerics.near(last(0.0, steps), last(0.0, 0), allowed, f"the step after {steps} others")
+    numerics.follows(last(0.0, steps), lambda nudge: last(nudge, 0), steps + 1, f"the step after {steps} others")
 
 
 @law(
@@ -250,8 +249,8 @@ def no_decay_no_pull(spec: OptimizerSpec, case: Case) -> None:
         return [new - old for new, old in zip(parameters(layers), start, strict=True)]
 
     size = 4 * max(map(numerics.largest, parameters(Layers(case["seed"]))))
-    allowed = numerics.rounding(lambda nudge: moved(nudge, 1.0), case["steps"], size=size)
-    numerics.near(moved(0.0, -2.0), moved(0.0, 1.0), allowed, "the way from elsewhere")
+    seen = moved(0.0, -2.0)
+    numerics.follows(seen, lambda nudge: moved(nudge, 1.0), case["steps"], "the way from elsewhere", size=size)
 
 
 LAWS = (

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from insgd_lab.testing.law import LawBroken
 
-__all__ = ["NUDGE", "largest", "near", "rounding", "same", "show"]
+__all__ = ["NUDGE", "follows", "largest", "near", "same", "show"]
 
 NUDGE = 2.0**-26
 _ROUNDINGS = 64
@@ -31,14 +31,15 @@ Run = Callable[[float], list[Tensor]]
 """Repeats an experiment with all data perturbed by the given relative amount."""
 
 
-def rounding(run: Run, steps: int, dtype: torch.dtype = torch.float64, size: float = 0.0) -> list[float]:
-    """The largest error that rounding explains, by tensor."""
-    plain, nudged = run(0.0), run(NUDGE)
-    unit = torch.finfo(dtype).eps / 2
-    return [
-        _ROUNDINGS * steps * unit * (largest(b.double() - a.double()) / NUDGE + largest(a) + size)
-        for a, b in zip(plain, nudged, strict=True)
+def follows(seen: Sequence[Tensor], run: Run, steps: int, what: str, *, size: float = 0.0) -> None:
+    """Raise unless ``seen`` is what the run gives, to the rounding of float64 that the run's condition explains."""
+    expected, nudged = run(0.0), run(NUDGE)
+    unit = torch.finfo(torch.float64).eps / 2
+    allowed = [
+        _ROUNDINGS * steps * unit * (largest(b - a) / NUDGE + largest(a) + size)
+        for a, b in zip(expected, nudged, strict=True)
     ]
+    near(seen, expected, allowed, what)
 
 
 def largest(tensor: Tensor) -> float:

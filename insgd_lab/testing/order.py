@@ -38,7 +38,7 @@ def _expect_same_way(spec: OptimizerSpec, case: Case, arrange: Callable[[Layers]
     layers = Layers(case["seed"])
     play(build(spec, layers, arrange(layers), **case["options"]), layers, script, span)
     size = max(map(numerics.largest, parameters(Layers(case["seed"]))))
-    numerics.near(parameters(layers), plain(0.0), numerics.rounding(plain, case["steps"], size=size), what)
+    numerics.follows(parameters(layers), plain, case["steps"], what, size=size)
 
 
 @law(
@@ -145,8 +145,8 @@ def tensors_apart(spec: OptimizerSpec, case: Case) -> None:
     layers = Layers(case["seed"])
     play(build(spec, layers, **case["options"]), layers, script, span)
     size = numerics.largest(parameters(Layers(case["seed"]))[number])
-    allowed = numerics.rounding(alone, case["steps"], size=size)
-    numerics.near([parameters(layers)[number]], alone(0.0), allowed, f"parameter {number} among others")
+    seen = [parameters(layers)[number]]
+    numerics.follows(seen, alone, case["steps"], f"parameter {number} among others", size=size)
 
 
 @law(
@@ -191,8 +191,7 @@ def neuron_order(spec: OptimizerSpec, case: Case) -> None:
         present(optimizer, layers, grads, inputs)
         optimizer.step()
     size = max(map(numerics.largest, parameters(Layers(case["seed"]))))
-    allowed = numerics.rounding(plain, case["steps"], size=size)
-    numerics.near(parameters(layers), plain(0.0), allowed, "parameters of permuted neurons")
+    numerics.follows(parameters(layers), plain, case["steps"], "parameters of permuted neurons", size=size)
 
 
 LAWS = (parameter_order, group_splitting, group_settings, tensor_rate, tensors_apart, neuron_order)

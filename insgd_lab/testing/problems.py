@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from insgd_lab.registry import OptimizerSpec, resolve_factory
 
-__all__ = ["Array", "Layers", "Net", "Script", "build", "feed", "parameters", "play", "present", "train", "weights_of"]
+__all__ = ["Array", "Layers", "Net", "Script", "build", "feed", "parameters", "play", "present", "weights_of"]
 
 Array = NDArray[np.float64]
 
@@ -166,14 +166,6 @@ def play(
     """Take the script's steps of that span."""
     for step in span:
         feed(optimizer, layers, script, step, measure=measure)
-        optimizer.step()
-
-
-def train(optimizer: torch.optim.Optimizer, net: Net, batches: Iterable[Tensor]) -> None:
-    """Take one step a batch on the mean square of the net's output."""
-    for x in batches:
-        optimizer.zero_grad()
-        net(x).square().mean().backward()
         optimizer.step()
 
 

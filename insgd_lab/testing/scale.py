@@ -31,8 +31,8 @@ def _expect_alike(spec: OptimizerSpec, case: Case, options: Case, other: Case, s
     """The script under other options, or another script, leads to the same weights, to rounding."""
     plain, steps = Script(case["seed"]), case["steps"]
     size = max(map(numerics.largest, parameters(Layers(case["seed"]))))
-    allowed = numerics.rounding(lambda nudge: _weights(spec, plain.but(nudge=nudge), steps, options), steps, size=size)
-    numerics.near(_weights(spec, script, steps, other), _weights(spec, plain, steps, options), allowed, what)
+    seen = _weights(spec, script, steps, other)
+    numerics.follows(seen, lambda nudge: _weights(spec, plain.but(nudge=nudge), steps, options), steps, what, size=size)
 
 
 @law(
@@ -182,8 +182,8 @@ def joint_scale(spec: OptimizerSpec, case: Case) -> None:
             optimizer.step()
         return parameters(layer)
 
-    allowed = numerics.rounding(lambda nudge: weights(1.0, nudge), case["steps"])
-    numerics.near(weights(case["factor"], 0.0), weights(1.0, 0.0), allowed, f"weights at scale {case['factor']}")
+    scaled, what = weights(case["factor"], 0.0), f"weights at scale {case['factor']}"
+    numerics.follows(scaled, lambda nudge: weights(1.0, nudge), case["steps"], what)
 
 
 def _without_bias(layer: nn.Linear) -> nn.Linear:

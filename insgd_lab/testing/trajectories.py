@@ -100,8 +100,7 @@ def closed_form(spec: OptimizerSpec, case: Case) -> None:
         return [torch.from_numpy(np.asarray(w)) for w in weights]
 
     start = max(map(numerics.largest, parameters(Layers(case["seed"]))))
-    allowed = numerics.rounding(textbook, case["steps"], size=start)
-    numerics.near(parameters(layers), textbook(0.0), allowed, f"parameters after {case['steps']} steps")
+    numerics.follows(parameters(layers), textbook, case["steps"], f"parameters after {case['steps']} steps", size=start)
 
 
 @law(
@@ -123,26 +122,22 @@ def quadratic(spec: OptimizerSpec, case: Case) -> None:
     h, x, options = case["h"], case["x"], {**case["options"], "momentum": 0.0, "lr": case["lr"]}
     layer = nn.Linear(1, 1, bias=False, dtype=torch.float64)
     nn.init.constant_(layer.weight, case["start"])
-    optimizer = build(spec, layer, **options)
+    optimizer, size = build(spec, layer, **options), 0.0
     for _ in range(case["steps"]):
+        size = max(size, numerics.largest(layer.weight))
         optimizer.zero_grad()
         output = layer(torch.tensor([[x]], dtype=torch.float64))
         (0.5 * h * (output / x).square()).sum().backward()
         optimizer.step()
 
-    sizes: list[float] = []
-
     def textbook(nudge: float) -> list[Tensor]:
         theta = np.array([[case["start"] * (1 + nudge)]])
         recursion = Recursion(str(spec.capabilities.closed_form), {**spec.defaults, **options})
         for _ in range(case["steps"]):
-            sizes.append(float(np.abs(theta).max()))
             [theta] = recursion.step([theta], [h * theta], [LayerInput(np.array([[x]]))])
         return [torch.from_numpy(theta)]
 
-    expected = textbook(0.0)
-    allowed = numerics.rounding(textbook, case["steps"], size=max(sizes))
-    numerics.near(parameters(layer), expected, allowed, f"theta after {case['steps']} steps")
+    numerics.follows(parameters(layer), textbook, case["steps"], f"theta after {case['steps']} steps", size=size)
 
 
 LAWS = (closed_form, quadratic)
