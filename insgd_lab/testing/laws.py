@@ -1,7 +1,7 @@
 """All laws, and the way to try them on a rule.
 
 >>> from insgd_lab.testing import laws
->>> [outcome.verdict for outcome in laws.check("sgd", pattern="zero-*")]
+>>> [outcome.verdict for outcome in laws.check("sgd", pattern="zero-g*")]
 ['pass']
 """
 
