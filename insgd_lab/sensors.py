@@ -30,17 +30,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
 
-from insgd_lab.input_statistics import ConvShape, Settings, conv_statistic, vector_statistic
+from insgd_lab.input_statistics import Settings
+from insgd_lab.measured_layers import PACKED, UNPACKED, computed_from, expanded, measured, owned, power_shape
 
 __all__ = ["InputSensor"]
-
-_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_ANY_CONV = (*_CONV, *_TRANSPOSED)
-_PACKED = "in_proj_weight"
-_UNPACKED = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 class _Call(NamedTuple):
@@ -112,6 +106,9 @@ class _Hook:
         if sensor is not None:
             getattr(sensor, self._method)(module, *arguments)
 
+    def release(self) -> None:
+        self._sensor = None
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (None, self._method)
 
@@ -141,9 +138,9 @@ class InputSensor:
         self._start()
 
     def _start(self) -> None:
-        self._handles: dict[nn.Module, list[Any]] = {}
+        self._hooks: dict[nn.Module, list[tuple[_Hook, Any]]] = {}
         self._taps: dict[nn.Module, _LinearTap] = {}
-        self._finalizer = weakref.finalize(self, _remove, self._handles)
+        self._finalizer = weakref.finalize(self, _remove, self._hooks)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"model": self.model, "meters": [(p, replace(m, calls=[])) for p, m in self._meters.items()]}
@@ -176,7 +173,7 @@ class InputSensor:
         names: dict[Tensor, str] = {param: name for name, param in self.model.named_parameters()}
         self._check_owned(params, names)
         meters: dict[Tensor, _Meter] = {}
-        for module, param in self._layers(set(params)):
+        for module, param in self._owners(set(params)):
             meter = _new_meter(module, param, names[param], Settings(p, granularity, center, power))
             if meters.setdefault(param, meter).shape != meter.shape:
                 raise ValueError(
@@ -187,8 +184,8 @@ class InputSensor:
         self._meters |= meters
         self._attach()
 
-    def _layers(self, params: set[Tensor]) -> list[tuple[nn.Module, Tensor]]:
-        return [(module, param) for module in self.model.modules() for param in _owned(module) if param in params]
+    def _owners(self, params: set[Tensor]) -> list[tuple[nn.Module, Tensor]]:
+        return [(module, param) for module in self.model.modules() for param in owned(module) if param in params]
 
     def _check_owned(self, params: list[Tensor], names: dict[Tensor, str]) -> None:
         if foreign := [param for param in params if param not in names]:
@@ -199,7 +196,7 @@ class InputSensor:
             )
 
     def _warn_of_computed_weights(self, params: set[Tensor], names: dict[Tensor, str]) -> None:
-        sources = [names[p] for module in self.model.modules() for p in _computed_from(module) if p in params]
+        sources = [names[p] for module in self.model.modules() for p in computed_from(module) if p in params]
         if sources:
             warnings.warn(
                 f"the weights of layers are computed from {', '.join(dict.fromkeys(sources))}, whose input power is "
@@ -211,15 +208,15 @@ class InputSensor:
     def _attach(self) -> None:
         for module in self.model.modules():
             _drop_inert_hooks(module)
-            if module in self._handles or not any(param in self._meters for param in _owned(module)):
+            if module in self._hooks or not any(param in self._meters for param in owned(module)):
                 continue
             if isinstance(module, nn.MultiheadAttention):
-                self._handles[module] = [
-                    module.register_forward_pre_hook(_Hook(self, "_before_attention")),
-                    module.register_forward_hook(_Hook(self, "_after_attention"), with_kwargs=True, always_call=True),
-                ]
+                before, after = _Hook(self, "_before_attention"), _Hook(self, "_after_attention")
+                handle = module.register_forward_hook(after, with_kwargs=True, always_call=True)
+                self._hooks[module] = [(before, module.register_forward_pre_hook(before)), (after, handle)]
             else:
-                self._handles[module] = [module.register_forward_hook(_Hook(self, "_after_layer"), with_kwargs=True)]
+                after = _Hook(self, "_after_layer")
+                self._hooks[module] = [(after, module.register_forward_hook(after, with_kwargs=True))]
 
     def shape(self, param: Tensor) -> tuple[int, ...]:
         """Shape of the parameter's power; ``(0,)`` where it has none."""
@@ -228,7 +225,7 @@ class InputSensor:
 
     def layers(self, param: Tensor) -> list[nn.Module]:
         """The layers that own the parameter."""
-        return [module for module in self.model.modules() if any(param is owned for owned in _owned(module))]
+        return [module for module in self.model.modules() if any(param is weight for weight in owned(module))]
 
     def measures(self, param: Tensor) -> bool:
         """Whether the parameter's layer is watched."""
@@ -274,14 +271,13 @@ class InputSensor:
                 meter.calls = []
 
     def close(self) -> None:
-        """Remove all hooks from the model. A compiled model goes on calling them, to no effect."""
+        """Remove all hooks from the model."""
         self._finalizer()
-        self._meters.clear()
 
     def _after_layer(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
         if _counts(output):
             x = args[0] if args else kwargs["input"]
-            self._hand_over(output, [self._measured(module, module._parameters.get("weight"), x)])
+            self._hand_over(output, [self._call(module, module._parameters.get("weight"), x)])
 
     def _before_attention(self, module: nn.MultiheadAttention, args: Any) -> None:
         # The functional form of attention reads the out-projection's weight directly, so that module's own
@@ -289,7 +285,7 @@ class InputSensor:
         if module in self._taps:
             self._taps.pop(module).close()
         weight = module.out_proj._parameters.get("weight")
-        if weight is not None:
+        if weight is not None and weight in self._meters:
             self._taps[module] = _LinearTap(weight)
 
     def _after_attention(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
@@ -299,26 +295,26 @@ class InputSensor:
             return
         named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
         streams = [named["query"], named["key"], named["value"]]
-        calls = [self._measured(module, module.out_proj._parameters.get("weight"), x) for x in inputs]
-        packed = module._parameters.get(_PACKED)
+        calls = [self._call(module, module.out_proj._parameters.get("weight"), x) for x in inputs]
+        packed = module._parameters.get(PACKED)
         if packed is not None:
             calls += self._packed(module, packed, streams)
         else:
-            weights = [module._parameters.get(name) for name in _UNPACKED]
-            calls += [self._measured(module, w, x) for w, x in zip(weights, streams, strict=True)]
+            weights = [module._parameters.get(name) for name in UNPACKED]
+            calls += [self._call(module, w, x) for w, x in zip(weights, streams, strict=True)]
         self._hand_over(output[0], calls)
 
-    def _measured(self, module: nn.Module, param: Tensor | None, x: Tensor) -> _Call | None:
+    def _call(self, module: nn.Module, param: Tensor | None, x: Tensor) -> _Call | None:
         meter = None if param is None else self._meters.get(param)
         if param is None or meter is None or not param.requires_grad or x.numel() == 0:
             return None
         with torch.no_grad():
-            log_s, examples = _measure(module, x.detach(), meter.settings)
-            return _Call(meter, log_s if meter.streams > 1 else _expand(log_s, module, meter), examples)
+            log_s, examples = measured(module, x.detach(), meter.settings)
+            return _Call(meter, log_s if meter.streams > 1 else expanded(log_s, module, meter.shape), examples)
 
     def _packed(self, module: nn.Module, param: Tensor, streams: list[Tensor]) -> list[_Call | None]:
-        measured = {id(x): self._measured(module, param, x) for x in streams}  # self-attention has one input
-        calls = [measured[id(x)] for x in streams]
+        found = {id(x): self._call(module, param, x) for x in streams}  # self-attention has one input
+        calls = [found[id(x)] for x in streams]
         return [None if call is None else call._replace(stream=number) for number, call in enumerate(calls)]
 
     @staticmethod
@@ -374,11 +370,12 @@ def _tapped_attention(*args: Any, **kwargs: Any) -> Any:
 _REPLACEMENTS = {"linear": _tapped_linear, "multi_head_attention_forward": _tapped_attention}
 
 
-def _remove(handles: dict[nn.Module, list[Any]]) -> None:
-    for module_handles in handles.values():
-        for handle in module_handles:
+def _remove(hooks: dict[nn.Module, list[tuple[_Hook, Any]]]) -> None:
+    for pairs in hooks.values():
+        for hook, handle in pairs:
             handle.remove()
-    handles.clear()
+            hook.release()  # compiled code goes on calling it
+    hooks.clear()
 
 
 def _drop_inert_hooks(module: nn.Module) -> None:
@@ -392,62 +389,6 @@ def _counts(output: Any) -> bool:
     """Whether gradient may flow back through a layer's output; not under torch.func's transforms."""
     transformed = torch._C._functorch.is_functorch_wrapped_tensor
     return isinstance(output, Tensor) and output.requires_grad and not transformed(output)
-
-
-def _examples(x: Tensor) -> int:
-    """The number of vectors in ``[..., features]``."""
-    return max(1, x.numel() // x.shape[-1])
-
-
-def _measure(module: nn.Module, x: Tensor, settings: Settings) -> tuple[Tensor, int]:
-    """The logarithm of s of one input, and its number of examples."""
-    if x.is_nested:
-        x = x.values()  # sequences of unlike lengths (torch.jagged) are stored as [vectors, features]
-    if not isinstance(module, _ANY_CONV):
-        return vector_statistic(x, settings), _examples(x)
-    if x.dim() == len(module.kernel_size) + 1:
-        x = x.unsqueeze(0)
-    shape = ConvShape(
-        module.groups, module.kernel_size, module.stride, module.dilation,
-        tuple(module._reversed_padding_repeated_twice), module.padding_mode,
-    )  # fmt: skip
-    return conv_statistic(x, settings, shape), x.shape[0]
-
-
-def _expand(log_s: Tensor, module: nn.Module, meter: _Meter) -> Tensor:
-    """Bring ``[channels]`` or ``[groups]`` to the shape that divides the weight's gradient."""
-    if log_s.numel() == math.prod(meter.shape):
-        return log_s.view(meter.shape)
-    groups, outputs = int(module.groups), meter.shape[0]  # type: ignore[arg-type]
-    blocks = log_s.view(groups, 1, -1).expand(-1, outputs // groups, -1)
-    return blocks.reshape(meter.shape)
-
-
-def _weights(module: nn.Module) -> tuple[str, ...]:
-    """The names of the weights by which a module multiplies its input."""
-    if isinstance(module, nn.MultiheadAttention):
-        return (_PACKED, *_UNPACKED)
-    return ("weight",) if isinstance(module, (nn.Linear, *_ANY_CONV)) else ()
-
-
-def _owned(module: nn.Module) -> list[Tensor]:
-    """The weights by which a module multiplies its input.
-
-    A parametrised weight (spectral norm, say) is computed from other parameters, and is none of them.
-    """
-    named = [module._parameters.get(name) for name in _weights(module)]
-    if isinstance(module, nn.MultiheadAttention):
-        named.append(module.out_proj._parameters.get("weight"))
-    return [param for param in named if param is not None]
-
-
-def _computed_from(module: nn.Module) -> list[Tensor]:
-    """The parameters from which a module computes its weights: parametrizations, and the older hooks' weight_*."""
-    hidden = [name for name in _weights(module) if parametrize.is_parametrized(module, name)]
-    sources = [param for name in hidden for param in module.parametrizations[name].parameters()]  # type: ignore[index, union-attr]
-    if module._parameters.get("weight") is None and "weight" in _weights(module):
-        sources += [p for name, p in module._parameters.items() if name.startswith("weight_") and p is not None]
-    return sources
 
 
 def _describe(param: Tensor) -> str:
@@ -466,30 +407,5 @@ def _new_meter(module: nn.Module, param: Tensor, name: str, settings: Settings) 
             f"{name} has no shape yet, and granularity={settings.granularity!r} needs it; call the model once on an "
             "example before making the optimizer"
         )
-    streams = 3 if param is module._parameters.get(_PACKED) else 1
-    return _Meter(name, _shape(module, param, settings.granularity), settings, streams)
-
-
-def _shape(module: Any, param: Tensor, granularity: str) -> tuple[int, ...]:
-    """The shape of a weight's power.
-
-    Raises:
-        ValueError: the layer has no such granularity.
-    """
-    if isinstance(module, nn.MultiheadAttention):
-        return (len(param), 1) if param is module._parameters[_PACKED] else ()
-    ones = (1,) * (param.ndim - 2)
-    if isinstance(module, _TRANSPOSED):
-        if granularity == "neuron":
-            raise ValueError(
-                f"granularity='neuron' is not defined for {type(module).__name__}: its outputs share no receptive "
-                "field; use 'layer' or 'channel'"
-            )
-        return (len(param), 1, *ones) if granularity == "channel" else ()
-    if isinstance(module, _CONV):
-        rows = len(param) if module.groups > 1 else 1
-        if granularity == "channel":
-            return (rows, param.shape[1], *ones)
-        if granularity == "neuron" and module.groups > 1:
-            return (rows, 1, *ones)
-    return ()
+    streams = 3 if param is module._parameters.get(PACKED) else 1
+    return _Meter(name, power_shape(module, param, settings.granularity), settings, streams)
