@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import warnings
 import weakref
 from collections.abc import Iterable, Sequence
@@ -333,28 +334,31 @@ class _LinearTap:
     # F.linear is replaced while any tap listens: several sensors may watch one model, and close in any order.
     listening: ClassVar[list[_LinearTap]] = []
     originals: ClassVar[dict[str, Any]] = {}
+    lock: ClassVar[Any] = threading.Lock()  # two threads may each be training a model
 
     def __init__(self, weight: Tensor) -> None:
         self.weight: Tensor = weight
         self.inputs: list[Tensor] = []
-        if not self.listening:
-            for name, replacement in _REPLACEMENTS.items():
-                self.originals[name] = getattr(F, name)
-                setattr(F, name, replacement)
-        self.listening.append(self)
+        with self.lock:
+            if not self.listening:
+                for name, replacement in _REPLACEMENTS.items():
+                    self.originals[name] = getattr(F, name)
+                    setattr(F, name, replacement)
+            self.listening.append(self)
 
     def close(self) -> list[Tensor]:
         """Stop listening; returns the inputs that were seen."""
-        if self in self.listening:
-            self.listening.remove(self)
-            if not self.listening:
-                for name in _REPLACEMENTS:
-                    setattr(F, name, self.originals[name])
+        with self.lock:
+            if self in self.listening:
+                self.listening.remove(self)
+                if not self.listening:
+                    for name in _REPLACEMENTS:
+                        setattr(F, name, self.originals[name])
         return self.inputs
 
 
 def _tapped_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    for tap in _LinearTap.listening:
+    for tap in tuple(_LinearTap.listening):
         if weight is tap.weight:
             tap.inputs.append(input)
     result: Tensor = _LinearTap.originals["linear"](input, weight, bias)

@@ -6,6 +6,7 @@ import copy
 import gc
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -298,6 +299,25 @@ def test_a_broken_off_forward_through_attention_is_healed_by_zero_grad() -> None
     for optimizer in optimizers:
         optimizer.step()
         assert power(optimizer, attention.in_proj_weight) == pytest.approx(4.0)
+
+
+def test_threads_that_train_attention_at_once_do_not_meet() -> None:
+    linear, attentions = F.linear, [nn.MultiheadAttention(4, 2) for _ in range(4)]
+
+    def trained(attention: nn.MultiheadAttention) -> list[float]:
+        optimizer, x = lab.INSGD(attention, lr=0.0, beta=0.0), torch.ones(2, 3, 4)
+        powers = []
+        for _ in range(20):
+            optimizer.zero_grad()
+            attention(x, x, x)[0].sum().backward()
+            optimizer.step()
+            powers.append(power(optimizer, attention.out_proj.weight))
+        return powers
+
+    with ThreadPoolExecutor(len(attentions)) as pool:
+        together = list(pool.map(trained, attentions))
+    assert F.linear is linear
+    assert together == [trained(attention) for attention in attentions]
 
 
 def test_tied_weights_average_the_calls_of_every_layer_that_owns_them() -> None:
