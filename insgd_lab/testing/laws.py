@@ -29,7 +29,7 @@ from insgd_lab.testing import (
 )  # fmt: skip
 from insgd_lab.testing.law import BadCase, Case, Law, LawBroken
 
-__all__ = ["LAWS", "BadCase", "Case", "Law", "LawBroken", "Outcome", "check", "find", "get"]
+__all__ = ["LAWS", "BadCase", "Case", "Law", "LawBroken", "Outcome", "check", "find", "get", "replay"]
 
 LAWS: tuple[Law, ...] = (
     *state.LAWS, *neutral.LAWS, *scale.LAWS, *bounds.LAWS, *least_squares.LAWS, *order.LAWS, *time.LAWS,

@@ -163,7 +163,7 @@ def neuron_order(spec: OptimizerSpec, case: Case) -> None:
     numbers = np.random.default_rng([case["seed"], 7])
     rows = {"linear": numbers.permutation(3), "conv": numbers.permutation(4), "depthwise": numbers.permutation(3)}
     columns = {"linear": numbers.permutation(5), "conv": numbers.permutation(2), "depthwise": rows["depthwise"]}
-    offset = numbers.permutation(4)
+    offset = numbers.permutation(3)
 
     def permuted(name: str, value: Tensor) -> Tensor:
         layer, _, kind = name.partition(".")
@@ -194,4 +194,46 @@ def neuron_order(spec: OptimizerSpec, case: Case) -> None:
     numerics.follows(parameters(layers), plain, case["steps"], "parameters of permuted neurons", size=size)
 
 
-LAWS = (parameter_order, group_splitting, group_settings, tensor_rate, tensors_apart, neuron_order)
+# Rules of a chain that settings can turn off, and how.
+_OFF: dict[str, dict[str, Any]] = {
+    "L2Penalty": {"weight_decay": 0.0},
+    "DecoupledDecay": {"weight_decay": 0.0},
+    "Momentum": {"momentum": 0.0},
+    "NormCorrection": {"gamma": 0.0},
+}
+
+
+def _skippable(spec: OptimizerSpec) -> list[str]:
+    return [rule for rule, off in _OFF.items() if off.keys() <= spec.defaults.keys()]
+
+
+@law(
+    "skip",
+    "a group that skips a rule of the chain steps as if that rule were turned off, to the bit",
+    domain="chains; weight decay, momentum and norm correction, where no other rule reads their settings",
+    source="insgd_lab.chain: a group may name rules to leave out",
+    need=every(
+        chain, lambda spec: None if _skippable(spec) else "it has no weight decay, momentum or norm correction to skip"
+    ),
+    draws=lambda spec: {
+        "seed": strategies.seeds,
+        "steps": strategies.steps,
+        "rule": st.sampled_from(_skippable(spec)),
+    },
+)
+def skip(spec: OptimizerSpec, case: Case) -> None:
+    name, off = case["rule"], _OFF[case["rule"]]
+    on = {option: 0.3 for option in off if not spec.defaults.get(option)}
+    skipping, turned_off, script = Layers(case["seed"]), Layers(case["seed"]), Script(case["seed"])
+    plain = build(spec, turned_off, **off)
+    rules = getattr(plain, "rules", ())
+    readers = [type(rule).__name__ for rule in rules if off.keys() & rule.hyperparameters().keys()]
+    if readers != [name]:
+        return  # the chain has no such rule, or the setting means more than it
+    optimizer = build(spec, skipping, [{"params": list(skipping.parameters()), "skip": (name,)}], **on)
+    play(optimizer, skipping, script, range(case["steps"]))
+    play(plain, turned_off, script, range(case["steps"]))
+    numerics.same(parameters(skipping), parameters(turned_off), f"parameters of a group that skips {name}")
+
+
+LAWS = (parameter_order, group_splitting, group_settings, tensor_rate, tensors_apart, skip, neuron_order)

@@ -34,7 +34,7 @@ class Layers(nn.Module):
         self.linear = nn.Linear(5, 3)
         self.conv = nn.Conv2d(2, 4, 3, padding=1, stride=2, bias=False)
         self.depthwise = nn.Conv2d(3, 3, 2, groups=3, bias=False)
-        self.offset = nn.Parameter(torch.empty(4))
+        self.offset = nn.Parameter(torch.empty(3))  # of the bias's shape: state must not go by shape
         self.to(dtype)
         _fill(self, np.random.default_rng([seed, 0]))
 

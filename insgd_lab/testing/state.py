@@ -61,16 +61,26 @@ def _is_nonzero(value: Any) -> bool:
 
 @law(
     "gradients-untouched",
-    "step() leaves p.grad as it was",
-    domain="every optimizer",
-    source="torch.optim's contract: gradients are the user's",
-    draws=lambda spec: {**_usual(spec), "options": strategies.options(spec, "weight_decay", "momentum", "maximize")},
+    "step() leaves p.grad as it was, and keeps no hold of it",
+    domain="every optimizer; fresh gradients, and one tensor that each step's is written to",
+    source="torch.optim's contract: gradients are the user's, and zero_grad(set_to_none=False) keeps their tensors",
+    draws=lambda spec: {
+        **_usual(spec),
+        "options": strategies.options(spec, "weight_decay", "momentum", "maximize"),
+        "kept": st.booleans(),
+    },
 )
 def gradients_untouched(spec: OptimizerSpec, case: Case) -> None:
     layers, script = Layers(case["seed"]), Script(case["seed"])
     optimizer = build(spec, layers, **case["options"])
+    tensors: list[Tensor | None] = []
     for step in range(case["steps"]):
         feed(optimizer, layers, script, step)
+        if case["kept"]:
+            tensors = tensors or [param.grad for param in layers.parameters()]
+            for param, tensor in zip(layers.parameters(), tensors, strict=True):
+                if tensor is not None and param.grad is not None:
+                    param.grad = tensor.copy_(param.grad)
         given = [param.grad for param in layers.parameters()]
         copies = [grad.clone() for grad in given if grad is not None]
         optimizer.step()
@@ -78,6 +88,9 @@ def gradients_untouched(spec: OptimizerSpec, case: Case) -> None:
         if any(a is not b for a, b in zip(given, left, strict=True)):
             raise LawBroken(f"p.grad is another tensor after step {step + 1}, expected the same")
         numerics.same([grad for grad in left if grad is not None], copies, f"p.grad after step {step + 1}")
+    fresh = Layers(case["seed"])
+    play(build(spec, fresh, **case["options"]), fresh, script, range(case["steps"]))
+    numerics.same(parameters(layers), parameters(fresh), "parameters whose gradients keep their tensors")
 
 
 @law(

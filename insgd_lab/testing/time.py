@@ -123,7 +123,8 @@ def evaluation_between(spec: OptimizerSpec, case: Case) -> None:
 
     def evaluate(x: Tensor) -> None:
         watched.eval()
-        watched(100 * x)
+        seen = (100 * x).requires_grad_()
+        torch.autograd.grad(watched(seen).sum(), seen)  # a saliency map: gradient flows back, but not in training
         watched.train()
         with torch.no_grad():
             watched(100 * x)

@@ -63,7 +63,8 @@ def _layer_inputs(layers: Layers, inputs: dict[str, Array]) -> list[LayerInput |
 @law(
     "closed-form",
     "several steps on given gradients follow the textbook recursion, also through a change of the learning rate",
-    domain="rules whose spec names a closed form",
+    domain="rules whose spec names a closed form; some inputs dead, and a tensor that starts at zero and once has no "
+    "gradient",
     source="the papers' equations, written a second time in insgd_lab.testing.closed_forms",
     need=has_closed_form,
     draws=lambda spec: {
@@ -72,23 +73,29 @@ def _layer_inputs(layers: Layers, inputs: dict[str, Array]) -> list[LayerInput |
         "lr": strategies.rates,
         "later_lr": strategies.rates,
         "dead": st.booleans(),
+        "blank": st.booleans(),
         "options": _all_options(spec),
     },
 )
 def closed_form(spec: OptimizerSpec, case: Case) -> None:
     script, change = Script(case["seed"], dead=case["dead"]), case["steps"] // 2
     layers = Layers(case["seed"])
+    blank = layers.conv.weight if case["blank"] else torch.empty(0)
+    nn.init.zeros_(blank)
     optimizer = build(spec, layers, **case["options"], lr=case["lr"])
     for step in range(case["steps"]):
         if step == change:
             for group in optimizer.param_groups:
                 group["lr"] = case["later_lr"]
         feed(optimizer, layers, script, step)
+        if step == 1 and blank.grad is not None:
+            blank.grad.zero_()
         optimizer.step()
+    blanks = [param is blank for param in layers.parameters()]
 
     def textbook(nudge: float) -> list[Tensor]:
         nudged, fresh = script.but(nudge=nudge), Layers(case["seed"])
-        weights = [nudged.nudged(w.numpy()) for w in parameters(fresh)]
+        weights = [nudged.nudged(w.numpy()) * (not it) for it, w in zip(blanks, parameters(fresh), strict=True)]
         recursion = Recursion(
             str(spec.capabilities.closed_form), {**spec.defaults, **case["options"], "lr": case["lr"]}
         )
@@ -96,6 +103,7 @@ def closed_form(spec: OptimizerSpec, case: Case) -> None:
             if step == change:
                 recursion.options["lr"] = case["later_lr"]
             grads = nudged.grads(step, [w.shape for w in weights])
+            grads = [g * (not (it and step == 1)) for it, g in zip(blanks, grads, strict=True)]
             weights = recursion.step(weights, grads, _layer_inputs(fresh, nudged.inputs(step)))
         return [torch.from_numpy(np.asarray(w)) for w in weights]
 

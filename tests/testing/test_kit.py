@@ -89,7 +89,7 @@ def test_the_general_laws_are_not_too_strict_for_torchs_own(name: str) -> None:
 def test_a_failure_comes_with_the_smallest_case_and_replays() -> None:
     (outcome,) = laws.check(spec(Overwriting), pattern="gradients-untouched")
     assert outcome.verdict == "fail"
-    assert outcome.case == {"seed": 0, "steps": 1, "options": {"weight_decay": 0.1}}
+    assert outcome.case == {"seed": 0, "steps": 1, "options": {"weight_decay": 0.1}, "kept": False}
     assert "seen" in outcome.detail
     assert "expected" in outcome.detail
     again = laws.replay("gradients-untouched", spec(Overwriting), json.loads(json.dumps(outcome.case)))
@@ -202,7 +202,9 @@ def test_a_failure_is_explained_and_its_command_replays_it(cli: Cli, plugin: Cal
     wrong = plugin(PLUGIN.replace("param.grad.add(", "param.grad.add_("))
     found = cli("check", "my-rule", "--plugin", "mine", "--law", "gradients-*", **wrong)
     assert found.returncode == 1, found.stdout + found.stderr
-    assert 'smallest case found: {"seed": 0, "steps": 1, "options": {"weight_decay": 0.1}}' in found.stdout
+    assert (
+        'smallest case found: {"seed": 0, "steps": 1, "options": {"weight_decay": 0.1}, "kept": false}' in found.stdout
+    )
     (command,) = [line.split("replay: ")[1] for line in found.stdout.splitlines() if "replay: " in line]
     program, *arguments = shlex.split(command)
     assert program == "insgd-lab"
