@@ -354,6 +354,8 @@ class ChainOptimizer(torch.optim.Optimizer):
     def _alike(self, group: dict[str, Any]) -> Iterable[Tensors]:
         """A group's parameters with gradients, parted by device, type and step; nothing is counted or made yet."""
         alike: dict[tuple[torch.device, torch.dtype, int], Tensors] = {}
+        last: tuple[torch.device, torch.dtype, int] | None = None
+        members: Tensors = []
         for param in group["params"]:
             grad = param.grad
             if grad is None:
@@ -365,8 +367,10 @@ class ChainOptimizer(torch.optim.Optimizer):
                 )
             step = self.state[param].get("step", 0)
             # Counts on the device cannot be compared, but parameters that began together share one tensor.
-            count = id(step) if isinstance(step, Tensor) else step
-            alike.setdefault((param.device, param.dtype, count), []).append(param)
+            key = (param.device, param.dtype, id(step) if isinstance(step, Tensor) else step)
+            if key != last:  # most parameters are like the one before
+                last, members = key, alike.setdefault(key, [])
+            members.append(param)
         return alike.values()
 
     def _batch(self, number: int, group: dict[str, Any], params: Tensors) -> Batch:
@@ -454,14 +458,17 @@ def _blocks(params: Tensors) -> Iterable[Tensors]:
     """On a CPU, runs of parameters whose temporaries stay in the cache; elsewhere all of them, in few launches."""
     if params[0].device.type != "cpu":
         return [params]
+    sizes = [param.numel() for param in params]
+    if sum(sizes) <= _BLOCK:
+        return [params]
     blocks: list[Tensors] = [[]]
-    size = 0
-    for param in params:
-        if blocks[-1] and size + param.numel() > _BLOCK:
+    filled = 0
+    for param, size in zip(params, sizes, strict=True):
+        if blocks[-1] and filled + size > _BLOCK:
             blocks.append([])
-            size = 0
+            filled = 0
         blocks[-1].append(param)
-        size += param.numel()
+        filled += size
     return blocks
 
 

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from insgd_lab.chain import Batch, Rule, Slot, Tensors, wiring
+from insgd_lab.rules.layerwise import library, numbers
 from insgd_lab.sensors import InputSensor
 
 __all__ = ["InputPower", "Measuring", "default_eps"]
@@ -112,10 +114,12 @@ class InputPower(Measuring):
         readings, result = self.readings(batch), list(update)
         if not readings:
             return result
-        log_powers, powers = batch.vector("log_power"), [batch.state["log_power"][i] for i in readings]
+        log_powers = numbers(batch.vector("log_power"), may_look=batch.may_look)
+        powers = [batch.state["log_power"][i] for i in readings]
         if any(reading is not None for reading in readings.values()):
-            _update_log_powers(log_powers, _end_to_end(list(readings.values()), powers), batch.group["beta"])
-        scale = _step_scale(log_powers, _floor(batch.group), batch.group["damping"])
+            new = numbers(_end_to_end(list(readings.values()), powers), may_look=batch.may_look)
+            _update_log_powers(log_powers, new, batch.group["beta"])
+        scale = torch.as_tensor(_step_scale(log_powers, _floor(batch.group), batch.group["damping"]))
         scales = _split(scale.to(update[0].dtype), powers)
         products = torch._foreach_mul([update[i] for i in readings], scales)
         for i, product in zip(readings, products, strict=True):
@@ -156,15 +160,19 @@ def _split(vector: Tensor, like: Tensors) -> Tensors:
     return [part.view(value.shape) for part, value in zip(parts, like, strict=True)]
 
 
-def _update_log_powers(old: Tensor, new: Tensor, beta: float) -> None:
+@np.errstate(all="ignore")  # NaN and minus infinity are answers here
+def _update_log_powers(old: Any, new: Any, beta: float) -> None:
     """Write log P_t over log P_{t-1}, from the logarithms of the new statistics."""
-    mixed = torch.logaddexp(old + math.log(beta), new + math.log1p(-beta)) if beta > 0 else new
-    updated = torch.where(old.isnan(), new, mixed)
-    torch.where(new.isnan() | new.isposinf(), old, updated, out=old)
+    where = library(old).where
+    mixed = library(old).logaddexp(old + math.log(beta), new + math.log1p(-beta)) if beta > 0 else new
+    updated = where(library(old).isnan(old), new, mixed)
+    old[...] = where(new < math.inf, updated, old)  # NaN is not less
 
 
-def _step_scale(log_power: Tensor, eps: float, damping: str) -> Tensor:
-    divisor = log_power.clamp(min=eps) if damping == "log" else log_power.exp() + eps
+@np.errstate(all="ignore")  # the branch that is not taken may divide by zero
+def _step_scale(log_power: Any, eps: float, damping: str) -> Any:
+    where = library(log_power).where
+    divisor = where(log_power > eps, log_power, eps) if damping == "log" else library(log_power).exp(log_power) + eps
     # Without input there is no gradient either: with eps = 0 the step is 0, not 0 / 0.
-    scale = torch.where(divisor > 0, divisor.reciprocal(), 0.0)
-    return torch.where(log_power.isnan(), 1.0, scale)
+    scale = where(divisor > 0, 1 / divisor, 0.0)
+    return where(library(log_power).isnan(log_power), 1.0, scale)

@@ -5,58 +5,72 @@ The numbers of all tensors of a batch are computed together, as one float64 vect
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from insgd_lab.chain import Batch, Rule, Shared, Slot, Tensors
 
-__all__ = ["LogNormGain", "NormCorrection", "TrustRatio", "norms", "scaled"]
+__all__ = ["LogNormGain", "NormCorrection", "TrustRatio", "library", "norms", "numbers", "scaled"]
 
 _PIECE = 1 << 16  # elements
 
 
-def norms(tensors: Tensors, *, may_look: bool) -> Tensor:
-    """Their l2 norms, float64 ``[tensors]``, right for elements of 1e30 and 1e-30 too.
+def numbers(vector: Tensor, *, may_look: bool) -> Any:
+    """A small float64 vector to compute with, in place.
+
+    Where its values may be read that is numpy's view of it: a tensor operation on a handful of numbers costs ten times
+    as much as numpy's. The functions below take either.
+    """
+    return vector.numpy() if may_look else vector
+
+
+def library(vector: Any) -> Any:
+    """The library that the vector belongs to; torch and numpy share the names used here."""
+    return torch if isinstance(vector, Tensor) else np
+
+
+def norms(tensors: Tensors, *, may_look: bool) -> Any:
+    """Their l2 norms as :func:`numbers`, ``[tensors]``, right for elements of 1e30 and 1e-30 too.
 
     On a CPU float32 does where its squares neither overflow nor vanish, which takes half the time; in pieces, since
     a float32 sum of millions of squares is some 1e-4 too small.
     """
     if not (may_look and tensors[0].dtype == torch.float32):
-        return torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64))
-    pieces = [_pieces(tensor) for tensor in tensors]
-    parts = torch.stack(torch._foreach_norm([part for some in pieces for part in some], 2)).double()
-    if len(parts) > len(tensors):
-        parts = torch.stack([part.norm() for part in torch.split_with_sizes(parts, [len(some) for some in pieces])])
-    for i, norm in enumerate(parts.tolist()):
-        if not 1e-15 < norm < 1e18:
-            parts[i] = torch.linalg.vector_norm(tensors[i], dtype=torch.float64)
-    return parts
+        return numbers(torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64)), may_look=may_look)
+    found = torch.stack(torch._foreach_norm([_condensed(tensor) for tensor in tensors], 2)).double().numpy()
+    for i in np.flatnonzero(~((found > 1e-15) & (found < 1e18))):
+        found[i] = torch.linalg.vector_norm(tensors[i], dtype=torch.float64).item()
+    return found
 
 
-def _pieces(tensor: Tensor) -> Sequence[Tensor]:
-    if tensor.numel() <= _PIECE:
-        return (tensor,)
-    flat, whole = tensor.reshape(-1), tensor.numel() // _PIECE * _PIECE
-    return (*flat[:whole].view(-1, _PIECE).unbind(), flat[whole:])
+def _condensed(tensor: Tensor) -> Tensor:
+    """Itself, or the norms of its pieces."""
+    size = tensor.numel()
+    if size <= _PIECE:
+        return tensor
+    flat, whole = tensor.reshape(-1), size // _PIECE * _PIECE
+    pieces = torch.linalg.vector_norm(flat[:whole].view(-1, _PIECE), dim=1)
+    return pieces if whole == size else torch.cat([pieces, torch.linalg.vector_norm(flat[whole:]).view(1)])
 
 
-def scaled(tensors: Tensors, gain: Tensor, *, may_look: bool) -> Tensors:
-    """Each tensor times its number of ``gain``, float64 ``[tensors]``.
+def scaled(tensors: Tensors, gain: Any) -> Tensors:
+    """Each tensor times its number of ``gain``, a vector ``[tensors]`` of :func:`numbers`.
 
-    A gain of 1e40 is no float32, but its root is: such a product is taken in two halves. On a CPU only those are
-    multiplied whose gain is not 1.
+    A gain of 1e40 is no float32, but its root is: such a product is taken in two halves. Where values may be read only
+    those are multiplied whose gain is not 1.
     """
-    if not may_look:
+    if isinstance(gain, Tensor):
         return _multiply(tensors, gain, in_halves=True)
-    values = gain.tolist()
-    changed = [i for i, value in enumerate(values) if value != 1.0]
+    changed = np.flatnonzero(gain != 1.0)
     products = list(tensors)
-    if changed:
-        some = _multiply([tensors[i] for i in changed], gain[changed], in_halves=max(values) > 1e30)
+    if len(changed):
+        factors = gain[changed]
+        some = _multiply([tensors[i] for i in changed], torch.from_numpy(factors), in_halves=factors.max() > 1e30)
         for i, product in zip(changed, some, strict=True):
             products[i] = product
     return products
@@ -95,7 +109,7 @@ class NormCorrection(Rule):
         whole = [i for i, batch in enumerate(batches) if self.together(batch.group)]
         gain = self._global_gain([updates[i] for i in whole], [batches[i] for i in whole])
         return [
-            self._corrected(update, batch, gain.to(update[0].device).expand(len(update)))
+            self._corrected(update, batch, _expanded(gain, batch))
             if self.together(batch.group)
             else self(update, batch)
             for update, batch in zip(updates, batches, strict=True)
@@ -103,8 +117,9 @@ class NormCorrection(Rule):
 
     def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """Correct one batch, tensor by tensor."""
-        norm = norms(update, may_look=batch.may_look)
-        return self._corrected(update, batch, _next_gain(batch.vector("exp_avg_norm"), norm, batch.group["gamma"]))
+        average = numbers(batch.vector("exp_avg_norm"), may_look=batch.may_look)
+        gain = _next_gain(average, norms(update, may_look=batch.may_look), batch.group["gamma"])
+        return self._corrected(update, batch, gain)
 
     def _global_gain(self, updates: list[Tensors], batches: list[Batch]) -> Tensor:
         """The gain of the norm of all, ``[1]``."""
@@ -115,14 +130,14 @@ class NormCorrection(Rule):
         for batch in batches:
             batch.share("exp_avg_norm", average)
         parts = [
-            torch.linalg.vector_norm(norms(update, may_look=batch.may_look)).to(average.device)
+            torch.linalg.vector_norm(torch.as_tensor(norms(update, may_look=batch.may_look))).to(average.device)
             for update, batch in zip(updates, batches, strict=True)
         ]
         return _next_gain(average.view(1), torch.linalg.vector_norm(torch.stack(parts)).view(1), gammas.pop())
 
-    def _corrected(self, update: Tensors, batch: Batch, gain: Tensor) -> Tensors:
-        batch.note("norm_gain", lambda: zip(batch.params, gain.unbind(), strict=True))
-        corrected = scaled(update, gain, may_look=batch.may_look)
+    def _corrected(self, update: Tensors, batch: Batch, gain: Any) -> Tensors:
+        batch.note("norm_gain", lambda: zip(batch.params, torch.as_tensor(gain).unbind(), strict=True))
+        corrected = scaled(update, gain)
         correct = batch.group["correct"]
         if correct != "first":
             batch.second = corrected
@@ -133,10 +148,17 @@ def _new_norm(param: Tensor) -> Tensor:
     return torch.zeros((), dtype=torch.float64, device=param.device)
 
 
-def _next_gain(average: Tensor, norm: Tensor, gamma: float) -> Tensor:
+def _expanded(gain: Tensor, batch: Batch) -> Any:
+    """The gain of all for each parameter of a batch."""
+    return numbers(gain.to(batch.params[0].device).repeat(len(batch.params)), may_look=batch.may_look)
+
+
+@np.errstate(all="ignore")  # the branch that is not taken may divide by zero
+def _next_gain(average: Any, norm: Any, gamma: float) -> Any:
     """Write e_t to ``average`` and return max(1, e / ||g||), 1 where g = 0."""
-    average.mul_(gamma).add_(norm, alpha=1 - gamma)
-    return torch.where((average > norm) & (norm > 0), average / norm, 1.0)
+    average *= gamma
+    average += (1 - gamma) * norm
+    return library(norm).where((average > norm) & (norm > 0), average / norm, 1.0)
 
 
 @dataclass(frozen=True)
@@ -167,12 +189,13 @@ class TrustRatio(Rule):
             return result
         params, some = [batch.params[i] for i in included], [update[i] for i in included]
         weight, grad = norms(params, may_look=batch.may_look), norms(some, may_look=batch.may_look)
-        ratio = coefficient * weight / (grad + decay * weight + eps)
-        ratio = torch.where((weight > 0) & (grad > 0), ratio, 1.0)
-        batch.note("trust_ratio", lambda: zip(params, ratio.unbind(), strict=True))
+        with np.errstate(all="ignore"):
+            ratio = coefficient * weight / (grad + decay * weight + eps)
+        ratio = library(weight).where((weight > 0) & (grad > 0), ratio, 1.0)
+        batch.note("trust_ratio", lambda: zip(params, torch.as_tensor(ratio).unbind(), strict=True))
         if decay:
             some = list(torch._foreach_add(some, params, alpha=decay))
-        for i, product in zip(included, scaled(some, ratio, may_look=batch.may_look), strict=True):
+        for i, product in zip(included, scaled(some, ratio), strict=True):
             result[i] = product
         return result
 
@@ -186,6 +209,7 @@ class LogNormGain(Rule):
     def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """Lengthen short updates."""
         norm = norms(update, may_look=batch.may_look)
-        gain = torch.where(norm > 0, 1 + torch.log1p(1 / norm), 1.0)
-        batch.note("lsalr_gain", lambda: zip(batch.params, gain.unbind(), strict=True))
-        return scaled(update, gain, may_look=batch.may_look)
+        with np.errstate(all="ignore"):
+            gain = library(norm).where(norm > 0, 1 + library(norm).log1p(1 / norm), 1.0)
+        batch.note("lsalr_gain", lambda: zip(batch.params, torch.as_tensor(gain).unbind(), strict=True))
+        return scaled(update, gain)
