@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from insgd_lab.chain import Batch, Rule, Slot, Tensors, wiring
-from insgd_lab.rules.layerwise import library, numbers
+from insgd_lab.rules.layerwise import library, numbers, quietly
 from insgd_lab.sensors import InputSensor
 
 __all__ = ["InputPower", "Measuring", "default_eps"]
@@ -160,19 +159,21 @@ def _split(vector: Tensor, like: Tensors) -> Tensors:
     return [part.view(value.shape) for part, value in zip(parts, like, strict=True)]
 
 
-@np.errstate(all="ignore")  # NaN and minus infinity are answers here
 def _update_log_powers(old: Any, new: Any, beta: float) -> None:
     """Write log P_t over log P_{t-1}, from the logarithms of the new statistics."""
     where = library(old).where
-    mixed = library(old).logaddexp(old + math.log(beta), new + math.log1p(-beta)) if beta > 0 else new
+    with quietly(old):  # NaN and minus infinity are answers here
+        mixed = library(old).logaddexp(old + math.log(beta), new + math.log1p(-beta)) if beta > 0 else new
     updated = where(library(old).isnan(old), new, mixed)
     old[...] = where(new < math.inf, updated, old)  # NaN is not less
 
 
-@np.errstate(all="ignore")  # the branch that is not taken may divide by zero
 def _step_scale(log_power: Any, eps: float, damping: str) -> Any:
     where = library(log_power).where
-    divisor = where(log_power > eps, log_power, eps) if damping == "log" else library(log_power).exp(log_power) + eps
-    # Without input there is no gradient either: with eps = 0 the step is 0, not 0 / 0.
-    scale = where(divisor > 0, 1 / divisor, 0.0)
+    with quietly(log_power):
+        divisor = (
+            where(log_power > eps, log_power, eps) if damping == "log" else library(log_power).exp(log_power) + eps
+        )
+        # Without input there is no gradient either: with eps = 0 the step is 0, not 0 / 0.
+        scale = where(divisor > 0, 1 / divisor, 0.0)
     return where(library(log_power).isnan(log_power), 1.0, scale)

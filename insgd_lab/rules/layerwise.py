@@ -6,6 +6,7 @@ The numbers of all tensors of a batch are computed together, as one float64 vect
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from insgd_lab.chain import Batch, Rule, Shared, Slot, Tensors
 
-__all__ = ["LogNormGain", "NormCorrection", "TrustRatio", "library", "norms", "numbers", "scaled"]
+__all__ = ["LogNormGain", "NormCorrection", "TrustRatio", "library", "norms", "numbers", "quietly", "scaled"]
 
 _PIECE = 1 << 16  # elements
 
@@ -32,6 +33,11 @@ def numbers(vector: Tensor, *, may_look: bool) -> Any:
 def library(vector: Any) -> Any:
     """The library that the vector belongs to; torch and numpy share the names used here."""
     return torch if isinstance(vector, Tensor) else np
+
+
+def quietly(vector: Any) -> AbstractContextManager[Any]:
+    """Without numpy's warnings of 0 / 0 and the like, in the branch of a ``where`` that is not taken."""
+    return nullcontext() if isinstance(vector, Tensor) else np.errstate(all="ignore")
 
 
 def norms(tensors: Tensors, *, may_look: bool) -> Any:
@@ -153,12 +159,12 @@ def _expanded(gain: Tensor, batch: Batch) -> Any:
     return numbers(gain.to(batch.params[0].device).repeat(len(batch.params)), may_look=batch.may_look)
 
 
-@np.errstate(all="ignore")  # the branch that is not taken may divide by zero
 def _next_gain(average: Any, norm: Any, gamma: float) -> Any:
     """Write e_t to ``average`` and return max(1, e / ||g||), 1 where g = 0."""
     average *= gamma
     average += (1 - gamma) * norm
-    return library(norm).where((average > norm) & (norm > 0), average / norm, 1.0)
+    with quietly(norm):
+        return library(norm).where((average > norm) & (norm > 0), average / norm, 1.0)
 
 
 @dataclass(frozen=True)
@@ -189,7 +195,7 @@ class TrustRatio(Rule):
             return result
         params, some = [batch.params[i] for i in included], [update[i] for i in included]
         weight, grad = norms(params, may_look=batch.may_look), norms(some, may_look=batch.may_look)
-        with np.errstate(all="ignore"):
+        with quietly(weight):
             ratio = coefficient * weight / (grad + decay * weight + eps)
         ratio = library(weight).where((weight > 0) & (grad > 0), ratio, 1.0)
         batch.note("trust_ratio", lambda: zip(params, torch.as_tensor(ratio).unbind(), strict=True))
@@ -209,7 +215,7 @@ class LogNormGain(Rule):
     def __call__(self, update: Tensors, batch: Batch) -> Tensors:
         """Lengthen short updates."""
         norm = norms(update, may_look=batch.may_look)
-        with np.errstate(all="ignore"):
+        with quietly(norm):
             gain = library(norm).where(norm > 0, 1 + library(norm).log1p(1 / norm), 1.0)
         batch.note("lsalr_gain", lambda: zip(batch.params, torch.as_tensor(gain).unbind(), strict=True))
         return scaled(update, gain)
