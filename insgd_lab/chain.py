@@ -34,6 +34,7 @@ Slot = Callable[[Tensor], Tensor]
 """Creates a rule's buffer for one parameter."""
 
 _State = dict[str, Any]
+_Kind = tuple[torch.device, torch.dtype, int, int]
 _Vectors = dict[str, tuple[Tensors, Tensor]]  # small buffers by name, and the vector whose parts they are
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -87,6 +88,7 @@ class Batch:
         group: the live hyper-parameters.
         step: how many steps these parameters have taken, this one included; a float64 scalar on the device
             where the step is to be captured.
+        begins: whether this is their first step.
         fresh: the slots that were made for this step.
         averaged: what the first moment averaged at this step.
         second: what second moments read, where a rule put something else in the gradient's place.
@@ -103,6 +105,7 @@ class Batch:
     state: dict[str, Tensors]
     group: dict[str, Any]
     step: int | Tensor
+    begins: bool = False
     fresh: frozenset[str] = frozenset()
     averaged: Tensors = field(default_factory=list)
     second: Tensors | None = None
@@ -117,11 +120,6 @@ class Batch:
     def may_look(self) -> bool:
         """Whether rules may read values of tensors: on a CPU that is free, elsewhere the device would be waited for."""
         return self.params[0].device.type == "cpu" and not isinstance(self.step, Tensor)
-
-    @property
-    def first(self) -> bool:
-        """Whether any buffer was made for this step: the parameters' first, unless settings changed."""
-        return bool(self.fresh) or (isinstance(self.step, int) and self.step == 1)
 
     def note(self, name: str, values: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
         """Publish a quantity: ``values`` gives (parameter, value) pairs and is only called for a listener."""
@@ -255,7 +253,10 @@ class ChainOptimizer(torch.optim.Optimizer):
         for option in param_group:
             if option not in {*self.defaults, *_FOREIGN_OPTIONS}:
                 known = ", ".join(sorted(self.defaults))
-                raise ValueError(f"parameter group: unknown option {option!r}; expected one of {known}")
+                raise ValueError(
+                    f"parameter group: unknown option {option!r}; expected one of {known}; a rule that the chain lacks "
+                    "is asked for at the optimizer itself (adanorm, project)"
+                )
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -352,9 +353,9 @@ class ChainOptimizer(torch.optim.Optimizer):
         return [self._batch(number, *each) for number, each in enumerate(alike)]
 
     def _alike(self, group: dict[str, Any]) -> Iterable[Tensors]:
-        """A group's parameters with gradients, parted by device, type and step; nothing is counted or made yet."""
-        alike: dict[tuple[torch.device, torch.dtype, int], Tensors] = {}
-        last: tuple[torch.device, torch.dtype, int] | None = None
+        """A group's parameters with gradients, parted by device, type and age; nothing is counted or made yet."""
+        alike: dict[_Kind, Tensors] = {}
+        last: _Kind | None = None
         members: Tensors = []
         for param in group["params"]:
             grad = param.grad
@@ -365,9 +366,11 @@ class ChainOptimizer(torch.optim.Optimizer):
                     f"{type(self).__name__} does not support sparse gradients; "
                     "use sparse=False in the embedding, or torch.optim.SparseAdam"
                 )
-            step = self.state[param].get("step", 0)
+            state = self.state[param]
+            step = state.get("step", 0)
             # Counts on the device cannot be compared, but parameters that began together share one tensor.
-            key = (param.device, param.dtype, id(step) if isinstance(step, Tensor) else step)
+            count = id(step) if isinstance(step, Tensor) else step
+            key = (param.device, param.dtype, count, len(state))  # what has other buffers is of another age
             if key != last:  # most parameters are like the one before
                 last, members = key, alike.setdefault(key, [])
             members.append(param)
@@ -375,18 +378,21 @@ class ChainOptimizer(torch.optim.Optimizer):
 
     def _batch(self, number: int, group: dict[str, Any], params: Tensors) -> Batch:
         states: list[_State] = [self.state[param] for param in params]
+        begins = "step" not in states[0]
         step = self._count(params[0], states)
         grads = [param.grad for param in params if param.grad is not None]
         if params[0].dtype in _HALF:
             grads = [grad.float() for grad in grads]
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
+        if group["skip"]:
+            self._check_skip(group["skip"])
         active = [rule for rule in self.rules if _runs(rule, group)]
         slots = {name: make for rule in active for name, make in rule.slots(group).items()}
         fresh = frozenset(name for name, make in slots.items() if self._create(name, make, params, states))
         buffers = {name: [state[name] for state in states] for name in slots}
         return Batch(
-            params, grads, buffers, group, step, fresh, notes=self._notes if self._listening else None,
+            params, grads, buffers, group, step, begins, fresh, notes=self._notes if self._listening else None,
             _states=states, _vectors=self._vectors.setdefault(number, {}),
         )  # fmt: skip
 
@@ -409,11 +415,22 @@ class ChainOptimizer(torch.optim.Optimizer):
         """Make one slot where it is missing; says whether it was."""
         missing = [(param, state) for param, state in zip(params, states, strict=True) if name not in state]
         for param, state in missing:
-            known = (other[name] for other in self.state.values() if name in other)
-            state[name] = next(known, None) if isinstance(make, Shared) else None
-            if state[name] is None:
-                state[name] = make(param)
+            known = self._shared(name) if isinstance(make, Shared) else None
+            state[name] = make(param) if known is None else known
         return bool(missing)
+
+    def _shared(self, name: str) -> Tensor | None:
+        """The slot of that name that the parameters of all groups that share it have already."""
+        for group in self.param_groups:
+            slots = {
+                slot: make for rule in self.rules if _runs(rule, group) for slot, make in rule.slots(group).items()
+            }
+            if isinstance(slots.get(name), Shared):
+                for param in group["params"]:
+                    if param in self.state and name in self.state[param]:
+                        found: Tensor = self.state[param][name]
+                        return found
+        return None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore groups and buffers, each buffer in the type it was saved in.

@@ -137,8 +137,13 @@ def check_together(path: str, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: what was given, what was expected, and the remedy.
     """
-    if not {"nesterov", "momentum", "dampening"} <= options.keys():
-        return
+    if {"damping", "eps"} <= options.keys() and options["damping"] == "log" and options["eps"] == 0:
+        raise ValueError(f"{path}: eps = 0 with damping = 'log' divides by 0 where P <= 1; give a floor, such as 0.01")
+    if {"nesterov", "momentum", "dampening"} <= options.keys():
+        _check_nesterov(path, options)
+
+
+def _check_nesterov(path: str, options: Mapping[str, Any]) -> None:
     if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
         given = f"momentum = {options['momentum']}, dampening = {options['dampening']}"
         raise ValueError(f"{path}: nesterov needs momentum > 0 and dampening = 0, got {given}; set dampening to 0")

@@ -11,10 +11,10 @@ __all__ = ["InverseActivationLoss"]
 
 
 class InverseActivationLoss(nn.Module):
-    """Mean of 0.5 (phi(d) - w x)^2, with phi the inverse of the neuron's activation (INSGD Eq. 21-24).
+    """Mean over examples of 0.5 ||phi(d) - W x||^2, phi the inverse of the neurons' activation (INSGD Eq. 21-24).
 
     The last layer is left linear and its target taken back through the activation, so that the NLMS step is defined
-    for it: with ``NLMS(layer, lr=1.0, eps=0.0)``, one example and no bias, a step makes w x = phi(d).
+    for it: with ``NLMS(layer, lr=1.0, eps=0.0)``, one example and no bias, a step makes W x = phi(d).
 
     Args:
         activation: "sigmoid" (targets in (0, 1)), "tanh" (in (-1, 1)), "leaky-relu" (any) or "relu" (any; a ReLU
@@ -46,7 +46,8 @@ class InverseActivationLoss(nn.Module):
             raise ValueError(
                 f"preactivation {list(preactivation.shape)} and target {list(target.shape)}: expected one shape"
             )
-        return 0.5 * (self.inverse(target) - preactivation).square().mean()
+        errors = (self.inverse(target) - preactivation).square()
+        return 0.5 * errors.sum() / max(1, len(errors))
 
     def inverse(self, target: Tensor) -> Tensor:
         """phi(d) of desired outputs."""

@@ -154,7 +154,7 @@ class InputSensor:
         self._attach()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> InputSensor:
-        twin = InputSensor.__new__(InputSensor)
+        twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         twin._process_group = self._process_group
@@ -239,6 +239,8 @@ class InputSensor:
     def read(self, params: Sequence[Tensor]) -> list[Tensor | None]:
         """The logarithm of s since the last reading, None where nothing was measured; starts afresh.
 
+        Data-parallel on a device that must not be waited for, what no rank measured is NaN instead.
+
         All parameters must be watched. Under data-parallel training every rank reads the same ones.
         """
         readings = [self._meters[param].mean() for param in params]
@@ -260,7 +262,10 @@ class InputSensor:
         logs = torch.where(logs.isnan(), -math.inf, logs)
         mean = torch.where(counts > 0, torch.logsumexp(logs, 0) - counts.double().log(), math.nan)
         parts = torch.split(mean, [math.prod(shape) for shape in shapes])
-        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        merged = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        if mean.device.type != "cpu":
+            return list(merged)  # looking for layers that no rank measured would wait for the device
+        return [None if part.isnan().all() else part for part in merged]
 
     def discard(self) -> None:
         """Drop what was counted since the last reading."""

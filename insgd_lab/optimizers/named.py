@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -39,12 +41,15 @@ class NamedOptimizer(ChainOptimizer):
 
     Raises:
         ValueError: an option outside its range; ``adanorm`` on a rule that corrects already.
+        TypeError: an unknown option; the nearest name is suggested.
     """
 
     def __init__(
         self, params: Any, rules: Sequence[Rule], *, maximize: bool = False, capturable: bool = False,
-        adanorm: float | None = None, project: Mapping[str, Any] | None = None,
+        adanorm: float | None = None, project: Mapping[str, Any] | None = None, **unknown: Any,
     ) -> None:  # fmt: skip
+        if unknown:
+            raise TypeError(_unknown(type(self), next(iter(unknown))))
         chain = list(rules)
         if adanorm is not None:
             if any(isinstance(rule, NormCorrection) for rule in chain):
@@ -55,6 +60,13 @@ class NamedOptimizer(ChainOptimizer):
         if project is not None:
             chain.append(Projection(project))
         super().__init__(params, chain, maximize=maximize, capturable=capturable)
+
+
+def _unknown(optimizer: type, option: str) -> str:
+    own = [name for name in inspect.signature(optimizer).parameters if name not in ("params", "common")]
+    near = difflib.get_close_matches(option, [*own, *Common.__annotations__], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted([*own, *Common.__annotations__]))}"
+    return f"{optimizer.__name__} has no option {option!r}; {hint}"
 
 
 def sensor_of(name: str, params: Any, model: nn.Module | None, process_group: Any) -> InputSensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from insgd_lab.chain import Batch, Rule, Slot, Tensors, wiring
-from insgd_lab.rules.layerwise import library, numbers, quietly
+from insgd_lab.rules.numbers import library, numbers, quietly
 from insgd_lab.sensors import InputSensor
 
 __all__ = ["InputPower", "Measuring", "default_eps"]
@@ -63,7 +63,7 @@ class Measuring(Rule):
 
     def _warn_unmeasured(self, batch: Batch) -> None:
         """Name the parameters whose first step finds no measurement."""
-        for i, reading in self.readings(batch).items() if batch.first else ():
+        for i, reading in self.readings(batch).items() if batch.begins else ():
             if reading is None:
                 warnings.warn(
                     f"{self.sensor.name(batch.params[i])} has a gradient, but its layer's input was not measured; it "
@@ -119,10 +119,10 @@ class InputPower(Measuring):
             new = numbers(_end_to_end(list(readings.values()), powers), may_look=batch.may_look)
             _update_log_powers(log_powers, new, batch.group["beta"])
         scale = torch.as_tensor(_step_scale(log_powers, _floor(batch.group), batch.group["damping"]))
-        scales = _split(scale.to(update[0].dtype), powers)
-        products = torch._foreach_mul([update[i] for i in readings], scales)
+        products = _multiply([update[i] for i in readings], scale, powers, batch.group["damping"] == "additive")
         for i, product in zip(readings, products, strict=True):
             result[i] = product
+        scales = _split(scale, powers)
         self._publish(batch, [batch.params[i] for i in readings], powers, scales)
         return result
 
@@ -139,6 +139,13 @@ class InputPower(Measuring):
 
 def _floor(group: Mapping[str, Any]) -> float:
     return default_eps(group["damping"]) if group["eps"] is None else group["eps"]
+
+
+def _multiply(tensors: Tensors, scale: Tensor, like: Tensors, in_halves: bool) -> Tensors:
+    """Each tensor times its part of ``scale``; in two halves where a scale such as 1e40 may be no float32."""
+    factors = _split((scale.sqrt() if in_halves else scale).to(tensors[0].dtype), like)
+    products = torch._foreach_mul(tensors, factors)
+    return list(torch._foreach_mul(products, factors) if in_halves else products)
 
 
 def _end_to_end(readings: Readings, powers: Tensors) -> Tensor:
@@ -174,6 +181,6 @@ def _step_scale(log_power: Any, eps: float, damping: str) -> Any:
         divisor = (
             where(log_power > eps, log_power, eps) if damping == "log" else library(log_power).exp(log_power) + eps
         )
-        # Without input there is no gradient either: with eps = 0 the step is 0, not 0 / 0.
+        # f = 0 is additive damping with eps = 0 and no input, so no gradient either: a step of 0, not 0 / 0.
         scale = where(divisor > 0, 1 / divisor, 0.0)
     return where(library(log_power).isnan(log_power), 1.0, scale)

@@ -6,86 +6,16 @@ The numbers of all tensors of a batch are computed together, as one float64 vect
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from insgd_lab.chain import Batch, Rule, Shared, Slot, Tensors
+from insgd_lab.rules.numbers import library, norms, numbers, quietly, scaled
 
-__all__ = ["LogNormGain", "NormCorrection", "TrustRatio", "library", "norms", "numbers", "quietly", "scaled"]
-
-_PIECE = 1 << 16  # elements
-
-
-def numbers(vector: Tensor, *, may_look: bool) -> Any:
-    """A small float64 vector to compute with, in place.
-
-    Where its values may be read that is numpy's view of it: a tensor operation on a handful of numbers costs ten times
-    as much as numpy's. The functions below take either.
-    """
-    return vector.numpy() if may_look else vector
-
-
-def library(vector: Any) -> Any:
-    """The library that the vector belongs to; torch and numpy share the names used here."""
-    return torch if isinstance(vector, Tensor) else np
-
-
-def quietly(vector: Any) -> AbstractContextManager[Any]:
-    """Without numpy's warnings of 0 / 0 and the like, in the branch of a ``where`` that is not taken."""
-    return nullcontext() if isinstance(vector, Tensor) else np.errstate(all="ignore")
-
-
-def norms(tensors: Tensors, *, may_look: bool) -> Any:
-    """Their l2 norms as :func:`numbers`, ``[tensors]``, right for elements of 1e30 and 1e-30 too.
-
-    On a CPU float32 does where its squares neither overflow nor vanish, which takes half the time; in pieces, since
-    a float32 sum of millions of squares is some 1e-4 too small.
-    """
-    if not (may_look and tensors[0].dtype == torch.float32):
-        return numbers(torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64)), may_look=may_look)
-    found = torch.stack(torch._foreach_norm([_condensed(tensor) for tensor in tensors], 2)).double().numpy()
-    for i in np.flatnonzero(~((found > 1e-15) & (found < 1e18))):
-        found[i] = torch.linalg.vector_norm(tensors[i], dtype=torch.float64).item()
-    return found
-
-
-def _condensed(tensor: Tensor) -> Tensor:
-    """Itself, or the norms of its pieces."""
-    size = tensor.numel()
-    if size <= _PIECE:
-        return tensor
-    flat, whole = tensor.reshape(-1), size // _PIECE * _PIECE
-    pieces = torch.linalg.vector_norm(flat[:whole].view(-1, _PIECE), dim=1)
-    return pieces if whole == size else torch.cat([pieces, torch.linalg.vector_norm(flat[whole:]).view(1)])
-
-
-def scaled(tensors: Tensors, gain: Any) -> Tensors:
-    """Each tensor times its number of ``gain``, a vector ``[tensors]`` of :func:`numbers`.
-
-    A gain of 1e40 is no float32, but its root is: such a product is taken in two halves. Where values may be read only
-    those are multiplied whose gain is not 1.
-    """
-    if isinstance(gain, Tensor):
-        return _multiply(tensors, gain, in_halves=True)
-    changed = np.flatnonzero(gain != 1.0)
-    products = list(tensors)
-    if len(changed):
-        factors = gain[changed]
-        some = _multiply([tensors[i] for i in changed], torch.from_numpy(factors), in_halves=factors.max() > 1e30)
-        for i, product in zip(changed, some, strict=True):
-            products[i] = product
-    return products
-
-
-def _multiply(tensors: Tensors, gain: Tensor, *, in_halves: bool) -> Tensors:
-    factors = list((gain.sqrt() if in_halves else gain).to(tensors[0].dtype).unbind())
-    products = torch._foreach_mul(tensors, factors)
-    return list(torch._foreach_mul(products, factors) if in_halves else products)
+__all__ = ["LogNormGain", "NormCorrection", "TrustRatio"]
 
 
 @dataclass(frozen=True)
@@ -160,11 +90,11 @@ def _expanded(gain: Tensor, batch: Batch) -> Any:
 
 
 def _next_gain(average: Any, norm: Any, gamma: float) -> Any:
-    """Write e_t to ``average`` and return max(1, e / ||g||), 1 where g = 0."""
-    average *= gamma
-    average += (1 - gamma) * norm
+    """Write e_t to ``average`` and return max(1, e / ||g||), 1 where g = 0; a norm that is no number leaves e alone."""
+    where = library(norm).where
     with quietly(norm):
-        return library(norm).where((average > norm) & (norm > 0), average / norm, 1.0)
+        average[...] = where(library(norm).isfinite(norm), gamma * average + (1 - gamma) * norm, average)
+        return where((average > norm) & (norm > 0), average / norm, 1.0)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class _OfPlanes(Measuring):
 
     z is x standardised per example and channel over its plane (Linear: over its features), with the unbiased standard
     deviation clamped below at 0.01; n is the mean over examples of the sum of |z|^order. The code means to keep
-    gamma P + (1 - tau) n, but never stores P. Parameters whose input was not recorded are not divided.
+    gamma P + (1 - tau) n, but never stores P. Parameters whose input was not recorded or is not finite are not divided.
     """
 
     order: ClassVar[float]
@@ -62,11 +62,17 @@ class _OfPlanes(Measuring):
         # The mean of no deviations is 0, and its logarithm minus infinity: clamped like the rest.
         kept = math.log1p(-batch.group["dampening"]) if batch.group["dampening"] < 1 else -math.inf
         logs = {i: log_n + kept for i, log_n in self.readings(batch).items() if log_n is not None}
-        found = {i: (log.clamp(min=_FLOOR) / constant).to(dtype) for i, log in logs.items()}
+        found = {i: _divisor(log, constant).to(dtype) for i, log in logs.items()}
         batch.note("input_power", lambda: [(batch.params[i], log.exp().mean()) for i, log in logs.items()])
         batch.note("step_scale", lambda: [(batch.params[i], f.reciprocal().mean()) for i, f in found.items()])
         batch.note("clipped", lambda: [(batch.params[i], (v < _FLOOR).double().mean()) for i, v in logs.items()])
         return found
+
+
+def _divisor(log_power: Tensor, constant: float) -> Tensor:
+    """The divisor f over a constant; 1 where no number was recorded."""
+    f = log_power.clamp(min=_FLOOR) / constant
+    return torch.where(log_power < math.inf, f, 1.0)  # NaN is not less
 
 
 def _divide(tensors: Tensors, divisors: Mapping[int, Tensor]) -> Tensors:

@@ -322,3 +322,37 @@ def test_param_groups_spare_biases_and_norm_layers() -> None:
     assert optimizer.param_groups[1]["param_names"] == ["0.bias", "1.weight", "1.bias", "3.bias"]
     only_head = lab.param_groups(model, weight_decay=0.1, no_decay=("0.", "1."))
     assert [name for name, _ in only_head[0]["params"]] == ["3.weight", "3.bias"]
+
+
+def test_buffers_of_another_age_are_not_begun_anew() -> None:
+    old, late = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    optimizer = lab.SGD([old, late], lr=1.0)
+    for momentum, has_buffer in ((0.9, True), (0.0, False), (0.9, True)):
+        optimizer.param_groups[0]["momentum"] = momentum
+        old.grad = torch.ones_like(old) if momentum else None
+        late.grad = None if has_buffer and not optimizer.state.get(late) else torch.ones_like(late)
+        optimizer.step()
+    assert optimizer.state[old]["momentum_buffer"].item() == pytest.approx(1.9)
+    assert optimizer.state[late]["momentum_buffer"].item() == pytest.approx(1.0)
+
+
+def test_a_live_skip_is_checked_at_the_step() -> None:
+    theta = torch.zeros(1)
+    optimizer = lab.AdaBelief([theta])
+    optimizer.param_groups[0]["skip"] = ("FirstMoment",)
+    theta.grad = torch.ones(1)
+    with pytest.raises(ValueError, match="Belief needs FirstMoment"):
+        optimizer.step()
+
+
+def test_unknown_options_of_a_class_are_refused_with_the_nearest_name() -> None:
+    with pytest.raises(TypeError, match="AdamNorm has no option 'gama'; did you mean 'gamma'"):
+        lab.AdamNorm([torch.zeros(1)], gama=0.9)
+    with pytest.raises(TypeError, match=r"SGD has no option 'learning_rate'; known: .*\blr\b"):
+        lab.SGD([torch.zeros(1)], learning_rate=0.9)
+
+
+def test_a_floor_of_zero_is_refused_where_it_would_divide() -> None:
+    with pytest.raises(ValueError, match="give a floor"):
+        lab.INSGD(toys.net(), eps=0.0)
+    lab.INSGD(toys.net(), eps=0.0, damping="additive")

@@ -72,3 +72,30 @@ def test_adamnorms_first_steps_follow_the_closed_form() -> None:
     m = (0.9 * 0.1 * g1 + 0.1 * s) / (1 - 0.81)
     v = (0.99 * 0.01 * g1**2 + 0.01 * g2**2) / (1 - 0.99**2)
     torch.testing.assert_close(theta, first - 0.1 * m / (v.sqrt() + 1e-3), rtol=1e-13, atol=0)
+
+
+def test_a_global_norm_is_shared_by_its_own_groups_alone() -> None:
+    local, first, second = (torch.zeros(1, dtype=torch.float64) for _ in range(3))
+    optimizer = lab.AdamNorm([local], gamma=0.5)
+    for step in range(3):
+        if step == 1:
+            optimizer.add_param_group({"params": [first], "scope": "global"})
+            optimizer.add_param_group({"params": [second], "scope": "global"})
+        for theta, size in ((local, 2.0), (first, 3.0), (second, 4.0)):
+            theta.grad = torch.full_like(theta, size)
+        optimizer.step()
+    kept = [optimizer.state[theta]["exp_avg_norm"] for theta in (local, first, second)]
+    assert kept[1] is kept[2]
+    assert [value.item() for value in kept] == pytest.approx([2 * (1 - 0.5**3), 5 * (1 - 0.5**2), 5 * (1 - 0.5**2)])
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_norm_that_is_no_number_leaves_the_running_norm_alone(bad: float) -> None:
+    theta = torch.zeros(2)
+    optimizer = ChainOptimizer([theta], [NormCorrection(0.5), LearningRate(1.0)])
+    for size in (4.0, bad, 1.0):
+        theta.zero_()
+        theta.grad = torch.tensor([size, 0.0])
+        optimizer.step()
+    assert optimizer.state[theta]["exp_avg_norm"].item() == 0.5 * 2.0 + 0.5 * 1.0
+    assert theta.tolist() == [-1.5, 0.0]
