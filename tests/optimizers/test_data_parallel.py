@@ -18,7 +18,7 @@ from .zoo import images, zoo
 STEPS, BATCH = 3, 8
 
 RANK = """
-import sys
+import sys, warnings
 import torch, torch.distributed as dist
 import insgd_lab as lab
 from insgd_lab.sensors import InputSensor
@@ -65,6 +65,15 @@ for name in names:
         optimizer.step()
         powers = [slots["log_power"] for slots in optimizer.state.values() if "log_power" in slots]
         found[name + " in a branch"] = [*(p.detach() for p in ddp.parameters()), *powers]
+        torch.manual_seed(0)
+        ddp = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2)).eval()
+        optimizer = lab.create_optimizer(name, ddp, lr=0.5)
+        ddp(torch.ones(1, 2)).sum().backward()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            optimizer.step()
+        assert ["was not measured" in str(warning.message) for warning in caught] == [True]
+        found[name + " unmeasured"] = [p.detach() for p in ddp.parameters()]
 ddp = parallel()
 assert InputSensor(torch.compile(ddp, backend="eager"))._process_group is ddp.process_group
 torch.save(found, output)
@@ -111,3 +120,11 @@ def test_a_layer_that_one_process_used_has_the_power_that_it_measured(name: str,
     if not options.get("center", True) and options["power"] and options["p"] == 2:
         always, _, branch, _ = (power.exp() for power in first[4:])
         assert [always.item(), branch.item()] == pytest.approx([(2 + 8) / 2, 2.0])
+
+
+@pytest.mark.parametrize("name", toys.MEASURING)
+def test_a_layer_that_no_process_measured_takes_scale_1(name: str, ranks: list[dict[str, Any]]) -> None:
+    torch.manual_seed(0)
+    start = [p.detach() for p in torch.nn.Linear(2, 2).parameters()]
+    for rank in ranks:
+        toys.assert_near(rank[f"{name} unmeasured"], [p - 0.5 for p in start], 1e-6)

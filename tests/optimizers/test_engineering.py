@@ -272,8 +272,8 @@ def kind(name: str) -> tuple[bool, bool, bool]:
     return able.chain, able.reads_inputs, able.scalar_gain
 
 
-# What a step that is not capturable does on the host, every rule of a kind does.
-KINDS = {kind(name): name for name in reversed(toys.ALL)}
+# What a step that is not capturable does on the host, every rule of a kind does; a norm correction is one.
+KINDS = {(kind(name), "gamma" in lab.get_optimizer(name).defaults): name for name in reversed(toys.ALL)}
 
 
 @pytest.mark.parametrize("name", KINDS.values())

@@ -122,3 +122,25 @@ def test_a_slope_without_an_inverse_is_refused(slope: float) -> None:
 def test_shapes_that_would_broadcast_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\[2, 1\].*\[2\]"):
         InverseActivationLoss("tanh")(torch.zeros(2, 1), torch.zeros(2))
+
+
+@pytest.mark.parametrize("neurons", [2, 3])
+def test_every_neuron_of_a_layer_gives_its_target_after_one_step(neurons: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(4, neurons, bias=False).double()
+    x, d = torch.randn(1, 4).double(), torch.linspace(0.2, 0.7, neurons).double()[None]
+    step(layer, InverseActivationLoss("sigmoid"), x, d)
+    torch.testing.assert_close(torch.sigmoid(layer(x)), d, rtol=1e-12, atol=0)
+
+
+def test_the_loss_is_a_sum_over_neurons_and_a_mean_over_examples() -> None:
+    scores, d = torch.zeros(2, 3), torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    assert InverseActivationLoss("relu")(scores, d).item() == 0.5 * (1 + 4 + 9 + 16 + 25 + 36) / 2
+
+
+def test_nlms_without_a_floor_takes_inputs_whose_power_is_no_float32() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    optimizer = lab.create_optimizer("nlms", layer, lr=1.0, eps=0.0)
+    layer(torch.full((1, 1), 1e-25)).sum().backward()
+    optimizer.step()
+    assert layer.weight.item() == pytest.approx(-1e25, rel=1e-5)  # 1e-25 / (1e-25)^2

@@ -324,3 +324,14 @@ def test_a_zero_gradient_is_no_nan_here_as_it_is_in_the_published_code(name: str
     path = course(1)
     path.gradients[4] = [torch.zeros_like(p) for p in path.start]
     assert all(p.isfinite().all() for step in walk(name, path) for p in step)
+
+
+@pytest.mark.parametrize("name", ["insgd-reference-l1", "insgd-reference-l2"])
+def test_an_input_that_is_not_finite_counts_as_not_recorded(name: str) -> None:
+    layer = nn.Linear(3, 1, bias=False)
+    start = layer.weight.detach().clone()
+    optimizer = lab.create_optimizer(name, layer, lr=1.0)
+    layer(torch.tensor([[1.0, torch.inf, 2.0]])).sum().backward()
+    layer.weight.grad = torch.ones_like(layer.weight)
+    optimizer.step()
+    torch.testing.assert_close(layer.weight.detach(), start - 1)
