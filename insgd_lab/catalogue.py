@@ -101,12 +101,13 @@ def _adaptive(
 
 
 def _torchs(
-    name: str, factory: str, citation: str, equation: str, defaults: Mapping[str, Any], **able: Any
-) -> OptimizerSpec:
+    name: str, factory: str, citation: str, equation: str, defaults: Mapping[str, Any],
+    rates: tuple[float, ...] = _LEARNING_RATES, **able: Any,
+) -> OptimizerSpec:  # fmt: skip
     """One of torch.optim's own classes."""
     return OptimizerSpec(
         name, f"insgd_lab.optimizers.borrowed:{name}", "torch.optim", f"torch.optim.{factory}; {citation}", equation,
-        {**defaults, "maximize": False}, {"lr": _LEARNING_RATES},
+        {**defaults, "maximize": False}, {"lr": rates},
         Capabilities(complex=True, closed_form=name, **able), domains=DOMAINS,
     )  # fmt: skip
 
@@ -254,7 +255,7 @@ _BORROWED = (
         "adamw", "AdamW", "Loshchilov and Hutter 2019",
         "Adam's step;  theta <- theta - lr weight_decay theta",
         {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2, "amsgrad": False},
-        decay="decoupled", momentum=True, capturable=True, bounds=("adam-step",),
+        _ADAM_RATES, decay="decoupled", momentum=True, capturable=True, bounds=("adam-step",),
     ),
 )  # fmt: skip
 

@@ -228,6 +228,9 @@ class ChainOptimizer(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Any, rules: Sequence[Rule], *, maximize: bool = False, capturable: bool = False) -> None:
+        for rule in rules:
+            if not isinstance(rule, Rule):
+                raise TypeError(f"a chain is a list of rules, such as Momentum(0.9); got {rule!r} among them")
         self.rules: tuple[Rule, ...] = tuple(rules)
         self.capturable = capturable
         self._transient()
@@ -286,7 +289,22 @@ class ChainOptimizer(torch.optim.Optimizer):
                     "use torch.view_as_real for complex ones"
                 )
 
+    def _check_options(self, groups: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse the groups of a state that other rules have saved."""
+        for number, group in enumerate(groups):
+            missing = self.defaults.keys() - group.keys()
+            surplus = (group.keys() & DOMAINS.keys()) - self.defaults.keys()
+            if missing or surplus:
+                odd = [f"lack {', '.join(sorted(missing))}"] * bool(missing)
+                odd += [f"have {', '.join(sorted(surplus))}"] * bool(surplus)
+                raise ValueError(
+                    f"the state is not of {type(self).__name__} with these rules: the options of its "
+                    f"param_groups[{number}] {' and '.join(odd)}; load what an optimizer made in the same way has saved"
+                )
+
     def _check_skip(self, skip: Iterable[str]) -> None:
+        if isinstance(skip, str):
+            raise ValueError(f"skip = {skip!r}: expected a tuple of rule names, such as ({skip!r},)")
         names = [type(rule).__name__ for rule in self.rules]
         if unknown := set(skip) - set(names):
             raise ValueError(f"skip names {sorted(unknown)}, but the chain has {sorted(names)}; correct the name")
@@ -436,7 +454,11 @@ class ChainOptimizer(torch.optim.Optimizer):
         """Restore groups and buffers, each buffer in the type it was saved in.
 
         torch casts every buffer to its parameter's type, which would round a running power to bfloat16.
+
+        Raises:
+            ValueError: the state is another optimizer's, or one's with other rules.
         """
+        self._check_options(state_dict["param_groups"])
         super().load_state_dict(state_dict)
         saved = (number for group in state_dict["param_groups"] for number in group["params"])
         params = [param for group in self.param_groups for param in group["params"]]
@@ -494,6 +516,11 @@ def _through(rules: Sequence[Rule], update: Tensors, batch: Batch) -> Tensors:
     for rule in rules:
         if _runs(rule, batch.group):
             update = rule(update if rule.linear else _settle(update, batch), batch)
+            if not isinstance(update, (list, tuple)) or len(update) != len(batch.params):
+                raise TypeError(
+                    f"{type(rule).__name__} returned {type(update).__name__}; expected a list with one tensor for each "
+                    f"of the batch's {len(batch.params)} parameters"
+                )
     return update
 
 

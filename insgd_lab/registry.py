@@ -21,9 +21,11 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import Any, Generic, Protocol, TypeVar
+
+from insgd_lab.capabilities import Capabilities
 
 __all__ = [
     "Capabilities",
@@ -58,45 +60,6 @@ class DuplicateName(ValueError):
 
 
 @dataclass(frozen=True)
-class Capabilities:
-    """What a rule can do and what laws it promises to keep; generic tests read these fields.
-
-    Attributes:
-        reads_inputs: needs the model, to measure what its layers are fed.
-        chain: is a chain of rules, so that its steps can be watched rule by rule.
-        base: the rule that ``neutral`` settings turn it into.
-        neutral: options under which it equals ``base``.
-        decay: how weight decay enters: "coupled", "decoupled", or None.
-        momentum: keeps a running mean of past updates.
-        invariances: names of the scale laws it promises to keep.
-        bounds: names of the bounds on its step that it promises to keep.
-        sparse: accepts sparse gradients.
-        complex: accepts complex parameters.
-        capturable: steps without looking at device values, so that a CUDA graph can hold it.
-        correctable: AdaNorm's correction can be put in front of it.
-        scalar_gain: without momentum and weight decay, its step is the gradient times one number a tensor (or a
-            channel of it).
-        closed_form: the textbook recursion that it claims to follow, by its name in
-            ``insgd_lab.testing.closed_forms``; its options are passed on.
-    """
-
-    reads_inputs: bool = False
-    chain: bool = False
-    base: str | None = None
-    neutral: Mapping[str, Any] = field(default_factory=dict)
-    decay: str | None = None
-    momentum: bool = False
-    invariances: tuple[str, ...] = ()
-    bounds: tuple[str, ...] = ()
-    sparse: bool = False
-    complex: bool = False
-    capturable: bool = False
-    correctable: bool = False
-    scalar_gain: bool = False
-    closed_form: str | None = None
-
-
-@dataclass(frozen=True)
 class OptimizerSpec:
     """A named update rule.
 
@@ -124,6 +87,15 @@ class OptimizerSpec:
     capabilities: Capabilities = field(default_factory=Capabilities)
     revision: int = 1
     domains: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.capabilities, Capabilities):
+            raise TypeError(
+                f"optimizer {self.name!r}: capabilities = {self.capabilities!r}: expected insgd_lab.Capabilities(...), "
+                'such as Capabilities(momentum=True, closed_form="adam")'
+            )
+        if not isinstance(self.revision, int):
+            raise TypeError(f"optimizer {self.name!r}: revision = {self.revision!r}: expected a whole number")
 
 
 @dataclass(frozen=True)
@@ -227,7 +199,7 @@ def check_known(name: str, known: Iterable[str], what: str) -> None:
     known = sorted(known)
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    near = [name.lower()] if name.lower() in known else difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known) or 'none'}"
     raise UnknownName(f"unknown {what} {name!r}; {hint}")
 
@@ -299,6 +271,13 @@ def create_optimizer(name: str, params_or_model: Any, **options: Any) -> Any:
     return resolve_factory(spec.factory)(params_or_model, **{**spec.defaults, **options})
 
 
+def no_correction(spec: OptimizerSpec) -> str:
+    """Why AdaNorm's correction cannot be put in front of a rule that does not take ``adanorm``."""
+    chains = "is no chain of rules; name one that is (for adamw: adam with decoupled=True)"
+    reason = "corrects already; set gamma" if "gamma" in spec.defaults else chains
+    return f"adanorm: no correction can be put in front of {spec.name}, which {reason}"
+
+
 def register_optimizer(
     name: str,
     *,
@@ -311,25 +290,45 @@ def register_optimizer(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: register an optimizer class or factory; its keyword defaults become the spec's options.
 
-    Raise ``revision`` whenever the rule's numbers change: results are found again by name, options and revision.
+    The lab calls ``factory(params_or_model, **options)`` with every option; mostly it gives a model. A subclass of
+    ``ChainOptimizer`` is known to be a chain. Raise ``revision`` whenever the rule's numbers change: results are found
+    again by name, options and revision.
 
     Raises:
         DuplicateName: the name is taken.
-        ValueError: the name is not lower-case words joined by "-".
+        ValueError: the name is not lower-case words joined by "-"; an option without a default.
+        TypeError: used without a name; capabilities of another type.
     """
+    if not isinstance(name, str):
+        raise TypeError('register_optimizer needs a name: write @register_optimizer("my-rule")')
 
     def decorate(factory: Callable[..., Any]) -> Callable[..., Any]:
-        parameters = list(inspect.signature(factory).parameters.values())[1:]
-        defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         spec = OptimizerSpec(
-            name, factory, family, citation, equation, defaults, search or {},
-            capabilities or Capabilities(), revision,
+            name, factory, family, citation, equation, _options(name, factory), search or {},
+            _completed(capabilities or Capabilities(), factory), revision,
         )  # fmt: skip
         _optimizers._load()
         _optimizers.add(spec)
         return factory
 
     return decorate
+
+
+def _options(name: str, factory: Callable[..., Any]) -> dict[str, Any]:
+    """The factory's options with their defaults: all that it takes behind the parameters."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = [p for p in list(inspect.signature(factory).parameters.values())[1:] if p.kind not in kinds]
+    for parameter in parameters:
+        if parameter.default is inspect.Parameter.empty:
+            raise ValueError(f"optimizer {name!r}: option {parameter.name!r} has no default; give it one")
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def _completed(capabilities: Capabilities, factory: Callable[..., Any]) -> Capabilities:
+    """With ``chain`` set where the factory is a chain's class (seen by name: chains need torch)."""
+    bases = getattr(factory, "__mro__", ())
+    is_chain = any((base.__module__, base.__qualname__) == ("insgd_lab.chain", "ChainOptimizer") for base in bases)
+    return replace(capabilities, chain=True) if is_chain and isinstance(capabilities, Capabilities) else capabilities
 
 
 def register_model(spec: ModelSpec) -> None:

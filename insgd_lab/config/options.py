@@ -110,6 +110,8 @@ def checked_option(kind: str, entry: Entry, name: str, value: Any) -> Any:
         ValueError: the option is unknown or the value impossible.
     """
     if name not in entry.defaults:
+        if name == "adanorm" and isinstance(entry, registry.OptimizerSpec):
+            raise ValueError(registry.no_correction(entry))
         raise ValueError(unknown(name, entry.defaults, f"option of {entry.name}"))
     value = _like(value, entry.defaults[name], number=kind == "optimizer")
     domain = entry.domains.get(name)

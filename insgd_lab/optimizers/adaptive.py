@@ -185,7 +185,7 @@ class RAdamNorm(NamedOptimizer):
         lr: learning rate.
         betas: decay rates of the first and second moment.
         eps: added to the root of the second moment.
-        threshold: as in :class:`RAdam`.
+        threshold: length rho_t of the approximated average above which the second moment is used; at least 4.
         gamma: decay rate of the running norm.
         scope: whose norm: "tensor" each parameter's own, "global" that of all gradients together.
         correct: which moment sees the corrected gradient: "first", "second", or "both".

@@ -70,7 +70,8 @@ class NLMS(NamedOptimizer):
 
     Args:
         params: a model; or parameters or groups, with ``model`` given beside them.
-        lr: step size mu; on noiseless linear data it converges for 0 < lr < 2.
+        lr: step size mu; without a bias and on noiseless linear data it converges for 0 < lr < 2 (p = 2). A bias has no
+            input power and takes the plain step, for which such a rate may be too large.
         p: order of the norm.
         eps: keeps a tiny input from making a huge step; a zero input makes none.
         granularity: what counts as one input: "layer", "neuron" or "channel".

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from torch import nn
 
 from insgd_lab.chain import ChainOptimizer, Rule
+from insgd_lab.hyperparameters import DOMAINS, check_option
 from insgd_lab.rules.basic import L2Penalty, Projection
 from insgd_lab.rules.layerwise import NormCorrection
 from insgd_lab.sensors import InputSensor
@@ -51,6 +52,7 @@ class NamedOptimizer(ChainOptimizer):
         if unknown:
             raise TypeError(_unknown(type(self), next(iter(unknown))))
         chain = list(rules)
+        check_option("adanorm", adanorm, DOMAINS["adanorm"])
         if adanorm is not None:
             if any(isinstance(rule, NormCorrection) for rule in chain):
                 raise ValueError(

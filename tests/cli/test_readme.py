@@ -14,7 +14,8 @@ from insgd_lab.studies.planning import make_plan
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-STUDY, TOUR, PLUGIN = (block for _, block in re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)[:3])
+BLOCKS = [block for _, block in re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)]
+STUDY, TOUR, PLUGIN, LAWS, RULE = BLOCKS[:5]
 
 
 def test_the_study_can_be_planned() -> None:
@@ -34,6 +35,32 @@ def test_the_plugin_trains(cli: Cli, tmp_path: Path) -> None:
     result = cli("train", *arguments, PYTHONPATH=str(tmp_path))
     assert result.returncode == 0, result.stderr
     assert "epoch 1/1" in result.stdout
+
+
+def test_the_plugin_keeps_its_laws_in_a_test_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "signed.py").write_text(PLUGIN)
+    (tmp_path / "test_signed.py").write_text(LAWS)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "state or closure",
+        "test_signed.py",
+    ]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"[3-9] passed", result.stdout)
+
+
+def test_the_rule_steps(tmp_path: Path) -> None:
+    step = "\nmodel(torch.ones(1, 3)).sum().backward()\noptimizer.step()\nprint(optimizer.rules)"
+    (tmp_path / "rule.py").write_text(RULE + step)  # a dataclass wants a module
+    result = subprocess.run([sys.executable, "rule.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "Sign()" in result.stdout
 
 
 def test_the_studies_it_names_are_packaged() -> None:

@@ -356,3 +356,37 @@ def test_a_floor_of_zero_is_refused_where_it_would_divide() -> None:
     with pytest.raises(ValueError, match="give a floor"):
         lab.INSGD(toys.net(), eps=0.0)
     lab.INSGD(toys.net(), eps=0.0, damping="additive")
+
+
+@pytest.mark.parametrize(
+    ("saved", "loading", "words"),
+    [
+        (lambda p: torch.optim.Adam(p), lambda p: lab.Adam(p), "lack .*skip"),
+        (lambda p: lab.SGD(p), lambda p: lab.SGD(p, adanorm=0.9), "lack .*gamma"),
+        (lambda p: lab.SGD(p, project={"ball": 1.0}), lambda p: lab.SGD(p), "have project"),
+        (lambda p: lab.Adam(p), lambda p: lab.AdamNorm(p), "lack correct, gamma, scope"),
+    ],
+)
+def test_the_state_of_other_rules_is_refused(saved: Any, loading: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        loading([torch.zeros(1)]).load_state_dict(saved([torch.zeros(1)]).state_dict())
+
+
+def test_a_chain_takes_rules_and_rules_give_lists() -> None:
+    class Single(Rule):
+        def __call__(self, update: Any, batch: Any) -> Any:
+            return update[0]
+
+    theta = torch.zeros(3)
+    theta.grad = torch.ones(3)
+    with pytest.raises(TypeError, match=r"got 'Sign' among them"):
+        ChainOptimizer([theta], ["Sign"])
+    with pytest.raises(TypeError, match=r"got <class.*LearningRate.* among them"):
+        ChainOptimizer([theta], [LearningRate])
+    with pytest.raises(TypeError, match="Single returned Tensor; expected a list with one tensor"):
+        ChainOptimizer([theta], [Single()]).step()
+
+
+def test_skip_is_a_tuple() -> None:
+    with pytest.raises(ValueError, match=r"skip = 'Momentum': expected a tuple"):
+        lab.SGD([{"params": [torch.zeros(1)], "skip": "Momentum"}])
