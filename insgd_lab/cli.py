@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from insgd_lab.store import StudyFolder
     from insgd_lab.studies.executor import Tally
     from insgd_lab.studies.planning import Plan
+    from insgd_lab.testing.laws import Outcome
 
 __all__ = ["app", "main"]
 
@@ -224,23 +225,36 @@ def check(
 
         _load_plugins(plugin)
         registry.get_optimizer(name)  # a misspelt one is refused before torch is imported
-        from insgd_lab.testing import laws, report
+        from insgd_lab.testing import report
 
-        try:
-            outcomes = (
-                laws.check(name, pattern=law, examples=examples)
-                if replay is None
-                else [laws.replay(law, name, report.read_case(replay))]
-            )
-        except laws.BadCase as error:
-            _refuse(str(error))
-    _print_table(("law", "verdict", "what it says, or why it does not apply"), report.rows(outcomes))
+        outcomes = _tried(name, law, examples, replay)
+    for columns, rows in (
+        (("law", "verdict", "what it says"), report.tried(outcomes)),
+        (("not applicable, since", "laws"), report.inapplicable(outcomes)),
+    ):
+        if rows:
+            _print_table(columns, rows)
     for outcome in outcomes:
         if outcome.verdict == "fail":
             typer.echo("\n" + report.explain(name, outcome, plugin))
     typer.echo("\n" + report.summary(name, outcomes))
     if any(outcome.verdict == "fail" for outcome in outcomes):
         raise typer.Exit(FAILED)
+
+
+def _tried(name: str, pattern: str, examples: int, replay: str | None) -> list[Outcome]:
+    from insgd_lab.testing import laws, report
+
+    try:
+        if replay is not None:
+            return [laws.replay(pattern, name, report.read_case(replay))]
+        with report.progress(name, len(laws.find(pattern)), sys.stderr) as counted:
+            return list(counted(laws.outcomes(name, pattern=pattern, examples=examples, derandomize=True)))
+    except laws.CannotBuild as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(FAILED) from None
+    except laws.BadCase as error:
+        _refuse(str(error))
 
 
 # ------------------------------------------------------------------------------------------- one run

@@ -69,7 +69,8 @@ class LayerInput:
     """What a layer was fed.
 
     Attributes:
-        x: [batch, features], or [batch, channels, height, width] in front of a convolution.
+        x: [batch, features], or [batch, channels, height, width] in front of a convolution; empty where the layer
+            was not measured since the last step.
         outputs, kernel, stride, padding, groups: the convolution's geometry; kernel 0 for a linear layer.
     """
 
@@ -178,40 +179,58 @@ def _lsalr(now: _Tensor) -> Array:
     return now.theta - (now.o["lr"] * (1 + math.log(1 + 1 / norm)) * now.s if norm > 0 else 0.0)
 
 
+def _measured(fed: LayerInput, **settings: Any) -> Array:
+    """s_t, NaN or infinite where there is none: unmeasured, or of inputs that are not finite."""
+    with np.errstate(invalid="ignore"):
+        return statistic(fed, **settings) if fed.x.size else np.array(math.nan)
+
+
+def _power(now: _Tensor, s: Array, beta: float) -> Array:
+    """P_1 = s_1, P <- beta P + (1 - beta) s; it stays where there is no s, and is NaN before the first."""
+    old = now.memory.get("P", np.array(math.nan))
+    new = np.where(np.isnan(old), s, beta * old + (1 - beta) * s)
+    now.memory["P"] = np.where(np.isfinite(s), new, old)
+    return now.memory["P"]
+
+
 def _nlms(now: _Tensor) -> Array:
     if now.fed is None:
         return now.theta - now.o["lr"] * now.s
-    s = statistic(now.fed, p=now.o["p"], granularity=now.o["granularity"], center=False, power=True)
-    return now.theta - now.o["lr"] * now.s / (now.o["eps"] + s)
+    s = _measured(now.fed, p=now.o["p"], granularity=now.o["granularity"], center=False, power=True)
+    P = _power(now, s, 0.0)
+    return now.theta - now.o["lr"] * now.s / np.where(np.isnan(P), 1.0, now.o["eps"] + P)
 
 
 def _insgd(now: _Tensor) -> Array:
     o, h = now.o, now.s
     if now.fed is not None:
-        s = statistic(now.fed, p=o["p"], granularity=o["granularity"], center=o["center"], power=o["power"])
-        P = o["beta"] * now.memory["P"] + (1 - o["beta"]) * s if "P" in now.memory else s
-        now.memory["P"] = P
+        s = _measured(now.fed, p=o["p"], granularity=o["granularity"], center=o["center"], power=o["power"])
+        P = _power(now, s, o["beta"])
         logarithmic = o["damping"] == "log"
         eps = (0.01 if logarithmic else 1e-8) if o["eps"] is None else o["eps"]
-        h = h / (np.maximum(np.log(P), eps) if logarithmic else eps + P)
+        h = h / np.where(np.isnan(P), 1.0, np.maximum(np.log(P), eps) if logarithmic else eps + P)
     if o["decay"] == "after":
         h = h + o["weight_decay"] * now.theta
     return now.theta - o["lr"] * now.momentum(h)
 
 
-def _plane_divisor(now: _Tensor, p: float) -> Array | float:
-    """F of the published code: Linear layers have one number, convolutions one a channel."""
+def _plane_divisor(now: _Tensor, p: float, constant: float = 1.0) -> Array | float:
+    """F of the published code over a constant: Linear layers have one number, convolutions one a channel.
+
+    1 where nothing was recorded.
+    """
     if now.fed is None:
         return 1.0
-    n = statistic(now.fed, p=p, granularity="channel", center=True, power=True)
+    n = _measured(now.fed, p=p, granularity="channel", center=True, power=True)
     with np.errstate(divide="ignore"):
-        return np.maximum(np.log((1 - now.o["dampening"]) * n), 0.01)
+        f = np.maximum(np.log((1 - now.o["dampening"]) * n), 0.01)
+    return np.where(np.isfinite(n), f / constant, 1.0)
 
 
 def _insgd_reference_l1(now: _Tensor) -> Array:
-    f = _plane_divisor(now, 1.0)
-    constant = math.sqrt(1 + 1e-6) / (math.sqrt(1 - now.o["momentum"]) + 1e-6) if now.fed else 1.0
-    return now.theta - now.o["lr"] * now.momentum(constant * now.s / f + now.o["weight_decay"] * now.theta)
+    constant = math.sqrt(1 + 1e-6) / (math.sqrt(1 - now.o["momentum"]) + 1e-6)
+    h = now.s / _plane_divisor(now, 1.0, constant)
+    return now.theta - now.o["lr"] * now.momentum(h + now.o["weight_decay"] * now.theta)
 
 
 def _insgd_reference_l2(now: _Tensor) -> Array:

@@ -8,8 +8,9 @@ import torch
 from insgd_lab.recorders import Recorder
 from insgd_lab.registry import OptimizerSpec
 from insgd_lab.testing import strategies
+from insgd_lab.testing.construction import build
 from insgd_lab.testing.law import Case, LawBroken, chain, every, law
-from insgd_lab.testing.problems import Layers, Script, build, play
+from insgd_lab.testing.problems import Layers, Script, play
 
 __all__ = ["LAWS"]
 

@@ -27,9 +27,13 @@ from insgd_lab.testing import (
     time,
     trajectories,
 )  # fmt: skip
+from insgd_lab.testing.construction import CannotBuild, accepted
 from insgd_lab.testing.law import BadCase, Case, Law, LawBroken
 
-__all__ = ["LAWS", "BadCase", "Case", "Law", "LawBroken", "Outcome", "check", "find", "get", "replay"]
+__all__ = [
+    "LAWS", "BadCase", "CannotBuild", "Case", "Law", "LawBroken", "Outcome", "check", "find", "get", "outcomes",
+    "replay",
+]  # fmt: skip
 
 LAWS: tuple[Law, ...] = (
     *state.LAWS, *neutral.LAWS, *scale.LAWS, *bounds.LAWS, *least_squares.LAWS, *order.LAWS, *time.LAWS,
@@ -90,6 +94,7 @@ def check(
 
     Raises:
         UnknownName: no such optimizer or law.
+        CannotBuild: the rule cannot be made, so there is nothing to try.
     """
     return list(outcomes(rule, pattern=pattern, examples=examples, derandomize=derandomize))
 
@@ -97,7 +102,9 @@ def check(
 def outcomes(rule: str | OptimizerSpec, *, pattern: str, examples: int, derandomize: bool) -> Iterator[Outcome]:
     """As :func:`check`, one by one, each when it is known."""
     spec = get_optimizer(rule) if isinstance(rule, str) else rule
-    for law in find(pattern):
+    chosen = find(pattern)
+    accepted(spec)  # said once, not by every law
+    for law in chosen:
         reason = law.reason(spec)
         yield Outcome(law.name, "not applicable", reason) if reason else _try(law, spec, examples, derandomize)
 
@@ -133,9 +140,11 @@ def replay(name: str, rule: str | OptimizerSpec, case: Any) -> Outcome:
 
     Raises:
         BadCase: the case is none of the law's.
+        CannotBuild: the rule cannot be made.
     """
     spec = get_optimizer(rule) if isinstance(rule, str) else rule
     law = get(name)
+    accepted(spec)
     if reason := law.reason(spec):
         return Outcome(name, "not applicable", reason)
     try:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from insgd_lab.registry import OptimizerSpec, get_optimizer
 from insgd_lab.testing import numerics, strategies
 from insgd_lab.testing.closed_forms import Recursion
+from insgd_lab.testing.construction import build
 from insgd_lab.testing.law import Case, LawBroken, chain, every, law, promises, reads_inputs, takes
-from insgd_lab.testing.problems import INPUTS, Layers, Script, build, feed, parameters, play, present, weights_of
+from insgd_lab.testing.order import names_of_readers
+from insgd_lab.testing.problems import INPUTS, Layers, Script, feed, parameters, play, present, weights_of
 
 __all__ = ["LAWS"]
 
@@ -171,12 +173,19 @@ def large_gradient_gain(spec: OptimizerSpec, case: Case) -> None:
             )
 
 
+def _dampens_momentum_alone(spec: OptimizerSpec) -> str | None:
+    """No rule of a chain but Momentum reads dampening."""
+    readers = names_of_readers(getattr(build(spec, Layers()), "rules", ()), ["dampening"])
+    others = [name for name in readers if name != "Momentum"]
+    return f"its dampening is more than momentum's: {', '.join(others)} reads it too" if others else None
+
+
 @law(
     "no-momentum-no-dampening",
     "without momentum, dampening has no effect, to the bit",
-    domain="rules with momentum and dampening as options, whose input power (if any) is not dampened",
+    domain="rules with momentum and dampening as options; chains in which only Momentum reads dampening",
     source="torch.optim.SGD: dampening belongs to the running mean",
-    need=every(takes("momentum", "dampening", "nesterov")),
+    need=every(takes("momentum", "dampening"), _dampens_momentum_alone),
     draws=lambda spec: {"seed": strategies.seeds, "steps": strategies.steps, "dampening": st.sampled_from([0.5, 1.0])},
 )
 def no_momentum_no_dampening(spec: OptimizerSpec, case: Case) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from torch import Tensor
 
 from insgd_lab.registry import OptimizerSpec
 from insgd_lab.testing import numerics, strategies
+from insgd_lab.testing.construction import build, takes_groups, takes_parameters
 from insgd_lab.testing.law import Case, LawBroken, chain, every, law, takes
-from insgd_lab.testing.problems import Layers, Script, build, parameters, play, present
+from insgd_lab.testing.problems import Layers, Script, parameters, play, present
 
-__all__ = ["LAWS"]
+__all__ = ["LAWS", "names_of_readers"]
 
 
 def _usual(spec: OptimizerSpec) -> dict[str, Any]:
@@ -24,6 +25,12 @@ def _usual(spec: OptimizerSpec) -> dict[str, Any]:
         "steps": strategies.steps,
         "options": strategies.options(spec, "weight_decay", "momentum"),
     }
+
+
+def _any_scope(spec: OptimizerSpec) -> dict[str, Any]:
+    """As usual, and norms of one tensor or of all of them."""
+    names = ("weight_decay", "momentum")
+    return {**_usual(spec), "options": strategies.options(spec, *names, scope=("tensor", "global"))}
 
 
 def _expect_same_way(spec: OptimizerSpec, case: Case, arrange: Callable[[Layers], Any], what: str) -> None:
@@ -44,9 +51,10 @@ def _expect_same_way(spec: OptimizerSpec, case: Case, arrange: Callable[[Layers]
 @law(
     "parameter-order",
     "the order of the parameters does not matter",
-    domain="every optimizer",
+    domain="optimizers that take parameters; norms of a tensor and of all",
     source="a rule that pairs state with position, or sums in one buffer, breaks it",
-    draws=_usual,
+    need=takes_parameters,
+    draws=_any_scope,
 )
 def parameter_order(spec: OptimizerSpec, case: Case) -> None:
     def shuffled(layers: Layers) -> list[Tensor]:
@@ -59,9 +67,10 @@ def parameter_order(spec: OptimizerSpec, case: Case) -> None:
 @law(
     "group-splitting",
     "splitting the parameters into groups does not matter",
-    domain="every optimizer",
-    source="torch.optim's contract: a group is its settings",
-    draws=lambda spec: {**_usual(spec), "groups": st.integers(2, 5)},
+    domain="optimizers that take groups; norms of a tensor and of all",
+    source="torch.optim's contract: a group is its settings, and a norm of all is that of all groups",
+    need=takes_groups,
+    draws=lambda spec: {**_any_scope(spec), "groups": st.integers(2, 5)},
 )
 def group_splitting(spec: OptimizerSpec, case: Case) -> None:
     def split(layers: Layers) -> list[dict[str, Any]]:
@@ -74,9 +83,9 @@ def group_splitting(spec: OptimizerSpec, case: Case) -> None:
 @law(
     "group-settings",
     "a group's learning rate and weight decay are its own",
-    domain="optimizers with the option lr; gradients are given",
+    domain="optimizers with the option lr that take groups; gradients are given",
     source="torch.optim's contract",
-    need=takes("lr"),
+    need=every(takes("lr"), takes_groups),
     draws=lambda spec: {**_usual(spec), "lr": st.sampled_from([0.3, 0.0])},
 )
 def group_settings(spec: OptimizerSpec, case: Case) -> None:
@@ -100,7 +109,7 @@ def group_settings(spec: OptimizerSpec, case: Case) -> None:
     "a tensor learning rate belongs to its group",
     domain="chains",
     source="torch.optim puts one default tensor into every group: changing one group's rate changes all",
-    need=every(chain, takes("lr")),
+    need=every(chain, takes("lr"), takes_groups),
     draws=lambda spec: {"seed": strategies.seeds, "steps": strategies.steps},
 )
 def tensor_rate(spec: OptimizerSpec, case: Case) -> None:
@@ -129,7 +138,7 @@ def tensor_rate(spec: OptimizerSpec, case: Case) -> None:
     "what one tensor does does not depend on the others",
     domain="chains at their default scope; others may couple tensors on purpose",
     source="running statistics that are shared by parameters, or a norm over all of them where one tensor's is meant",
-    need=chain,
+    need=every(chain, takes_parameters),
     draws=lambda spec: {**_usual(spec), "alone": st.integers(0, 4)},
 )
 def tensors_apart(spec: OptimizerSpec, case: Case) -> None:
@@ -194,26 +203,45 @@ def neuron_order(spec: OptimizerSpec, case: Case) -> None:
     numerics.follows(parameters(layers), plain, case["steps"], "parameters of permuted neurons", size=size)
 
 
-# Rules of a chain that settings can turn off, and how.
-_OFF: dict[str, dict[str, Any]] = {
-    "L2Penalty": {"weight_decay": 0.0},
-    "DecoupledDecay": {"weight_decay": 0.0},
-    "Momentum": {"momentum": 0.0},
-    "NormCorrection": {"gamma": 0.0},
+# Rules of a chain that settings can turn off: how, and the settings under which it has them.
+_OFF: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "L2Penalty": ({"weight_decay": 0.0}, {"decoupled": False}),
+    "DecoupledDecay": ({"weight_decay": 0.0}, {"decoupled": True}),
+    "Momentum": ({"momentum": 0.0}, {}),
+    "NormCorrection": ({"gamma": 0.0}, {}),
 }
 
 
 def _skippable(spec: OptimizerSpec) -> list[str]:
-    return [rule for rule, off in _OFF.items() if off.keys() <= spec.defaults.keys()]
+    """Those that the rule's chain has, and that alone read the settings that turn them off."""
+    found = []
+    for name, (off, under) in _OFF.items():
+        rules = getattr(build(spec, Layers(), **off, **under), "rules", ())
+        if names_of_readers(rules, off) == [name]:
+            found.append(name)
+    return found
+
+
+def names_of_readers(rules: Iterable[Any], options: Iterable[str]) -> list[str]:
+    """The rules of a chain that read any of these options, by the names that a group's ``skip`` has for them."""
+    wanted = set(options)
+    return [type(rule).__name__ for rule in rules if wanted & rule.hyperparameters().keys()]
 
 
 @law(
     "skip",
     "a group that skips a rule of the chain steps as if that rule were turned off, to the bit",
-    domain="chains; weight decay, momentum and norm correction, where no other rule reads their settings",
+    domain="chains that take groups; weight decay of either kind, momentum and norm correction, where no other rule "
+    "reads their settings",
     source="insgd_lab.chain: a group may name rules to leave out",
     need=every(
-        chain, lambda spec: None if _skippable(spec) else "it has no weight decay, momentum or norm correction to skip"
+        chain,
+        takes_groups,
+        lambda spec: (
+            None
+            if _skippable(spec)
+            else "its chain has no weight decay, momentum or norm correction that one setting turns off alone"
+        ),
     ),
     draws=lambda spec: {
         "seed": strategies.seeds,
@@ -222,17 +250,13 @@ def _skippable(spec: OptimizerSpec) -> list[str]:
     },
 )
 def skip(spec: OptimizerSpec, case: Case) -> None:
-    name, off = case["rule"], _OFF[case["rule"]]
+    name = case["rule"]
+    off, under = _OFF[name]
     on = {option: 0.3 for option in off if not spec.defaults.get(option)}
     skipping, turned_off, script = Layers(case["seed"]), Layers(case["seed"]), Script(case["seed"])
-    plain = build(spec, turned_off, **off)
-    rules = getattr(plain, "rules", ())
-    readers = [type(rule).__name__ for rule in rules if off.keys() & rule.hyperparameters().keys()]
-    if readers != [name]:
-        return  # the chain has no such rule, or the setting means more than it
-    optimizer = build(spec, skipping, [{"params": list(skipping.parameters()), "skip": (name,)}], **on)
-    play(optimizer, skipping, script, range(case["steps"]))
-    play(plain, turned_off, script, range(case["steps"]))
+    groups = [{"params": list(skipping.parameters()), "skip": (name,)}]
+    play(build(spec, skipping, groups, **on, **under), skipping, script, range(case["steps"]))
+    play(build(spec, turned_off, **off, **under), turned_off, script, range(case["steps"]))
     numerics.same(parameters(skipping), parameters(turned_off), f"parameters of a group that skips {name}")
 
 

@@ -19,9 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from insgd_lab.registry import OptimizerSpec, resolve_factory
-
-__all__ = ["Array", "Layers", "Net", "Script", "build", "feed", "parameters", "play", "present", "weights_of"]
+__all__ = ["Array", "Layers", "Net", "Script", "feed", "parameters", "play", "present", "weights_of"]
 
 Array = NDArray[np.float64]
 
@@ -39,8 +37,11 @@ class Layers(nn.Module):
         _fill(self, np.random.default_rng([seed, 0]))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The sum of all outputs; ``inputs`` by layer: [batch, 5], [batch, 2, 5, 5] and [batch, 3, 4, 4]."""
-        outputs = [module(inputs[name]).sum() for name, module in self.named_children()]
+        """The sum of all outputs; ``inputs`` by layer: [batch, 5], [batch, 2, 5, 5] and [batch, 3, 4, 4].
+
+        A layer without inputs is not run.
+        """
+        outputs = [module(inputs[name]).sum() for name, module in self.named_children() if name in inputs]
         return torch.stack([*outputs, self.offset.sum()]).sum()
 
 
@@ -123,23 +124,6 @@ class Script:
     def but(self, **changes: Any) -> Script:
         """The same, but for these fields."""
         return replace(self, **changes)
-
-
-def build(spec: OptimizerSpec, model: nn.Module, params: Any = None, **options: Any) -> torch.optim.Optimizer:
-    """The rule over a model, or over some parameters or groups of it; options it does not have are left out."""
-    chosen = {**spec.defaults, **{name: value for name, value in options.items() if name in spec.defaults}}
-    # JSON has no tuples.
-    chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
-    factory = resolve_factory(spec.factory)
-    if not spec.capabilities.reads_inputs:
-        optimizer = factory(list(model.parameters()) if params is None else params, **chosen)
-    elif params is None:
-        optimizer = factory(model, **chosen)
-    else:
-        optimizer = factory(params, model=model, **chosen)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(f"the factory of {spec.name} made a {type(optimizer).__name__}, no torch.optim.Optimizer")
-    return optimizer
 
 
 def present(

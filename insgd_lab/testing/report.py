@@ -5,29 +5,49 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
+from rich.console import Console
+from rich.progress import Progress
 from rich.text import Text
 
 from insgd_lab.testing.law import BadCase
 from insgd_lab.testing.laws import Outcome, get
 
-__all__ = ["explain", "read_case", "rows", "summary"]
+__all__ = ["explain", "inapplicable", "progress", "read_case", "summary", "tried"]
 
-_COLOURS = {"pass": "green", "fail": "bold red", "not applicable": "dim"}
+_COLOURS = {"pass": "green", "fail": "bold red"}
 
 
-def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, Text, str]]:
-    """Name, verdict and statement (or why it does not apply) of each law."""
+def tried(outcomes: Iterable[Outcome]) -> list[tuple[str, Text, str]]:
+    """Name, verdict and statement of each law that applies."""
     return [
-        (
-            outcome.law,
-            Text(outcome.verdict, style=_COLOURS[outcome.verdict]),
-            outcome.detail if outcome.verdict == "not applicable" else get(outcome.law).title,
-        )
+        (outcome.law, Text(outcome.verdict, style=_COLOURS[outcome.verdict]), get(outcome.law).title)
         for outcome in outcomes
+        if outcome.verdict != "not applicable"
     ]
+
+
+def inapplicable(outcomes: Iterable[Outcome]) -> list[tuple[str, str]]:
+    """Each reason why laws do not apply, and the laws that give it."""
+    laws: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.verdict == "not applicable":
+            laws.setdefault(outcome.detail, []).append(outcome.law)
+    return [(reason, ", ".join(names)) for reason, names in laws.items()]
+
+
+@contextmanager
+def progress(name: str, total: int, stream: TextIO) -> Iterator[Callable[[Iterable[Outcome]], Iterator[Outcome]]]:
+    """Give a function that passes outcomes on and counts them on a bar; without a terminal it counts nothing."""
+    if not stream.isatty():
+        yield iter
+        return
+    bar = Progress(*Progress.get_default_columns(), console=Console(file=stream), transient=True)
+    with bar:
+        yield lambda outcomes: iter(bar.track(outcomes, total=total, description=name))
 
 
 def explain(name: str, outcome: Outcome, plugins: Sequence[str] = ()) -> str:

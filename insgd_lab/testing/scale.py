@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from insgd_lab.registry import OptimizerSpec
 from insgd_lab.testing import numerics, strategies
+from insgd_lab.testing.construction import build
 from insgd_lab.testing.law import Case, LawBroken, every, law, promises, takes
-from insgd_lab.testing.problems import Layers, Script, build, feed, parameters, play
+from insgd_lab.testing.problems import Layers, Script, feed, parameters, play
 
 __all__ = ["LAWS"]
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from insgd_lab.registry import OptimizerSpec
 from insgd_lab.testing import numerics, strategies
+from insgd_lab.testing.construction import build
 from insgd_lab.testing.law import Case, LawBroken, chain, law, takes
-from insgd_lab.testing.problems import Layers, Script, build, feed, parameters, play
+from insgd_lab.testing.problems import Array, Layers, Script, feed, parameters, play, present
 
 __all__ = ["LAWS"]
 
@@ -65,18 +66,26 @@ def _is_nonzero(value: Any) -> bool:
     domain="every optimizer; fresh gradients, and one tensor that each step's is written to",
     source="torch.optim's contract: gradients are the user's, and zero_grad(set_to_none=False) keeps their tensors",
     draws=lambda spec: {
-        **_usual(spec),
-        "options": strategies.options(spec, "weight_decay", "momentum", "maximize"),
-        "kept": st.booleans(),
+        "seed": strategies.seeds,
+        "steps": st.integers(2, 6),  # what was kept of the first gradient shows at the second
+        "options": st.one_of(
+            strategies.options(spec, "weight_decay", "momentum", "maximize"), strategies.options(spec, "momentum")
+        ),
     },
 )
 def gradients_untouched(spec: OptimizerSpec, case: Case) -> None:
+    fresh, kept = _untouched(spec, case, keep=False), _untouched(spec, case, keep=True)
+    numerics.same(kept, fresh, "parameters whose gradients keep their tensors")
+
+
+def _untouched(spec: OptimizerSpec, case: Case, *, keep: bool) -> list[Tensor]:
+    """The parameters after steps that left the gradients alone; ``keep`` writes each into the first one's tensor."""
     layers, script = Layers(case["seed"]), Script(case["seed"])
     optimizer = build(spec, layers, **case["options"])
     tensors: list[Tensor | None] = []
     for step in range(case["steps"]):
         feed(optimizer, layers, script, step)
-        if case["kept"]:
+        if keep:
             tensors = tensors or [param.grad for param in layers.parameters()]
             for param, tensor in zip(layers.parameters(), tensors, strict=True):
                 if tensor is not None and param.grad is not None:
@@ -88,9 +97,7 @@ def gradients_untouched(spec: OptimizerSpec, case: Case) -> None:
         if any(a is not b for a, b in zip(given, left, strict=True)):
             raise LawBroken(f"p.grad is another tensor after step {step + 1}, expected the same")
         numerics.same([grad for grad in left if grad is not None], copies, f"p.grad after step {step + 1}")
-    fresh = Layers(case["seed"])
-    play(build(spec, fresh, **case["options"]), fresh, script, range(case["steps"]))
-    numerics.same(parameters(layers), parameters(fresh), "parameters whose gradients keep their tensors")
+    return parameters(layers)
 
 
 @law(
@@ -188,36 +195,60 @@ def half_precision_state(spec: OptimizerSpec, case: Case) -> None:
 
 @law(
     "half-precision-steps",
-    "half-precision parameters step as float32 ones do, to their own rounding, also where sums of squares overflow",
-    domain="chains; norms of gradients and inputs above 65504",
-    source="a float16 sum of squares overflows at 65504",
+    "half-precision parameters step as float32 ones do, rounded once, also where sums of squares overflow",
+    domain="chains; the same gradients and inputs for both, and before each step the same weights; norms of gradients "
+    "and inputs above 65504",
+    source="a float16 sum of squares overflows at 65504; what is rounded on the way is rounded more than once",
     need=chain,
     draws=lambda spec: {
         "seed": strategies.seeds,
         "dtype": st.sampled_from(["float16", "bfloat16"]),
         "size": st.sampled_from([1.0, 100.0]),
+        "steps": st.integers(1, 4),
+        "start": st.sampled_from([0.0, 1.0]),  # from zero, the step's own rounding shows
+        "options": strategies.options(
+            spec, "weight_decay", "momentum", "betas", decoupled=(False, True), adanorm=(None, 0.9)
+        ),
     },
 )
 def half_precision_steps(spec: OptimizerSpec, case: Case) -> None:
     half = getattr(torch, case["dtype"])
     script = Script(case["seed"], input_factor=case["size"], grad_factor=case["size"])
     layers, wide = Layers(case["seed"], half), Layers(case["seed"], half).float()
-    seen, expected = build(spec, layers), build(spec, wide)
-    feed(seen, layers, script, 0)
-    feed(expected, wide, script, 0)
-    for narrow, param in zip(layers.parameters(), wide.parameters(), strict=True):
-        param.grad = None if narrow.grad is None else narrow.grad.float()
-    seen.step()
-    expected.step()
-    # The parameter is rounded once; inputs were rounded before they were measured, which moves the step by as much,
-    # times the order of their norm.
-    unit = torch.finfo(half).eps
-    weights = [w.float() for w in parameters(Layers(case["seed"], half))]
-    allowed = [
-        unit * (numerics.largest(new) + 16 * numerics.largest(new - old))
-        for new, old in zip(wide.parameters(), weights, strict=True)
-    ]
-    numerics.near(parameters(layers), parameters(wide), allowed, f"{case['dtype']} parameters after a step")
+    seen, expected = build(spec, layers, **case["options"]), build(spec, wide, **case["options"])
+    starts = [case["start"] * start for start in parameters(layers)]
+    shapes = [tuple(start.shape) for start in starts]
+    for step in range(case["steps"]):
+        grads = [_rounded(grad, half) for grad in script.grads(step, shapes)]
+        inputs = {name: _rounded(x, half) for name, x in script.inputs(step).items()}
+        for optimizer, model in ((seen, layers), (expected, wide)):
+            with torch.no_grad():
+                for param, start in zip(model.parameters(), starts, strict=True):
+                    param.copy_(start)
+            present(optimizer, model, grads, inputs)
+            optimizer.step()
+        for (name, param), exact, start in zip(layers.named_parameters(), wide.parameters(), starts, strict=True):
+            _expect_rounded(param.detach(), exact.detach(), start, f"{case['dtype']} {name} after step {step + 1}")
+
+
+def _rounded(values: Array, dtype: torch.dtype) -> Array:
+    return torch.from_numpy(values).to(dtype).double().numpy()
+
+
+def _expect_rounded(seen: Tensor, exact: Tensor, start: Tensor, what: str) -> None:
+    """Raise unless ``seen`` is ``exact`` after a single rounding, element by element."""
+    narrow, wide = torch.finfo(seen.dtype), torch.finfo(torch.float32)
+    # To nearest, and the float32 run has its own error, of norms for instance; below, float16 has subnormals.
+    noise = 64 * wide.eps * (exact.abs() + start.float().abs() + (exact - start.float()).abs())
+    allowed = narrow.eps / 2 * exact.abs() + noise + narrow.smallest_normal * narrow.eps
+    error = (seen.float() - exact).abs()
+    fits = (error <= allowed) | (exact.abs() > narrow.max * (1 - narrow.eps))
+    if not fits.all():
+        worst = int((~fits).flatten().nonzero()[0])
+        raise LawBroken(
+            f"{what}, element {worst}: seen {float(seen.flatten()[worst]):.9g}, expected "
+            f"{float(exact.flatten()[worst]):.9g} to {float(allowed.flatten()[worst]):.3g}"
+        )
 
 
 @law(

@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from insgd_lab.registry import OptimizerSpec
 from insgd_lab.testing import numerics, strategies
-from insgd_lab.testing.law import Case, LawBroken, chain, law, reads_inputs, takes
-from insgd_lab.testing.problems import Layers, Net, Script, build, feed, parameters, play
+from insgd_lab.testing.construction import build, takes_parameters
+from insgd_lab.testing.law import Case, LawBroken, chain, every, law, reads_inputs, takes
+from insgd_lab.testing.problems import Layers, Net, Script, feed, parameters, play
 
 __all__ = ["LAWS"]
 
@@ -245,9 +246,9 @@ def schedule(spec: OptimizerSpec, case: Case) -> None:
 @law(
     "own-clock",
     "a parameter counts its own steps: one that gets its first gradient late steps as a fresh one",
-    domain="chains",
+    domain="chains that take parameters",
     source="t counts a parameter's own steps; a clock shared by all spoils bias corrections",
-    need=chain,
+    need=every(chain, takes_parameters),
     draws=lambda spec: {**_usual(spec), "late": st.integers(0, 4)},
 )
 def own_clock(spec: OptimizerSpec, case: Case) -> None:

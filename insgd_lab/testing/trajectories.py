@@ -1,8 +1,9 @@
-"""Closed forms: every rule's steps against its textbook recursion, on given gradients and on a quadratic."""
+"""Closed forms: every rule's steps against its textbook recursion, also where layers are not measured as usual."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,17 @@ from torch import Tensor, nn
 
 from insgd_lab.registry import OptimizerSpec
 from insgd_lab.testing import numerics, strategies
-from insgd_lab.testing.closed_forms import CLOSED_FORMS, LayerInput, Recursion
-from insgd_lab.testing.law import Case, every, law
-from insgd_lab.testing.problems import Array, Layers, Script, build, feed, parameters
+from insgd_lab.testing.closed_forms import LayerInput, Recursion
+from insgd_lab.testing.construction import build
+from insgd_lab.testing.law import Case, every, law, reads_inputs
+from insgd_lab.testing.problems import INPUTS, Array, Layers, Script, feed, parameters, present, weights_of
 
 __all__ = ["LAWS"]
 
 
 def has_closed_form(spec: OptimizerSpec) -> str | None:
-    """The spec names a recursion that the kit knows."""
-    name = spec.capabilities.closed_form
-    if name is None:
-        return "its capabilities name no closed_form"
-    return None if name in CLOSED_FORMS else f"the kit has no closed form {name!r}"
+    """The spec names a recursion; Capabilities know which there are."""
+    return None if spec.capabilities.closed_form else "its capabilities name no closed_form"
 
 
 def can_forget(spec: OptimizerSpec) -> str | None:
@@ -49,14 +48,15 @@ def _layer_inputs(layers: Layers, inputs: dict[str, Array]) -> list[LayerInput |
     """What the owner of each parameter is fed, in the order of the parameters; None for biases and the offset."""
     found: list[LayerInput | None] = []
     for name, param in layers.named_parameters():
-        layer = getattr(layers, name.partition(".")[0])
+        owner = name.partition(".")[0]
+        layer, x = getattr(layers, owner), inputs.get(owner, np.empty(0))
         if not name.endswith("weight"):
             found.append(None)
         elif isinstance(layer, nn.Conv2d):
             geometry = (layer.kernel_size[0], layer.stride[0], int(layer.padding[0]), layer.groups)
-            found.append(LayerInput(inputs[name.partition(".")[0]], param.shape[0], *geometry))
+            found.append(LayerInput(x, param.shape[0], *geometry))
         else:
-            found.append(LayerInput(inputs[name.partition(".")[0]]))
+            found.append(LayerInput(x))
     return found
 
 
@@ -148,4 +148,94 @@ def quadratic(spec: OptimizerSpec, case: Case) -> None:
     numerics.follows(parameters(layer), textbook, case["steps"], f"theta after {case['steps']} steps", size=size)
 
 
-LAWS = (closed_form, quadratic)
+def _expect_textbook(spec: OptimizerSpec, case: Case, given: Callable[[Script, int], dict[str, Array]]) -> None:
+    """The rule follows its recursion where the layers are fed what ``given`` has for each step."""
+    script, layers = Script(case["seed"]), Layers(case["seed"])
+    options, shapes = {**case["options"], "lr": 0.1}, [tuple(param.shape) for param in layers.parameters()]
+    optimizer = build(spec, layers, **options)
+    for step in range(case["steps"]):
+        present(optimizer, layers, script.grads(step, shapes), given(script, step))
+        optimizer.step()
+
+    def textbook(nudge: float) -> list[Tensor]:
+        nudged, fresh = script.but(nudge=nudge), Layers(case["seed"])
+        weights = [nudged.nudged(w) for w in weights_of(fresh)]
+        recursion = Recursion(str(spec.capabilities.closed_form), {**spec.defaults, **options})
+        for step in range(case["steps"]):
+            weights = recursion.step(weights, nudged.grads(step, shapes), _layer_inputs(fresh, given(nudged, step)))
+        return [torch.from_numpy(np.asarray(w)) for w in weights]
+
+    start = max(map(numerics.largest, parameters(Layers(case["seed"]))))
+    numerics.follows(parameters(layers), textbook, case["steps"], f"parameters after {case['steps']} steps", size=start)
+
+
+def _input_case(spec: OptimizerSpec) -> dict[str, Any]:
+    """A layer whose input is to be missing or broken, at some step."""
+    return {
+        "seed": strategies.seeds,
+        "steps": st.integers(2, 6),
+        "layer": st.sampled_from(sorted(INPUTS)),
+        "options": strategies.options(
+            spec, "momentum", "weight_decay", "beta", "granularity",
+            p=(2.0, 1.0, math.inf), damping=("log", "additive"), center=(False, True), power=(True, False),
+        ),
+    }  # fmt: skip
+
+
+@law(
+    "unmeasured-keeps-power",
+    "a layer that was not measured since the last step keeps its power, if the rule keeps one",
+    domain="rules that read inputs and whose spec names a closed form; the published codes keep none, and take scale 1",
+    source="INSGD Algorithm 1 updates P from what it is fed: where that is nothing, there is nothing to update it from",
+    need=every(reads_inputs, has_closed_form),
+    draws=lambda spec: {**_input_case(spec), "missing": st.lists(st.integers(1, 5), min_size=1, max_size=4)},
+)
+def unmeasured_keeps_power(spec: OptimizerSpec, case: Case) -> None:
+    def given(script: Script, step: int) -> dict[str, Array]:
+        absent = {case["layer"]} if step in case["missing"] else set()
+        return {name: x for name, x in script.inputs(step).items() if name not in absent}
+
+    _expect_textbook(spec, case, given)
+
+
+@law(
+    "never-measured",
+    "a layer that was never measured takes scale 1, and begins with its first measurement",
+    domain="rules that read inputs and whose spec names a closed form",
+    source="frozen or unused layers that get gradients by another way: the plain step is the one that is safe",
+    need=every(reads_inputs, has_closed_form),
+    draws=lambda spec: {**_input_case(spec), "first": st.integers(1, 6)},
+)
+def never_measured(spec: OptimizerSpec, case: Case) -> None:
+    def given(script: Script, step: int) -> dict[str, Array]:
+        absent = {case["layer"]} if step < case["first"] else set()
+        return {name: x for name, x in script.inputs(step).items() if name not in absent}
+
+    _expect_textbook(spec, case, given)
+
+
+@law(
+    "non-finite-input",
+    "a statistic that is not finite is as one that was not measured",
+    domain="rules that read inputs and whose spec names a closed form; one input is NaN or infinite, gradients are "
+    "given and finite",
+    source="one overflow in a forward pass, whose gradients a scaler discards, must not stay in P",
+    need=every(reads_inputs, has_closed_form),
+    draws=lambda spec: {
+        **_input_case(spec),
+        "at": st.integers(0, 2),
+        "value": st.sampled_from(["nan", "inf", "-inf"]),
+    },
+)
+def non_finite_input(spec: OptimizerSpec, case: Case) -> None:
+    def given(script: Script, step: int) -> dict[str, Array]:
+        inputs = script.inputs(step)
+        if step == case["at"]:
+            x = inputs[case["layer"]]
+            x.flat[case["seed"] % x.size] = float(case["value"])
+        return inputs
+
+    _expect_textbook(spec, case, given)
+
+
+LAWS = (closed_form, quadratic, unmeasured_keeps_power, never_measured, non_finite_input)

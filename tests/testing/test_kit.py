@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import subprocess
@@ -14,7 +15,9 @@ import pytest
 import torch
 
 import insgd_lab as lab
-from insgd_lab.testing import laws
+from insgd_lab.testing import laws, report
+
+from .. import mutants
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -89,7 +92,7 @@ def test_the_general_laws_are_not_too_strict_for_torchs_own(name: str) -> None:
 def test_a_failure_comes_with_the_smallest_case_and_replays() -> None:
     (outcome,) = laws.check(spec(Overwriting), pattern="gradients-untouched")
     assert outcome.verdict == "fail"
-    assert outcome.case == {"seed": 0, "steps": 1, "options": {"weight_decay": 0.1}, "kept": False}
+    assert outcome.case == {"seed": 0, "steps": 2, "options": {"weight_decay": 0.1}}
     assert "seen" in outcome.detail
     assert "expected" in outcome.detail
     again = laws.replay("gradients-untouched", spec(Overwriting), json.loads(json.dumps(outcome.case)))
@@ -134,7 +137,6 @@ def test_closed_forms_see_an_error_of_a_trillionth() -> None:
         ("neutral-base", {}, "its capabilities name no base"),
         ("checkpointing", {}, "it does not read layers' inputs (capability reads_inputs)"),
         ("closed-form", {}, "its capabilities name no closed_form"),
-        ("closed-form", {"closed_form": "cubic"}, "the kit has no closed form 'cubic'"),
         ("quadratic", {"closed_form": "sgd", "momentum": True}, "it has momentum that no option turns off"),
     ],
 )
@@ -150,6 +152,89 @@ def test_laws_have_unique_names_and_say_what_they_are() -> None:
         assert law.title
         assert law.domain
         assert law.source
+
+
+class OfModel(Plain):
+    """Takes a model, and nothing else."""
+
+    def __init__(self, model: torch.nn.Module, lr: float = 0.1, weight_decay: float = 0.0) -> None:
+        super().__init__(model.parameters(), lr, weight_decay)
+
+
+class OfParameters(Plain):
+    """Takes parameters, but no groups of them."""
+
+    def __init__(self, params: Any, lr: float = 0.1, weight_decay: float = 0.0) -> None:
+        super().__init__([param.requires_grad_() for param in params], lr, weight_decay)
+
+
+def test_an_optimizer_of_models_only_is_tried_by_every_law_that_can_do_without_parameters() -> None:
+    outcomes = {o.law: o for o in laws.check(spec(OfModel), examples=2)}
+    assert [o for o in outcomes.values() if o.verdict == "fail"] == []
+    for law in ("parameter-order", "group-splitting", "group-settings"):
+        assert outcomes[law].detail == "it takes a whole model, not parameters"
+    everywhere = {o.law for o in laws.check(spec(Plain), examples=2) if o.verdict == "pass"}
+    passed = {law for law, o in outcomes.items() if o.verdict == "pass"}
+    assert everywhere - passed == {"parameter-order", "group-splitting", "group-settings"}
+
+
+def test_an_optimizer_that_takes_no_groups_is_not_tried_with_groups() -> None:
+    outcomes = {o.law: o for o in laws.check(spec(OfParameters), pattern="*r*", examples=2)}
+    assert outcomes["parameter-order"].verdict == "pass"
+    assert outcomes["group-splitting"].detail == "it takes parameters, but no groups of them"
+
+
+def test_a_rule_that_reads_inputs_may_take_a_model_only() -> None:
+    rule = lab.get_optimizer("insgd-l2")
+
+    def of_model(model: torch.nn.Module, **options: Any) -> Any:
+        assert isinstance(model, torch.nn.Module)
+        return lab.create_optimizer("insgd-l2", model, **options)
+
+    outcomes = laws.check(replace(rule, factory=of_model), examples=1)
+    assert [o for o in outcomes if o.verdict == "fail"] == []
+    assert {o.law for o in outcomes if o.detail == "it takes a whole model, not parameters"} == {
+        "parameter-order", "group-splitting", "group-settings", "tensor-rate", "tensors-apart", "skip", "own-clock",
+    }  # fmt: skip
+
+
+def test_what_cannot_be_built_is_said_once() -> None:
+    def nothing(params: Any, **options: Any) -> Any:
+        raise KeyError("warmup")
+
+    with pytest.raises(laws.CannotBuild, match=r"mine cannot be built with its defaults .*KeyError: 'warmup'"):
+        laws.check(spec(nothing), pattern="resume")
+    with pytest.raises(laws.CannotBuild, match=r"made a int, no torch\.optim\.Optimizer"):
+        laws.check(spec(lambda params, **options: 1))
+
+
+def test_what_cannot_be_built_is_said_once_on_the_command_line(
+    cli: Cli, plugin: Callable[[str], dict[str, str]]
+) -> None:
+    source = PLUGIN.replace("super().__init__(params", "raise KeyError('warmup')  # (params")
+    result = cli("check", "my-rule", "--plugin", "mine", **plugin(source))
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.count("my-rule cannot be built") == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_shown_how_far_the_laws_have_come() -> None:
+    for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
+        with report.progress("mine", 1, stream) as counted:
+            outcomes = list(counted(laws.check(spec(Plain), pattern="maximize")))
+        assert [o.verdict for o in outcomes] == ["not applicable"]
+        assert ("mine" in stream.getvalue()) is shown
+
+
+@pytest.mark.parametrize("name", ["mutant-sgd-buffer-is-gradient", "mutant-diffgrad-previous-is-gradient"])
+def test_twenty_examples_find_gradients_that_are_kept(name: str) -> None:
+    (outcome,) = laws.check(mutants.MUTANTS[name].spec, pattern="gradients-untouched", derandomize=False)
+    assert outcome.verdict == "fail"
 
 
 PLUGIN = """
@@ -192,9 +277,12 @@ def test_a_plugins_rule_is_checked_from_the_command_line(cli: Cli, plugin: Calla
     assert result.returncode == 0, result.stdout + result.stderr
     lines = {line.split("│")[1].strip(): line for line in result.stdout.splitlines() if line.startswith("│")}
     assert "pass" in lines["resume"]
-    assert "not applicable" in lines["maximize"]
-    assert "it has no option maximize" in lines["maximize"]
+    assert "maximize" in lines["it has no option maximize"]
+    tried, inapplicable = result.stdout.split("not applicable, since")
+    assert "not applicable" not in tried
+    assert "pass" not in inapplicable.rpartition("\n\n")[0]
     assert " 0 fail, " in result.stdout
+    assert result.stderr == ""  # progress is for terminals
     assert "\x1b" not in result.stdout
 
 
@@ -202,9 +290,7 @@ def test_a_failure_is_explained_and_its_command_replays_it(cli: Cli, plugin: Cal
     wrong = plugin(PLUGIN.replace("param.grad.add(", "param.grad.add_("))
     found = cli("check", "my-rule", "--plugin", "mine", "--law", "gradients-*", **wrong)
     assert found.returncode == 1, found.stdout + found.stderr
-    assert (
-        'smallest case found: {"seed": 0, "steps": 1, "options": {"weight_decay": 0.1}, "kept": false}' in found.stdout
-    )
+    assert 'smallest case found: {"seed": 0, "steps": 2, "options": {"weight_decay": 0.1}}' in found.stdout
     (command,) = [line.split("replay: ")[1] for line in found.stdout.splitlines() if "replay: " in line]
     program, *arguments = shlex.split(command)
     assert program == "insgd-lab"
