@@ -228,9 +228,9 @@ class InputSensor:
         """The layers that own the parameter."""
         return [module for module in self.model.modules() if any(param is weight for weight in owned(module))]
 
-    def measures(self, param: Tensor) -> bool:
-        """Whether the parameter's layer is watched."""
-        return param in self._meters
+    def measured(self, params: Sequence[Tensor]) -> list[int]:
+        """The places in the list of those whose layers are watched."""
+        return [i for i, param in enumerate(params) if param in self._meters]
 
     def name(self, param: Tensor) -> str:
         """The watched parameter's name in the model."""

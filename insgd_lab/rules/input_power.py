@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,7 +50,7 @@ class Measuring(Rule):
 
     def prepare(self, batches: list[Batch]) -> None:
         """Read every layer's statistic at once, so that data-parallel training needs one collective."""
-        measured = [[i for i, p in enumerate(batch.params) if self.sensor.measures(p)] for batch in batches]
+        measured = [self.sensor.measured(batch.params) for batch in batches]
         params = [batch.params[i] for indices, batch in zip(measured, batches, strict=True) for i in indices]
         stream = iter(self.sensor.read(params))
         for indices, batch in zip(measured, batches, strict=True):
@@ -116,7 +117,7 @@ class InputPower(Measuring):
         log_powers = numbers(batch.vector("log_power"), may_look=batch.may_look)
         powers = [batch.state["log_power"][i] for i in readings]
         if any(reading is not None for reading in readings.values()):
-            new = numbers(_end_to_end(list(readings.values()), powers), may_look=batch.may_look)
+            new = _end_to_end(list(readings.values()), powers, may_look=batch.may_look)
             _update_log_powers(log_powers, new, batch.group["beta"])
         scale = torch.as_tensor(_step_scale(log_powers, _floor(batch.group), batch.group["damping"]))
         products = _multiply([update[i] for i in readings], scale, powers, batch.group["damping"] == "additive")
@@ -148,15 +149,15 @@ def _multiply(tensors: Tensors, scale: Tensor, like: Tensors, in_halves: bool) -
     return list(torch._foreach_mul(products, factors) if in_halves else products)
 
 
-def _end_to_end(readings: Readings, powers: Tensors) -> Tensor:
-    """The readings as one vector, NaN where there is none."""
+def _end_to_end(readings: Readings, powers: Tensors, *, may_look: bool) -> Any:
+    """The readings as one vector of numbers, NaN where there is none."""
+    if may_look and all(power.ndim == 0 for power in powers):
+        return np.array([math.nan if reading is None else reading.item() for reading in readings])
     filled = [
         torch.full_like(power, math.nan) if reading is None else reading
         for power, reading in zip(powers, readings, strict=True)
     ]
-    if all(reading.ndim == 0 for reading in filled):
-        return torch.stack(filled)
-    return torch.cat([reading.reshape(-1) for reading in filled])
+    return numbers(torch.cat([reading.reshape(-1) for reading in filled]), may_look=may_look)
 
 
 def _split(vector: Tensor, like: Tensors) -> Tensors:
