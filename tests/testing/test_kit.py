@@ -92,7 +92,7 @@ def test_the_general_laws_are_not_too_strict_for_torchs_own(name: str) -> None:
 def test_a_failure_comes_with_the_smallest_case_and_replays() -> None:
     (outcome,) = laws.check(spec(Overwriting), pattern="gradients-untouched")
     assert outcome.verdict == "fail"
-    assert outcome.case == {"seed": 0, "steps": 2, "options": {"weight_decay": 0.1}}
+    assert outcome.case == {"seed": 0, "steps": 2, "options": {}}
     assert "seen" in outcome.detail
     assert "expected" in outcome.detail
     again = laws.replay("gradients-untouched", spec(Overwriting), json.loads(json.dumps(outcome.case)))
@@ -231,8 +231,10 @@ def test_a_terminal_is_shown_how_far_the_laws_have_come() -> None:
         assert ("mine" in stream.getvalue()) is shown
 
 
-@pytest.mark.parametrize("name", ["mutant-sgd-buffer-is-gradient", "mutant-diffgrad-previous-is-gradient"])
-def test_twenty_examples_find_gradients_that_are_kept(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [name for name, mutant in mutants.MUTANTS.items() if "gradients-untouched" in mutant.expected]
+)
+def test_any_twenty_examples_find_gradients_that_are_kept_or_changed(name: str) -> None:
     (outcome,) = laws.check(mutants.MUTANTS[name].spec, pattern="gradients-untouched", derandomize=False)
     assert outcome.verdict == "fail"
 
@@ -290,13 +292,13 @@ def test_a_failure_is_explained_and_its_command_replays_it(cli: Cli, plugin: Cal
     wrong = plugin(PLUGIN.replace("param.grad.add(", "param.grad.add_("))
     found = cli("check", "my-rule", "--plugin", "mine", "--law", "gradients-*", **wrong)
     assert found.returncode == 1, found.stdout + found.stderr
-    assert 'smallest case found: {"seed": 0, "steps": 2, "options": {"weight_decay": 0.1}}' in found.stdout
+    assert 'smallest case found: {"seed": 0, "steps": 2, "options": {}}' in found.stdout
     (command,) = [line.split("replay: ")[1] for line in found.stdout.splitlines() if "replay: " in line]
     program, *arguments = shlex.split(command)
     assert program == "insgd-lab"
     again = cli(*arguments, **wrong)
     assert again.returncode == 1
-    assert "p.grad after step 1, tensor 0: seen" in again.stdout
+    assert "weight_decay = 0.1: p.grad after step 1, tensor 0: seen" in again.stdout
 
 
 @pytest.mark.parametrize(
