@@ -170,7 +170,7 @@ def test_bad_input_is_refused_with_a_message_and_no_traceback(
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "study.json").write_text('{"name": "of another program"}')
     (tmp_path / "compared.toml").write_text(TINY + 'compare = { paper = "nope", table = "1" }\n' + ARM)
-    result = cli(*arguments, PYTHONPATH=str(tmp_path))
+    result = cli(*arguments, PYTHONPATH=str(tmp_path), INSGD_LAB_DATA=str(tmp_path / "no-data"))
     assert result.returncode == 2, result.stdout + result.stderr
     assert expected.format(tmp=tmp_path) in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
