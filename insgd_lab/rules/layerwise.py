@@ -124,7 +124,8 @@ class TrustRatio(Rule):
         if not included:
             return result
         params, some = [batch.params[i] for i in included], [update[i] for i in included]
-        weight, grad = norms(params, may_look=batch.may_look), norms(some, may_look=batch.may_look)
+        both = norms([*params, *some], may_look=batch.may_look)  # one call costs less than two
+        weight, grad = both[: len(params)], both[len(params) :]
         with quietly(weight):
             ratio = coefficient * weight / (grad + decay * weight + eps)
         ratio = library(weight).where((weight > 0) & (grad > 0), ratio, 1.0)
