@@ -14,6 +14,9 @@ is one test::
         [outcome] = laws.check("my-rule", pattern=law.name)
         assert outcome.verdict != "fail", outcome
 
+An optimizer may be made of parameters, of parameter groups or of a whole model: laws find out which it takes, and
+those that need what it does not take do not apply. One that cannot be made at all raises ``laws.CannotBuild``.
+
 A law knows where it applies (``law.reason(spec)`` says why not), draws cases (``law.cases(spec)``, a Hypothesis
 strategy of plain dicts that survive JSON) and judges one (``law.hold(spec, case)``)::
 
