@@ -69,7 +69,8 @@ class NormCorrection(Rule):
             torch.linalg.vector_norm(torch.as_tensor(norms(update, may_look=batch.may_look))).to(average.device)
             for update, batch in zip(updates, batches, strict=True)
         ]
-        return _next_gain(average.view(1), torch.linalg.vector_norm(torch.stack(parts)).view(1), gammas.pop())
+        gain: Tensor = _next_gain(average.view(1), torch.linalg.vector_norm(torch.stack(parts)).view(1), gammas.pop())
+        return gain
 
     def _corrected(self, update: Tensors, batch: Batch, gain: Any) -> Tensors:
         batch.note("norm_gain", lambda: zip(batch.params, torch.as_tensor(gain).unbind(), strict=True))

@@ -349,6 +349,18 @@ CLOSED_FORMS: Mapping[str, _Form] = {
 """The recursions by name."""
 
 
+class UndeclaredOption(LookupError):
+    """The rule declares a recursion and lacks an option that this reads."""
+
+
+class _Options(dict[str, Any]):
+    def __missing__(self, key: str) -> Any:
+        raise UndeclaredOption(
+            f"the closed form reads the option {key!r}, and the rule has none of that name; name its options as torch "
+            "does (lr, betas, eps, …), or declare no closed_form"
+        )
+
+
 class Recursion:
     """A textbook recursion over several tensors.
 
@@ -359,7 +371,7 @@ class Recursion:
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self.form = CLOSED_FORMS[name]
-        self.options = {**_ABSENT, **options, **self.form.fixed}
+        self.options = _Options({**_ABSENT, **options, **self.form.fixed})
         self._memory: dict[int, dict[str, Any]] = {}
 
     def step(

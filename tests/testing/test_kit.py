@@ -319,3 +319,16 @@ def test_bad_input_is_refused(cli: Cli, arguments: tuple[object, ...], expected:
     assert result.returncode == 2, result.stdout + result.stderr
     assert expected in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
+
+
+def test_a_closed_form_whose_options_the_rule_lacks_is_told_by_their_name() -> None:
+    def factory(params: Any, lr: float = 0.1, beta1: float = 0.9, beta2: float = 0.99) -> torch.optim.Optimizer:
+        return torch.optim.Adam(params, lr, (beta1, beta2))
+
+    spec = lab.OptimizerSpec(
+        "own-names", factory, defaults={"lr": 0.1, "beta1": 0.9, "beta2": 0.99},
+        capabilities=lab.Capabilities(momentum=True, closed_form="adam"),
+    )  # fmt: skip
+    (outcome,) = laws.check(spec, pattern="closed-form")
+    assert outcome.verdict == "fail"
+    assert "reads the option 'betas', and the rule has none of that name" in outcome.detail
