@@ -19,18 +19,10 @@ from insgd_lab.testing.problems import Layers, Script, parameters, play, present
 __all__ = ["LAWS", "names_of_readers"]
 
 
-def _usual(spec: OptimizerSpec) -> dict[str, Any]:
-    return {
-        "seed": strategies.seeds,
-        "steps": strategies.steps,
-        "options": strategies.options(spec, "weight_decay", "momentum"),
-    }
-
-
 def _any_scope(spec: OptimizerSpec) -> dict[str, Any]:
     """As usual, and norms of one tensor or of all of them."""
     names = ("weight_decay", "momentum")
-    return {**_usual(spec), "options": strategies.options(spec, *names, scope=("tensor", "global"))}
+    return {**strategies.usual(spec), "options": strategies.options(spec, *names, scope=("tensor", "global"))}
 
 
 def _expect_same_way(spec: OptimizerSpec, case: Case, arrange: Callable[[Layers], Any], what: str) -> None:
@@ -86,7 +78,7 @@ def group_splitting(spec: OptimizerSpec, case: Case) -> None:
     domain="optimizers with the option lr that take groups; gradients are given",
     source="torch.optim's contract",
     need=every(takes("lr"), takes_groups),
-    draws=lambda spec: {**_usual(spec), "lr": st.sampled_from([0.3, 0.0])},
+    draws=lambda spec: {**strategies.usual(spec), "lr": st.sampled_from([0.3, 0.0])},
 )
 def group_settings(spec: OptimizerSpec, case: Case) -> None:
     script, span = Script(case["seed"]), range(case["steps"])
@@ -139,7 +131,7 @@ def tensor_rate(spec: OptimizerSpec, case: Case) -> None:
     domain="chains at their default scope; others may couple tensors on purpose",
     source="running statistics that are shared by parameters, or a norm over all of them where one tensor's is meant",
     need=every(chain, takes_parameters),
-    draws=lambda spec: {**_usual(spec), "alone": st.integers(0, 4)},
+    draws=lambda spec: {**strategies.usual(spec), "alone": st.integers(0, 4)},
 )
 def tensors_apart(spec: OptimizerSpec, case: Case) -> None:
     script, span = Script(case["seed"]), range(case["steps"])
@@ -164,7 +156,7 @@ def tensors_apart(spec: OptimizerSpec, case: Case) -> None:
     domain="every optimizer, at every granularity",
     source="networks have no first neuron; a mean over the wrong axis breaks it",
     draws=lambda spec: {
-        **_usual(spec),
+        **strategies.usual(spec),
         "options": strategies.options(spec, "weight_decay", "momentum", "granularity", center=(False, True)),
     },
 )

@@ -18,20 +18,12 @@ from insgd_lab.testing.problems import Array, Layers, Script, feed, parameters, 
 __all__ = ["LAWS"]
 
 
-def _usual(spec: OptimizerSpec) -> dict[str, Any]:
-    return {
-        "seed": strategies.seeds,
-        "steps": strategies.steps,
-        "options": strategies.options(spec, "weight_decay", "momentum"),
-    }
-
-
 @law(
     "state-moves",
     "a step changes the parameters and every buffer",
     domain="every optimizer; outside chains, a buffer that is not zero may stay as it is",
     source="a popular AdaNorm wrote mul for mul_, and corrected nothing for several releases",
-    draws=_usual,
+    draws=strategies.usual,
 )
 def state_moves(spec: OptimizerSpec, case: Case) -> None:
     layers, script = Layers(case["seed"]), Script(case["seed"], dead=True)
@@ -110,7 +102,7 @@ def _untouched(spec: OptimizerSpec, case: Case, options: Case, what: str, *, kee
     "parameters without gradients, and their state, are untouched",
     domain="every optimizer",
     source="torch.optim's contract",
-    draws=lambda spec: {**_usual(spec), "fed": st.integers(0, 4)},
+    draws=lambda spec: {**strategies.usual(spec), "fed": st.integers(0, 4)},
 )
 def no_gradient_no_change(spec: OptimizerSpec, case: Case) -> None:
     layers, script = Layers(case["seed"]), Script(case["seed"])
@@ -141,7 +133,11 @@ def _equal(left: Any, right: Any) -> bool:
     "zero gradients leave parameters finite",
     domain="every optimizer, float32 and float64",
     source="AdaNorm's published code divides by the gradient's norm and gives NaN",
-    draws=lambda spec: {**_usual(spec), "dtype": st.sampled_from(["float32", "float64"]), "zero_at": st.integers(0, 5)},
+    draws=lambda spec: {
+        **strategies.usual(spec),
+        "dtype": st.sampled_from(["float32", "float64"]),
+        "zero_at": st.integers(0, 5),
+    },
 )
 def zero_gradients(spec: OptimizerSpec, case: Case) -> None:
     layers, script = Layers(case["seed"], getattr(torch, case["dtype"])), Script(case["seed"])
@@ -186,7 +182,7 @@ def _expect_finite(layers: Layers) -> None:
     domain="chains",
     source="torch casts buffers to the parameter's type",
     need=chain,
-    draws=lambda spec: {**_usual(spec), "dtype": st.sampled_from(["float16", "bfloat16"])},
+    draws=lambda spec: {**strategies.usual(spec), "dtype": st.sampled_from(["float16", "bfloat16"])},
 )
 def half_precision_state(spec: OptimizerSpec, case: Case) -> None:
     layers = Layers(case["seed"], getattr(torch, case["dtype"]))
@@ -261,7 +257,7 @@ def _expect_rounded(seen: Tensor, exact: Tensor, start: Tensor, what: str) -> No
     "a deep copy of model and optimizer goes on alike, and apart",
     domain="every optimizer",
     source="torch.optim.Optimizer.__getstate__ keeps three fields only",
-    draws=_usual,
+    draws=strategies.usual,
 )
 def deepcopy_goes_on(spec: OptimizerSpec, case: Case) -> None:
     layers, script = Layers(case["seed"]), Script(case["seed"])
@@ -281,7 +277,7 @@ def deepcopy_goes_on(spec: OptimizerSpec, case: Case) -> None:
     domain="optimizers with the option maximize",
     source="torch.optim's contract",
     need=takes("maximize"),
-    draws=_usual,
+    draws=strategies.usual,
 )
 def maximize(spec: OptimizerSpec, case: Case) -> None:
     up, down, script = Layers(case["seed"]), Layers(case["seed"]), Script(case["seed"])
@@ -295,7 +291,7 @@ def maximize(spec: OptimizerSpec, case: Case) -> None:
     "step(closure) evaluates it with gradients on, uses what it gives, and returns its loss",
     domain="every optimizer",
     source="torch.optim's contract",
-    draws=_usual,
+    draws=strategies.usual,
 )
 def closure(spec: OptimizerSpec, case: Case) -> None:
     plain, closed, script = Layers(case["seed"]), Layers(case["seed"]), Script(case["seed"])

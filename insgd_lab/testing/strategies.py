@@ -10,7 +10,7 @@ from hypothesis.strategies import SearchStrategy
 
 from insgd_lab.registry import OptimizerSpec
 
-__all__ = ["dtypes", "factors", "gradient_sizes", "options", "rates", "seeds", "steps"]
+__all__ = ["dtypes", "factors", "gradient_sizes", "options", "rates", "seeds", "steps", "usual"]
 
 seeds = st.integers(0, 2**16)
 """From which weights, gradients and inputs derive."""
@@ -70,6 +70,11 @@ def options(spec: OptimizerSpec, *names: str, **values: tuple[Any, ...]) -> Sear
         return {**{name: value for name, value in plain.items() if value != _plain(spec.defaults[name])}, **momentum}
 
     return st.builds(chosen, st.fixed_dictionaries(single), together)
+
+
+def usual(spec: OptimizerSpec) -> dict[str, SearchStrategy[Any]]:
+    """What most laws draw: a seed, a number of steps, weight decay and momentum."""
+    return {"seed": seeds, "steps": steps, "options": options(spec, "weight_decay", "momentum")}
 
 
 def _plain(value: Any) -> Any:

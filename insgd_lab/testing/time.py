@@ -20,21 +20,13 @@ from insgd_lab.testing.problems import Layers, Net, Script, feed, parameters, pl
 __all__ = ["LAWS"]
 
 
-def _usual(spec: OptimizerSpec) -> dict[str, Any]:
-    return {
-        "seed": strategies.seeds,
-        "steps": strategies.steps,
-        "options": strategies.options(spec, "weight_decay", "momentum"),
-    }
-
-
 @law(
     "resume",
     "saved by torch.save, loaded with weights_only=True, it goes on to the bit, every slot in its type",
     domain="every optimizer; float64, float32 and bfloat16 parameters",
     source="torch's load_state_dict casts buffers to the parameter's type: a running power of 1234567 became 1236992",
     draws=lambda spec: {
-        **_usual(spec),
+        **strategies.usual(spec),
         "options": strategies.options(
             spec, "weight_decay", "momentum", amsgrad=(False, True), scope=("tensor", "global")
         ),
@@ -224,7 +216,7 @@ def module_twice(spec: OptimizerSpec, case: Case) -> None:
     domain="optimizers with the option lr",
     source="a rate captured at construction makes schedulers do nothing",
     need=takes("lr"),
-    draws=_usual,
+    draws=strategies.usual,
 )
 def schedule(spec: OptimizerSpec, case: Case) -> None:
     constant, scheduled, script = Layers(case["seed"]), Layers(case["seed"]), Script(case["seed"])
@@ -249,7 +241,7 @@ def schedule(spec: OptimizerSpec, case: Case) -> None:
     domain="chains that take parameters",
     source="t counts a parameter's own steps; a clock shared by all spoils bias corrections",
     need=every(chain, takes_parameters),
-    draws=lambda spec: {**_usual(spec), "late": st.integers(0, 4)},
+    draws=lambda spec: {**strategies.usual(spec), "late": st.integers(0, 4)},
 )
 def own_clock(spec: OptimizerSpec, case: Case) -> None:
     layers, script = Layers(case["seed"]), Script(case["seed"])
