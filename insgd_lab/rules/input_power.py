@@ -119,12 +119,14 @@ class InputPower(Measuring):
         if any(reading is not None for reading in readings.values()):
             new = _end_to_end(list(readings.values()), powers, may_look=batch.may_look)
             _update_log_powers(log_powers, new, batch.group["beta"])
-        scale = torch.as_tensor(_step_scale(log_powers, _floor(batch.group), batch.group["damping"]))
-        products = _multiply([update[i] for i in readings], scale, powers, batch.group["damping"] == "additive")
+        scale = _step_scale(log_powers, _floor(batch.group), batch.group["damping"])
+        # 1 / (eps + P) may be no float32, but its root is.
+        in_halves = batch.group["damping"] == "additive" and (not batch.may_look or scale.max() > 1e30)
+        scale = torch.as_tensor(scale)
+        products = _multiply([update[i] for i in readings], scale, powers, in_halves=in_halves)
         for i, product in zip(readings, products, strict=True):
             result[i] = product
-        scales = _split(scale, powers)
-        self._publish(batch, [batch.params[i] for i in readings], powers, scales)
+        self._publish(batch, [batch.params[i] for i in readings], powers, _split(scale, powers))
         return result
 
     def _publish(self, batch: Batch, params: Tensors, powers: Tensors, scales: Tensors) -> None:
@@ -142,8 +144,8 @@ def _floor(group: Mapping[str, Any]) -> float:
     return default_eps(group["damping"]) if group["eps"] is None else group["eps"]
 
 
-def _multiply(tensors: Tensors, scale: Tensor, like: Tensors, in_halves: bool) -> Tensors:
-    """Each tensor times its part of ``scale``; in two halves where a scale such as 1e40 may be no float32."""
+def _multiply(tensors: Tensors, scale: Tensor, like: Tensors, *, in_halves: bool) -> Tensors:
+    """Each tensor times its part of ``scale``, twice times its root if asked."""
     factors = _split((scale.sqrt() if in_halves else scale).to(tensors[0].dtype), like)
     products = torch._foreach_mul(tensors, factors)
     return list(torch._foreach_mul(products, factors) if in_halves else products)
