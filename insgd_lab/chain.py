@@ -326,7 +326,7 @@ class ChainOptimizer(torch.optim.Optimizer):
 
     def listen(self) -> None:
         """Have the next step's rules publish what they know in :attr:`notes`."""
-        self._listening = True
+        self._listening, self._notes = True, {}
 
     @property
     def notes(self) -> Mapping[str, Mapping[Tensor, Tensor]]:
@@ -340,9 +340,9 @@ class ChainOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._notes = {} if self._listening else self._notes
         batches = self._gather()
-        self._listening = False
+        if self._listening:  # an attribute written at every step is more than torch 2.9 can compile
+            self._listening = False
         for rule in self.rules:
             rule.prepare([batch for batch in batches if _runs(rule, batch.group)])
         updates, done = [batch.grads for batch in batches], 0
