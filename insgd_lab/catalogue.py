@@ -19,6 +19,8 @@ ADANORM_PAPER = (
     "Dubey, Singh, Chaudhuri: AdaNorm: Adaptive Gradient Norm Correction based Optimizer for CNNs, WACV 2023"
 )
 
+HE_PAPER = "He et al., Deep Residual Learning, CVPR 2016"
+
 _LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _ADAM_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
@@ -262,6 +264,7 @@ _BORROWED = (
 _OPTIMIZERS = (*_CLASSIC, *_INPUT_NORMALISED, *_ADAPTIVE, *_BORROWED)
 
 _MODELS = (
+    ModelSpec("linear", "insgd_lab.training.models:linear", "one linear layer"),
     ModelSpec("digits-cnn", "insgd_lab.training.models:digits_cnn",
               "two 3x3 convolutions and a linear layer, for 8x8 digits", defaults={"batch_norm": False},
               domains=DOMAINS),
@@ -272,8 +275,27 @@ _MODELS = (
               "four 3x3 convolutions, dropout, linear (INSGD Table 2)", f"{INSGD_PAPER}: Table 2",
               {"batch_norm": True, "dropout": 0.2}, domains=DOMAINS),
     ModelSpec("resnet20", "insgd_lab.training.models:resnet20",
-              "ResNet-20 for 32x32 images", "He et al., Deep Residual Learning, CVPR 2016, Section 4.2",
+              "ResNet-20 for 32x32 images", f"{HE_PAPER}, Section 4.2",
               {"batch_norm": True}, domains=DOMAINS),
+    ModelSpec("resnet18", "insgd_lab.training.models:resnet18",
+              "ResNet-18 with a 3x3 stem, for 32x32 images", f"{HE_PAPER}, Table 1; {ADANORM_PAPER}",
+              {"batch_norm": True}, domains=DOMAINS),
+    ModelSpec("resnet50", "insgd_lab.training.models:resnet50",
+              "ResNet-50 with a 3x3 stem, for 32x32 images", f"{HE_PAPER}, Table 1; {ADANORM_PAPER}",
+              {"batch_norm": True}, domains=DOMAINS),
+    ModelSpec("wrn18", "insgd_lab.training.models:wrn18",
+              "ResNet-18 with wider stages and a 3x3 stem, for 32x32 images",
+              f"Zagoruyko and Komodakis, Wide Residual Networks, BMVC 2016; {INSGD_PAPER}: Section 4.2",
+              {"width": 2, "batch_norm": True}, domains=DOMAINS),
+    ModelSpec("vgg16", "insgd_lab.training.models:vgg16",
+              "VGG16 with one linear layer, for 32x32 images",
+              "Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015, configuration D; " + ADANORM_PAPER,
+              {"batch_norm": True}, domains=DOMAINS),
+    ModelSpec("vit", "insgd_lab.training.models:vit",
+              "vision transformer with patches of 4x4, for 32x32 images",
+              f"Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; {INSGD_PAPER}: Section 3.2, Table 8",
+              {"patch": 4, "dim": 512, "depth": 6, "heads": 8, "mlp_dim": 512, "dropout": 0.0, "layer_norm": True},
+              domains=DOMAINS),
 )  # fmt: skip
 
 _CIFAR10_FILES = (

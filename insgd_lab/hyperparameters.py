@@ -69,6 +69,10 @@ def _is_order(value: Any) -> bool:
     return 1 <= _number(value) <= 16 or _number(value) == math.inf
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _are_widths(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(_number(width) >= 1 for width in value)
 
@@ -82,6 +86,8 @@ def _is_set(value: Any) -> bool:
     box = value.get("box")
     return isinstance(box, (list, tuple)) and len(box) == 2 and _number(box[0]) <= _number(box[1])
 
+
+_count = Domain(_is_count, "a whole number >= 1")
 
 DOMAINS: Mapping[str, Domain] = {
     "lr": _interval(0),
@@ -118,6 +124,14 @@ DOMAINS: Mapping[str, Domain] = {
     "fraction": Domain(lambda value: 0 < _number(value) <= 1, "a number above 0 and at most 1"),
     "dropout": _interval(0, 1, open_high=True),
     "hidden": Domain(_are_widths, "a list of widths, each at least 1"),
+    "batch_norm": _flag,
+    "layer_norm": _flag,
+    "width": _count,
+    "patch": _count,
+    "dim": _count,
+    "depth": _count,
+    "heads": _count,
+    "mlp_dim": _count,
 }
 
 

@@ -1,0 +1,34 @@
+"""The models: perceptrons, convolutional and residual networks, and a vision transformer, with and without norms.
+
+A factory takes the shape of one image and the number of classes: `custom_cnn((3, 32, 32), 10,
+batch_norm=False)`. A layer in front of batch normalisation has no bias of its own (the normalisation
+subtracts it and has its own). docs/models.md says how large each is, by :func:`count`.
+"""
+
+from insgd_lab.training.models.counting import Size, count
+from insgd_lab.training.models.layers import Layers, Shape
+from insgd_lab.training.models.resnet import Block, Bottleneck, ResNet, resnet18, resnet20, resnet50, wrn18
+from insgd_lab.training.models.simple import custom_cnn, digits_cnn, linear, mlp
+from insgd_lab.training.models.vgg import vgg16
+from insgd_lab.training.models.vit import VisionTransformer, vit
+
+__all__ = [
+    "Block",
+    "Bottleneck",
+    "Layers",
+    "ResNet",
+    "Shape",
+    "Size",
+    "VisionTransformer",
+    "count",
+    "custom_cnn",
+    "digits_cnn",
+    "linear",
+    "mlp",
+    "resnet18",
+    "resnet20",
+    "resnet50",
+    "vgg16",
+    "vit",
+    "wrn18",
+]
