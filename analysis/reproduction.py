@@ -153,13 +153,14 @@ def _table(title: str, printed: PublishedTable, frame: pd.DataFrame) -> Table:
 def _differences(study: Study, printed: PublishedTable) -> list[str]:
     train = study.info.get("train", {})
     data, model = (study.info.get("task", {}).get(part) for part in ("data", "model"))
-    fraction = (
-        float(data.get("fraction", data.get("options", {}).get("fraction", 1.0))) if isinstance(data, dict) else 1.0
-    )
+    options = data.get("options", data) if isinstance(data, dict) else {}
+    fraction = float(options.get("fraction", 1.0))
+    chosen = [f"{name} = {options[name]}" for name in ("shots", "imbalance", "imbalance_ratio") if name in options]
+    subset = f" with {', '.join(chosen)}" if chosen else ""
     seeds = len(study.info.get("seeds") or [])
     found = [
         f"Epochs: {train.get('epochs', '?')} here, {printed.epochs} in the paper.",
-        f"Training data: {100 * fraction:g} % of the training split here, from which our validation split "
+        f"Training data: {100 * fraction:g} % of the training split here{subset}, from which our validation split "
         f"has been taken before; the paper's text names no validation split ({printed.data} has "
         f"{printed.training_images:,} training images).",
         f"Repetitions: {seeds} seeds here; the paper's number is in the column n.",

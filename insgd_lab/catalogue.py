@@ -303,15 +303,31 @@ _CIFAR10_FILES = (
     "cifar-10-batches-py/batches.meta",
 )  # fmt: skip
 
+_CIFAR100_FILES = tuple(f"cifar-100-python/{name}" for name in ("train", "test", "meta"))
+_FASHION_FILES = tuple(
+    f"FashionMNIST/raw/{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
+)
+
+# What is kept of the training split; every classification set takes these.
+_SUBSET: Mapping[str, Any] = {"fraction": 1.0, "shots": None, "imbalance": "none", "imbalance_ratio": 10.0}
+
 _DATA = (
     DataSpec("digits", "insgd_lab.training.data:digits",
              "scikit-learn's 1,797 handwritten digits of 8x8 pixels; embedded, no download",
-             "Alpaydin and Kaynak 1998, UCI Machine Learning Repository", {"fraction": 1.0}, classes=10,
+             "Alpaydin and Kaynak 1998, UCI Machine Learning Repository", _SUBSET, classes=10,
              domains=DOMAINS),
+    DataSpec("fashion-mnist", "insgd_lab.training.data:fashion_mnist",
+             "70,000 grey images of 28x28 pixels in 10 classes of clothing",
+             "Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017, arXiv:1708.07747",
+             _SUBSET, _FASHION_FILES, classes=10, domains=DOMAINS),
     DataSpec("cifar10", "insgd_lab.training.data:cifar10",
              "60,000 colour images of 32x32 pixels in 10 classes",
              "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
-             {"fraction": 1.0}, _CIFAR10_FILES, classes=10, domains=DOMAINS),
+             _SUBSET, _CIFAR10_FILES, classes=10, domains=DOMAINS),
+    DataSpec("cifar100", "insgd_lab.training.data:cifar100",
+             "60,000 colour images of 32x32 pixels in 100 classes (the fine labels)",
+             "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+             _SUBSET, _CIFAR100_FILES, classes=100, domains=DOMAINS),
 )  # fmt: skip
 
 SPECS: tuple[OptimizerSpec | ModelSpec | DataSpec, ...] = (*_OPTIMIZERS, *_MODELS, *_DATA)

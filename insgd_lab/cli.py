@@ -353,6 +353,8 @@ def _print_epoch(metrics: Mapping[str, Any]) -> None:
         if f"{split}_loss" in metrics:
             loss, accuracy = metrics[f"{split}_loss"], metrics[f"{split}_accuracy"]
             shown += [f"{split} loss {loss:.4f}, accuracy {accuracy:.4f}"]
+        if f"{split}_balanced_accuracy" in metrics:
+            shown[-1] += f", balanced {metrics[f'{split}_balanced_accuracy']:.4f}"
     typer.echo("; ".join(shown))
 
 
@@ -371,10 +373,10 @@ def _check_device(device: str) -> None:
 def _check_data(name: str, data_dir: Path | None) -> None:
     """Refuse while data are missing: for our own sets by checksum, for a plugin's by presence."""
     from insgd_lab import registry
-    from insgd_lab.training import files
+    from insgd_lab.training import file_sets, files
 
     files.check(name, data_dir)
-    if name not in files.FILE_SETS:
+    if name not in file_sets.FILE_SETS:
         folder = files.data_folder(data_dir)
         missing = [path for path in registry.get_data(name).files if not (folder / path).exists()]
         if missing:
@@ -606,7 +608,7 @@ def data_status(
 @data_app.command("prepare")
 def data_prepare(
     name: Annotated[str, typer.Argument(help="A data set, such as cifar10.")],
-    source: Annotated[Path, typer.Option(help="The authors' archive, or the folder that it unpacks to.")],
+    source: Annotated[Path, typer.Option(help="The authors' archive, or the folder that holds their files.")],
     data_dir: DataDir = None,
 ) -> None:
     """Check a data set's files and put them in place."""

@@ -16,10 +16,10 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, Literal
 
 from insgd_lab.store import replacing
+from insgd_lab.training.file_sets import FILE_SETS, DataFile, FileSet
 
 BLOCK = 1 << 20
 DATA_VARIABLE = "INSGD_LAB_DATA"
@@ -30,33 +30,6 @@ class DataError(Exception):
 
 
 @dataclass(frozen=True)
-class DataFile:
-    """One published file: its name, its size in bytes and its MD5."""
-
-    name: str
-    size: int
-    md5: str
-
-    @property
-    def expected(self) -> str:
-        """What the file must be, in words."""
-        return f"{self.size} bytes with MD5 {self.md5}"
-
-
-@dataclass(frozen=True)
-class FileSet:
-    """The files of one data set, the folder below the data folder they live in, and where they come from."""
-
-    title: str
-    folder: str = ""
-    files: tuple[DataFile, ...] = ()
-    archive: str = ""
-    archive_md5: str = ""
-    page: str = ""
-    torchvision: str = ""
-
-
-@dataclass(frozen=True)
 class FileStatus:
     """What was found at one path: "ok", "missing" or "wrong"."""
 
@@ -64,26 +37,6 @@ class FileStatus:
     state: Literal["ok", "missing", "wrong"]
     found: str
     expected: str
-
-
-CIFAR10 = FileSet(
-    title="CIFAR-10",
-    folder="cifar-10-batches-py",
-    files=(
-        DataFile("data_batch_1", 31035704, "c99cafc152244af753f735de768cd75f"),
-        DataFile("data_batch_2", 31035320, "d4bba439e000b95fd0a9bffe97cbabec"),
-        DataFile("data_batch_3", 31035999, "54ebc095f3ab1f0389bbae665268c751"),
-        DataFile("data_batch_4", 31035696, "634d18415352ddfa80567beed471001a"),
-        DataFile("data_batch_5", 31035623, "482c414d41f54cd18b22e5b47cb7c3cb"),
-        DataFile("test_batch", 31035526, "40351d587109b95175f43aff81a1287e"),
-        DataFile("batches.meta", 158, "5ff9c542aee3614f3951f8cda6e48888"),
-    ),
-    archive="cifar-10-python.tar.gz",
-    archive_md5="c58f30108f718f92721af3b95e74349a",
-    page="https://www.cs.toronto.edu/~kriz/cifar.html",
-    torchvision="CIFAR10",
-)
-FILE_SETS: Mapping[str, FileSet] = MappingProxyType({"digits": FileSet("scikit-learn's digits"), "cifar10": CIFAR10})
 
 
 def data_folder(data_dir: Path | str | None = None) -> Path:
@@ -97,10 +50,17 @@ def data_folder(data_dir: Path | str | None = None) -> Path:
 
 def locate(files: FileSet, data_dir: Path | str | None = None) -> Path:
     """The folder the files are, or will be, in: below `data_dir`, or `data_dir` itself if they lie there."""
-    base = data_folder(data_dir)
+    base, parts = data_folder(data_dir), Path(files.folder).parts
     below = base / files.folder
-    direct = base.name == files.folder or any((base / file.name).is_file() for file in files.files)
-    return base if direct and not below.is_dir() else below
+    if below.is_dir():
+        return below
+    # Two names: a file called "train" or "test" may be anyone's.
+    if sum((base / file.name).is_file() for file in files.files) > 1:
+        return base
+    for known in range(len(parts), 0, -1):
+        if base.parts[-known:] == parts[:known]:
+            return base.joinpath(*parts[known:])
+    return below
 
 
 def data_status(
@@ -123,14 +83,25 @@ def check(name: str, data_dir: Path | str | None = None, sets: Mapping[str, File
 
 def incomplete(name: str, files: FileSet, wrong: list[FileStatus], folder: Path) -> DataError:
     """The error that names each missing or wrong file in `folder`, what belongs there, and how to get it."""
-    target = folder.parent if folder.name == files.folder else folder
+    parts = Path(files.folder).parts
+    target = folder.parents[len(parts) - 1] if parts and folder.parts[-len(parts) :] == parts else folder
     lines = [f"{files.title} is not complete in {folder}:"]
     lines += [f"  {status.path.name}: {status.found}, expected {status.expected}" for status in wrong]
+    if files.archive:
+        lines += [
+            f"The files are in {files.archive} (MD5 {files.archive_md5}) from {files.page}.",
+            "With the archive at hand:",
+            f"  insgd-lab data prepare {name} --source {files.archive} --data-dir {target}",
+            f"or unpack it in {target}, or have it fetched by",
+        ]
+    else:
+        lines += [
+            f"The files are published one by one at {files.page}.",
+            "With them at hand in a folder:",
+            f"  insgd-lab data prepare {name} --source FOLDER --data-dir {target}",
+            f"or put them in {folder}, or have them fetched by",
+        ]
     lines += [
-        f"The files are in {files.archive} (MD5 {files.archive_md5}) from {files.page}.",
-        "With the archive at hand:",
-        f"  insgd-lab data prepare {name} --source {files.archive} --data-dir {target}",
-        f"or unpack it in {target}, or have it fetched by",
         f"  torchvision.datasets.{files.torchvision}({str(target)!r}, download=True)",
         f"If they lie elsewhere, name that folder with --data-dir or ${DATA_VARIABLE}.",
     ]
@@ -153,6 +124,26 @@ def read_verified(path: Path, file: DataFile) -> bytes:
     return content
 
 
+def read_all(name: str, files: FileSet, folder: Path) -> dict[str, bytes]:
+    """The verified contents of every file of the data set `name`, by file name.
+
+    Raises:
+        DataError: files are missing or wrong; all of them, in one message.
+    """
+    contents, wrong = {}, []
+    for file in files.files:
+        path = folder / file.name
+        try:
+            contents[file.name] = read_verified(path, file)
+        except FileNotFoundError:
+            wrong.append(FileStatus(path, "missing", "missing", file.expected))
+        except (OSError, DataError) as error:
+            wrong.append(FileStatus(path, "wrong", str(error), file.expected))
+    if wrong:
+        raise incomplete(name, files, wrong, folder)
+    return contents
+
+
 def prepare(
     name: str, data_dir: Path | str | None, source: Path | str, sets: Mapping[str, FileSet] = FILE_SETS
 ) -> list[FileStatus]:
@@ -161,7 +152,7 @@ def prepare(
     Args:
         name: a data set that has files, such as "cifar10".
         data_dir: where to put them; None as in `data_folder`.
-        source: the authors' archive (cifar-10-python.tar.gz), or a folder that holds the files.
+        source: a folder that holds the files, or the authors' archive (cifar-10-python.tar.gz) where they made one.
 
     Returns:
         The state of every file, all "ok". Files that are right already are left alone.
@@ -177,12 +168,18 @@ def prepare(
     wanted = {file.name: file for file in files.files if _status(folder / file.name, file).state != "ok"}
     if wanted and source.is_dir():
         _from_folder(files, source, folder, wanted)
-    elif wanted and source.is_file():
+    elif wanted and source.is_file() and files.archive:
         _from_archive(files, source, folder, wanted)
     elif wanted:
-        raise DataError(f"{source} is not there; give --source the path of {files.archive} or of its unpacked folder.")
+        state = "is one file" if source.is_file() else "is not there"
+        remedy = f"the path of {files.archive} or of its unpacked folder" if files.archive else _the_folder_of(files)
+        raise DataError(f"{source} {state}; give --source {remedy}.")
     check(name, data_dir, sets)
     return data_status(name, data_dir, sets)
+
+
+def _the_folder_of(files: FileSet) -> str:
+    return f"the folder that holds {', '.join(file.name for file in files.files)}"
 
 
 def _from_folder(files: FileSet, source: Path, folder: Path, wanted: Mapping[str, DataFile]) -> None:

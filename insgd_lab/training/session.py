@@ -30,8 +30,10 @@ from insgd_lab import registry
 from insgd_lab.config import ConfigError, Problem, RunSpec
 from insgd_lab.recorders import Recorder
 from insgd_lab.training.augmentation import Draws, Normalize, crop_and_flip, draw
-from insgd_lab.training.data import ImageSplits, Split
+from insgd_lab.training.recall import by_class
+from insgd_lab.training.splits import ImageSplits, Split
 from insgd_lab.training.streams import generator, global_stream
+from insgd_lab.training.subsets import SubsetError
 
 
 def now() -> str:
@@ -81,9 +83,16 @@ class Progress:
 
 
 def load_data(spec: RunSpec, data_dir: Path | None = None) -> ImageSplits:
-    """The data set of a run."""
+    """The data set of a run.
+
+    Raises:
+        ConfigError: the data cannot give the part of the training split that the spec asks for.
+    """
     entry, chosen = registry.get_data(spec.task.data.name), spec.task.data.options
-    splits: ImageSplits = registry.resolve_factory(entry.factory)(data_dir, **{**entry.defaults, **chosen})
+    try:
+        splits: ImageSplits = registry.resolve_factory(entry.factory)(data_dir, **{**entry.defaults, **chosen})
+    except SubsetError as error:
+        raise ConfigError("run", [Problem(("task", "data", error.option), error.value, error.reason)]) from None
     return splits
 
 
@@ -199,24 +208,25 @@ class Training:
 
     def _evaluate(self) -> None:
         for name, split in (("val", self.data.val), ("test", self.data.test)):
-            loss, accuracy = self._mean_over(split)
-            self._add(name, loss=loss, accuracy=accuracy)
-            if not np.isfinite(loss) and self.progress.diverged_at is None:
+            metrics = self._measure(split)
+            self._add(name, **metrics)
+            if not np.isfinite(metrics["loss"]) and self.progress.diverged_at is None:
                 self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
 
     @torch.inference_mode()
-    def _mean_over(self, split: Split) -> tuple[float, float]:
-        """Mean loss and accuracy over a split, in evaluation mode."""
+    def _measure(self, split: Split) -> dict[str, float]:
+        """Mean loss and accuracy over a split, in evaluation mode, and how each class fares if the data ask for it."""
         self.model.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        hits = torch.zeros(self.data.classes, dtype=torch.int64, device=self.device)
         size = self.spec.train.eval_batch_size
         batches = zip(torch.split(split.images, size), torch.split(split.labels, size), strict=True)
         for images, labels in batches:
             scores = self.model(self.normalize(images))
             loss += functional.cross_entropy(scores, labels, reduction="sum")
-            correct += (scores.argmax(1) == labels).sum()
-        return float(loss) / len(split), float(correct) / len(split)
+            hits.index_add_(0, labels, (scores.argmax(1) == labels).long())
+        means = {"loss": float(loss) / len(split), "accuracy": float(hits.sum()) / len(split)}
+        return {**means, **(by_class(hits, split.labels) if self.data.by_class else {})}
 
     def _add(self, split: str, **metrics: float) -> None:
         progress = self.progress

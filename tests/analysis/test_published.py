@@ -175,6 +175,9 @@ def test_what_differs_in_scale_is_said(short):
     assert "20 % of the training split" in text
     assert "3 seeds here" in text
     assert "best epoch on the test set" in text
+    study.info["task"]["data"] = {"name": "cifar10", "options": {"shots": 20, "imbalance": "step"}}
+    text = "\n".join(reproduce(study, choose(study)).differences)
+    assert "100 % of the training split here with shots = 20, imbalance = step, from which" in text
 
 
 def test_a_study_that_compares_with_nothing_has_no_such_table(study, choices):

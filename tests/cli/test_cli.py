@@ -84,13 +84,16 @@ def test_training_prints_each_epoch_and_keeps_the_run(cli: Cli, tmp_path: Path) 
 def test_training_from_a_file_with_options_on_top(cli: Cli, tmp_path: Path) -> None:
     run = 'seed = 1\noptimizer = "sgd"\ntrain = { epochs = 9 }\ntask = { data = "digits", model = "mlp" }\n'
     (tmp_path / "run.toml").write_text(run)
-    result = cli("train", "run.toml", *SHORT, "--set", "task.model.hidden=[4]", "--seed", 2, "--out", "runs")
+    chosen = ("--set", "task.model.hidden=[4]", "--set", "task.data.shots=9")
+    result = cli("train", "run.toml", *SHORT, *chosen, "--seed", 2, "--out", "runs")
     assert result.returncode == 0, result.stderr
     (info,) = (tmp_path / "runs").glob("*/run.json")
     spec = json.loads(info.read_text())["spec"]
     assert spec["seed"] == 2
     assert spec["train"]["epochs"] == 1
     assert spec["task"]["model"]["options"] == {"hidden": [4]}
+    assert spec["task"]["data"]["options"] == {"fraction": 0.1, "shots": 9}
+    assert result.stdout.count(", balanced 0.") == 2
 
 
 def test_a_diverged_run_is_a_result(cli: Cli) -> None:

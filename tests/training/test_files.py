@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from insgd_lab import registry
+from insgd_lab.training.file_sets import FILE_SETS, FileSet
 from insgd_lab.training.files import (
-    CIFAR10,
     DataError,
-    FileSet,
     check,
     data_folder,
     data_status,
@@ -89,9 +88,79 @@ def test_the_data_folder_is_the_argument_then_the_variable_then_the_cache(monkey
     assert data_folder() == tmp_path / "cache" / "insgd-lab"
 
 
-def test_the_registry_lists_the_files_that_are_checked():
-    listed = {f"{CIFAR10.folder}/{file.name}" for file in CIFAR10.files}
-    assert set(registry.get_data("cifar10").files) == listed
+@pytest.mark.parametrize("name", FILE_SETS)
+def test_the_registry_lists_the_files_that_are_checked(name):
+    files = FILE_SETS[name]
+    assert set(registry.get_data(name).files) == {f"{files.folder}/{file.name}" for file in files.files}
+
+
+def emptied_file(path, other):
+    path.write_bytes(b"")
+
+
+def truncated(path, other):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def swapped(path, other):
+    content = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+def lost(path, other):
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"), [(emptied_file, "empty"), (truncated, "bytes"), (swapped, "bytes"), (lost, "missing")]
+)
+def test_a_bad_file_of_any_set_is_named_with_the_remedy_and_mended(tiny_set, tmp_path, spoil, found):
+    good = tmp_path / "good"
+    shutil.copytree(tiny_set.folder, good)
+    spoiled, other = tiny_set.files.files[:2]
+    spoil(tiny_set.folder / spoiled.name, tiny_set.folder / other.name)
+    with pytest.raises(DataError) as caught:
+        check(tiny_set.name, tiny_set.data, tiny_set.sets)
+    message = str(caught.value)
+    line = next(line for line in message.splitlines() if f" {spoiled.name}:" in line)
+    assert found in line
+    assert spoiled.md5 in line
+    assert f"insgd-lab data prepare {tiny_set.name} --source " in message
+    assert f"--data-dir {tiny_set.data}\n" in message
+    assert f"torchvision.datasets.{tiny_set.files.torchvision}({str(tiny_set.data)!r}" in message
+    prepare(tiny_set.name, tiny_set.data, good, tiny_set.sets)
+    check(tiny_set.name, tiny_set.data, tiny_set.sets)
+
+
+def test_any_folder_on_the_way_to_the_files_will_do(tiny_fashion):
+    for place in (tiny_fashion.data, tiny_fashion.data / "FashionMNIST", tiny_fashion.folder):
+        assert locate(tiny_fashion.files, place) == tiny_fashion.folder
+        check("fashion-mnist", place, tiny_fashion.sets)
+
+
+def test_a_file_called_like_one_of_the_set_is_not_taken_for_it(tiny_cifar100, tmp_path):
+    (tmp_path / "test").write_text("someone's notes")
+    assert locate(tiny_cifar100.files, tmp_path) == tmp_path / "cifar-100-python"
+
+
+def test_files_published_one_by_one_are_prepared_from_their_folder_only(tiny_fashion, tmp_path):
+    file = tiny_fashion.folder / "t10k-labels-idx1-ubyte.gz"
+    with pytest.raises(
+        DataError, match=r"is one file; give --source the folder that holds train-images-idx3-ubyte\.gz"
+    ):
+        prepare("fashion-mnist", tmp_path / "new", file, tiny_fashion.sets)
+    with pytest.raises(DataError, match="is not there; give --source the folder that holds"):
+        prepare("fashion-mnist", tmp_path / "new", tmp_path / "absent", tiny_fashion.sets)
+    assert not (tmp_path / "new").exists()
+    found = prepare("fashion-mnist", tmp_path / "new", tiny_fashion.folder, tiny_fashion.sets)
+    assert {status.path.parent for status in found} == {tmp_path / "new" / "FashionMNIST" / "raw"}
+
+
+def test_cifar100_is_prepared_from_its_archive(tiny_cifar100, tmp_path):
+    archive = pack(tiny_cifar100.folder, tmp_path / "cifar-100-python.tar.gz", "cifar-100-python/")
+    found = prepare("cifar100", tmp_path / "new", archive, tiny_cifar100.sets)
+    assert [status.state for status in found] == ["ok"] * 3
 
 
 @pytest.mark.parametrize("prefix", ["cifar-10-batches-py/", "./cifar-10-batches-py/", ""])
