@@ -77,10 +77,6 @@ def _are_widths(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(_number(width) >= 1 for width in value)
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
 def _is_set(value: Any) -> bool:
     """A box or a ball, with its numbers."""
     if not isinstance(value, Mapping) or len(value) != 1:
@@ -126,7 +122,7 @@ DOMAINS: Mapping[str, Domain] = {
     "initial_accumulator_value": _interval(0),
     "maximize": _flag,
     "fraction": Domain(lambda value: 0 < _number(value) <= 1, "a number above 0 and at most 1"),
-    "shots": _optional(Domain(_is_count, "a whole number >= 1")),
+    "shots": _optional(_count),
     "imbalance": _choice("none", "exponential", "step"),
     "imbalance_ratio": _interval(1),
     "dropout": _interval(0, 1, open_high=True),
