@@ -2,7 +2,7 @@
 
 ResNet-20 is He et al.'s own for CIFAR-10 (CVPR 2016, section 4.2). ResNet-18 and ResNet-50 are their networks for
 ImageNet (Table 1) with that stem in place of the 7 x 7 convolution and the pooling, as in AdaNorm's published
-code, which has them from github.com/kuangliu/pytorch-cifar. Where a block changes the shape, its shortcut is a
+code, which has them from kuangliu's pytorch-cifar. Where a block changes the shape, its shortcut is a
 1 x 1 projection (option B). Convolutions start from :func:`he_normal`.
 
 Without batch normalisation the activations grow with each block, as in the INSGD paper's Table 7: nothing is put

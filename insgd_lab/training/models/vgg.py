@@ -16,7 +16,7 @@ def vgg16(input_shape: Shape, classes: int, *, batch_norm: bool = True) -> nn.Mo
 
     The convolutions are those of Simonyan and Zisserman (ICLR 2015, configuration D); one linear layer stands for
     their three of 4096 channels and no dropout, as in AdaNorm's published code (from
-    github.com/kuangliu/pytorch-cifar). At 32 x 32 one position is left; of larger images the mean of what is left
+    kuangliu's pytorch-cifar). At 32 x 32 one position is left; of larger images the mean of what is left
     is taken, and a plane of one pixel is no longer halved, so that any size will do. Convolutions start from
     :func:`he_normal`.
     """
