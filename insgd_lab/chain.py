@@ -19,46 +19,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from operator import is_
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from insgd_lab.batch import HALF, Batch, State, Tensors, Vectors, blocks, moment_dtype, scalar
 from insgd_lab.hyperparameters import DOMAINS, Domain, check_option, check_together
 
 __all__ = ["Batch", "ChainOptimizer", "Rule", "Shared", "Slot", "Tensors", "moment_dtype", "scalar", "wiring"]
 
-Tensors = list[Tensor]
 Slot = Callable[[Tensor], Tensor]
 """Creates a rule's buffer for one parameter."""
 
-_State = dict[str, Any]
 _Kind = tuple[torch.device, torch.dtype, int, int]
-_Vectors = dict[str, tuple[Tensors, Tensor]]  # small buffers by name, and the vector whose parts they are
-
-_HALF = (torch.float16, torch.bfloat16)
-
-_BLOCK = 1 << 20  # elements
 
 # What torch itself and its schedulers keep in groups, and the label that users give them.
 _FOREIGN_OPTIONS = ("params", "param_names", "initial_lr", "name")
-
-
-def moment_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type in which moments and statistics of a parameter are kept: float32 for half precision."""
-    return torch.float32 if dtype in _HALF else dtype
-
-
-def scalar(value: float | Tensor, like: Tensors) -> Any:
-    """A number in the form that ``torch._foreach_*`` multiplies these tensors by fastest.
-
-    On a CPU that is a tensor of their own type: a Python number is wrapped anew for every tensor of the list, which
-    takes three times as long as the multiplication.
-    """
-    if isinstance(value, Tensor):
-        return value.to(like[0].dtype)
-    return torch.tensor(value, dtype=like[0].dtype) if like[0].device.type == "cpu" else value
 
 
 def wiring(**options: Any) -> Any:
@@ -75,80 +52,6 @@ class Shared:
     def __call__(self, param: Tensor) -> Tensor:
         """The tensor, for the first parameter that asks."""
         return self.create(param)
-
-
-@dataclass
-class Batch:
-    """Parameters of one step that share group, device, type and step count, as parallel lists.
-
-    Attributes:
-        params: the parameters.
-        grads: their gradients, in at least float32; never written in place.
-        state: the buffers that the rules declared, by name.
-        group: the live hyper-parameters.
-        step: how many steps these parameters have taken, this one included; a float64 scalar on the device
-            where the step is to be captured.
-        begins: whether this is their first step.
-        fresh: the slots that were made for this step.
-        averaged: what the first moment averaged at this step.
-        second: what second moments read, where a rule put something else in the gradient's place.
-        factor: a number by which the update is still to be multiplied.
-        divisor: what it is still to be divided by, element by element; it belongs to the batch and may be written
-            in place. Rules that are ``linear`` in the update leave both alone or add to them, which saves passes
-            over memory.
-        scratch: what a rule prepared for this step, by its own name.
-        notes: where rules publish what they know, or None when nobody listens.
-    """
-
-    params: Tensors
-    grads: Tensors
-    state: dict[str, Tensors]
-    group: dict[str, Any]
-    step: int | Tensor
-    begins: bool = False
-    fresh: frozenset[str] = frozenset()
-    averaged: Tensors = field(default_factory=list)
-    second: Tensors | None = None
-    factor: float | Tensor = 1.0
-    divisor: Tensors | None = None
-    scratch: dict[str, Any] = field(default_factory=dict)
-    notes: dict[str, dict[Tensor, Tensor]] | None = None
-    _states: list[_State] = field(default_factory=list, repr=False)
-    _vectors: _Vectors = field(default_factory=dict, repr=False)
-
-    @property
-    def may_look(self) -> bool:
-        """Whether rules may read values of tensors: on a CPU that is free, elsewhere the device would be waited for."""
-        return self.params[0].device.type == "cpu" and not isinstance(self.step, Tensor)
-
-    def note(self, name: str, values: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
-        """Publish a quantity: ``values`` gives (parameter, value) pairs and is only called for a listener."""
-        if self.notes is not None:
-            self.notes.setdefault(name, {}).update(values())
-
-    def vector(self, name: str) -> Tensor:
-        """The small buffers of that name end to end, ``[numbers]``: writing to it writes to them.
-
-        They become parts of one vector when it is first asked for, so that one operation reaches them all.
-        """
-        buffers = self.state[name]
-        parts, vector = self._vectors.get(name, ([], buffers[0]))
-        if len(parts) != len(buffers) or not all(map(is_, parts, buffers)):
-            vector = torch.cat([buffer.reshape(-1) for buffer in buffers])
-            pieces = torch.split_with_sizes(vector, [buffer.numel() for buffer in buffers])
-            parts = [piece.view(buffer.shape) for piece, buffer in zip(pieces, buffers, strict=True)]
-            for state, part in zip(self._states, parts, strict=True):
-                state[name] = part
-            self.state[name] = parts
-            self._vectors[name] = (parts, vector)
-        return vector
-
-    def share(self, name: str, buffer: Tensor) -> None:
-        """Have all parameters of the batch keep this one tensor under that name."""
-        if not all(map(is_, self.state[name], [buffer] * len(self.params))):
-            for state in self._states:
-                state[name] = buffer
-            self.state[name] = [buffer] * len(self.params)
 
 
 @dataclass(frozen=True)
@@ -241,7 +144,7 @@ class ChainOptimizer(torch.optim.Optimizer):
         """What no copy and no checkpoint takes along."""
         self._listening = False
         self._notes: dict[str, dict[Tensor, Tensor]] = {}
-        self._vectors: dict[int, _Vectors] = {}
+        self._vectors: dict[int, Vectors] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # torch keeps defaults, state and groups only; without the rules a copy could not step.
@@ -353,7 +256,7 @@ class ChainOptimizer(torch.optim.Optimizer):
                 done = number + 1
         # Batch by batch to the end, so that what a small batch leaves in the cache is used while it is there.
         for number, batch in enumerate(batches):
-            _apply(_through(self.rules[done:], updates[number], batch), batch)
+            batch.apply(_through(self.rules[done:], updates[number], batch))
             updates[number] = []
             for rule in self.rules:
                 if _runs(rule, batch.group):
@@ -363,10 +266,7 @@ class ChainOptimizer(torch.optim.Optimizer):
     def _gather(self) -> list[Batch]:
         """The parameters that have gradients, in batches, each with its step counted and its buffers made."""
         alike = [
-            (group, block)
-            for group in self.param_groups
-            for members in self._alike(group)
-            for block in _blocks(members)
+            (group, block) for group in self.param_groups for members in self._alike(group) for block in blocks(members)
         ]
         return [self._batch(number, *each) for number, each in enumerate(alike)]
 
@@ -395,11 +295,11 @@ class ChainOptimizer(torch.optim.Optimizer):
         return alike.values()
 
     def _batch(self, number: int, group: dict[str, Any], params: Tensors) -> Batch:
-        states: list[_State] = [self.state[param] for param in params]
+        states: list[State] = [self.state[param] for param in params]
         begins = "step" not in states[0]
         step = self._count(params[0], states)
         grads = [param.grad for param in params if param.grad is not None]
-        if params[0].dtype in _HALF:
+        if params[0].dtype in HALF:
             grads = [grad.float() for grad in grads]
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
@@ -414,7 +314,7 @@ class ChainOptimizer(torch.optim.Optimizer):
             _states=states, _vectors=self._vectors.setdefault(number, {}),
         )  # fmt: skip
 
-    def _count(self, param: Tensor, states: list[_State]) -> int | Tensor:
+    def _count(self, param: Tensor, states: list[State]) -> int | Tensor:
         """Count a step of parameters that have taken equally many."""
         step: int | Tensor = states[0].get("step", 0)
         if not self.capturable:
@@ -429,7 +329,7 @@ class ChainOptimizer(torch.optim.Optimizer):
             state["step"] = step
         return step
 
-    def _create(self, name: str, make: Slot, params: Tensors, states: list[_State]) -> bool:
+    def _create(self, name: str, make: Slot, params: Tensors, states: list[State]) -> bool:
         """Make one slot where it is missing; says whether it was."""
         missing = [(param, state) for param, state in zip(params, states, strict=True) if name not in state]
         for param, state in missing:
@@ -493,29 +393,11 @@ def _merge_hyperparameters(rules: Sequence[Rule]) -> dict[str, Any]:
     return merged
 
 
-def _blocks(params: Tensors) -> Iterable[Tensors]:
-    """On a CPU, runs of parameters whose temporaries stay in the cache; elsewhere all of them, in few launches."""
-    if params[0].device.type != "cpu":
-        return [params]
-    sizes = [param.numel() for param in params]
-    if sum(sizes) <= _BLOCK:
-        return [params]
-    blocks: list[Tensors] = [[]]
-    filled = 0
-    for param, size in zip(params, sizes, strict=True):
-        if blocks[-1] and filled + size > _BLOCK:
-            blocks.append([])
-            filled = 0
-        blocks[-1].append(param)
-        filled += size
-    return blocks
-
-
 def _through(rules: Sequence[Rule], update: Tensors, batch: Batch) -> Tensors:
     """Run rules over one batch."""
     for rule in rules:
         if _runs(rule, batch.group):
-            update = rule(update if rule.linear else _settle(update, batch), batch)
+            update = rule(update if rule.linear else batch.settle(update), batch)
             if not isinstance(update, (list, tuple)) or len(update) != len(batch.params):
                 raise TypeError(
                     f"{type(rule).__name__} returned {type(update).__name__}; expected a list with one tensor for each "
@@ -529,30 +411,8 @@ def _together(rule: Rule, updates: list[Tensors], batches: list[Batch]) -> list[
     active = [i for i, batch in enumerate(batches) if _runs(rule, batch.group)]
     if not rule.linear:
         for i in active:
-            updates[i] = _settle(updates[i], batches[i])
+            updates[i] = batches[i].settle(updates[i])
     results = rule.run([updates[i] for i in active], [batches[i] for i in active])
     for i, result in zip(active, results, strict=True):
         updates[i] = result
     return updates
-
-
-def _settle(update: Tensors, batch: Batch) -> Tensors:
-    """Carry out what is pending, for a rule that looks at the update itself."""
-    if batch.divisor is not None:
-        update, batch.divisor = list(torch._foreach_div(update, batch.divisor)), None
-    if isinstance(batch.factor, Tensor) or batch.factor != 1.0:
-        update = list(torch._foreach_mul(update, scalar(batch.factor, update)))
-    batch.factor = 1.0
-    return update
-
-
-def _apply(update: Tensors, batch: Batch) -> None:
-    """Subtract the update from the parameters, with what is pending in the same pass."""
-    if isinstance(batch.factor, Tensor):
-        torch._foreach_sub_(batch.params, _settle(update, batch))
-    elif batch.divisor is None:
-        torch._foreach_add_(batch.params, update, alpha=-batch.factor)
-    elif update[0].dtype == batch.params[0].dtype:
-        torch._foreach_addcdiv_(batch.params, update, batch.divisor, value=-batch.factor)
-    else:
-        torch._foreach_add_(batch.params, torch._foreach_div(update, batch.divisor), alpha=-batch.factor)

@@ -16,7 +16,7 @@ PACKAGE = Path(lab.__file__).parent
 ANALYSIS = Path(insgd_lab.analysis.__file__).parent
 
 # Each room, and the rooms that it may import. A room is a module or package directly below insgd_lab.
-LEAVES = {"capabilities", "hyperparameters", "input_statistics", "store"}
+LEAVES = {"batch", "capabilities", "hyperparameters", "input_statistics", "store"}
 CORE = LEAVES | {"registry", "chain", "rules", "optimizers", "sensors", "recorders", "catalogue"}
 ALLOWED: dict[str, set[str]] = {
     "": set(),
@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "catalogue": {"hyperparameters", "registry"},
     "measured_layers": {"input_statistics"},
     "sensors": {"input_statistics", "measured_layers"},
-    "chain": {"hyperparameters"},
+    "chain": {"batch", "hyperparameters"},
     "rules": {"chain", "sensors", "rules"},
     "optimizers": {"chain", "rules", "sensors", "hyperparameters", "optimizers"},
     "losses": set(),
