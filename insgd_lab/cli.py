@@ -323,12 +323,12 @@ def _with_options(raw: dict[str, Any], chosen: Mapping[str, Any], settings: Sequ
 
 
 def _put(tables: dict[str, Any], path: str, value: Any, *, keep: bool = False) -> None:
-    """Set the value at a dotted path; a name on the way becomes a table. `keep` spares what is there."""
+    """Set the value at a dotted path; a text on the way becomes a table. `keep` spares what is there."""
     *parents, last = path.split(".")
     for key in parents:
         inner = tables.setdefault(key, {})
         if isinstance(inner, str):
-            inner = tables[key] = {"name": inner}
+            inner = tables[key] = {"path" if key == "init_from" else "name": inner}
         if not isinstance(inner, dict):
             _refuse(f"{path}: {key} is not a table, but {inner!r}")
         tables = inner
