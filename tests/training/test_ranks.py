@@ -60,7 +60,7 @@ def test_two_processes_give_the_result_of_one(shared: tuple[RunFolder, RunFolder
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6)
     metrics = [folder.metrics() for folder in (one, two)]
-    pd.testing.assert_frame_equal(*metrics, rtol=1e-4)
+    pd.testing.assert_frame_equal(*metrics, rtol=1e-4, atol=0.005)  # one image may be on the brink
     layers = [folder.layers().sort_values(["step", "parameter", "quantity"]) for folder in (one, two)]
     layers = [frame[frame.quantity.isin(["grad_norm", "input_power", "step_scale"])] for frame in layers]
     pd.testing.assert_frame_equal(*layers, rtol=1e-3, check_categorical=False)
