@@ -69,6 +69,9 @@ def test_two_processes_give_the_result_of_one(shared: tuple[RunFolder, RunFolder
 def test_the_first_process_alone_writes_and_speaks(shared: tuple[RunFolder, RunFolder, str]) -> None:
     _, two, printed = shared
     assert json.loads(two.info_path.read_text())["processes"] == 2
-    assert [line.split(";")[0][:9] for line in printed.splitlines() if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
+    assert [line.split(";")[0][:9] for line in printed.splitlines() if line.startswith("epoch")] == [
+        "epoch 1/2",
+        "epoch 2/2",
+    ]
     assert printed.count("done: ") == 1
     assert len(list(Path(two.path).parent.iterdir())) == 1

@@ -173,6 +173,15 @@ def test_where_the_channels_lie_is_a_matter_of_rounding():
     torch.testing.assert_close(weights(inner.model), weights(outer.model), rtol=1e-4, atol=1e-6)
 
 
+@pytest.fixture
+def _uncompiled():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, in tracing
+@pytest.mark.usefixtures("_uncompiled")
 def test_a_compiled_model_takes_the_same_steps(monkeypatch):
     # Without the code generator, which takes a minute: what is compiled, when and with which hooks is the same.
     compile_ = torch.compile
