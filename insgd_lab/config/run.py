@@ -88,6 +88,12 @@ class TrainSpec(Spec):
         if self.accumulate > self.batch_size:
             message = f"a batch of {self.batch_size} cannot be computed in more parts than it has images"
             problems.append(Problem(("accumulate",), self.accumulate, message))
+        if self.cuda_graph and self.precision == "float16":
+            message = "float16 looks at every gradient before the step, which no graph can; take bfloat16"
+            problems.append(Problem(("cuda_graph",), True, message))
+        if self.cuda_graph and self.schedule.beta1_decay != 1:
+            message = "a graph reads beta1 once and for all; leave out schedule.beta1_decay"
+            problems.append(Problem(("cuda_graph",), True, message))
         raise_if_any(problems)
         return self
 

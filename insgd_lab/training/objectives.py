@@ -95,7 +95,7 @@ class ClassTally:
         all_by_class.index_add_(0, targets, torch.ones_like(hits))
 
     def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        hits, everything = self.totals[2:].split(self.classes)
+        hits, everything = torch.split(self.totals[2:], self.classes)
         return self.totals[0], self.totals[1], hits, everything
 
     def metrics(self) -> dict[str, float]:

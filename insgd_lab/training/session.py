@@ -104,8 +104,7 @@ class Training:
         self.losses = torch.zeros(self.batches, device=self.device)
         self.step = Step(self._network(), self.optimizer, self.objective, settings, self.device, ranks)
         take = self._take
-        graphed = settings.cuda_graph and self.device.type == "cuda"
-        self.take: Take = GraphedStep(take, settings.batch_size, self.recorder) if graphed else take
+        self.take: Take = GraphedStep(take, settings.batch_size, self.recorder) if self._is_graphed else take
         self._partial: Mapping[str, Any] | None = None  # of a checkpoint, until its epoch goes on
 
     # ------------------------------------------------------------------------------------------ the objects
@@ -127,7 +126,7 @@ class Training:
         able = registry.get_optimizer(name).capabilities
         if self.ranks.size > 1 and able.reads_inputs:
             options["process_group"] = torch.distributed.group.WORLD
-        if self.spec.train.cuda_graph and self.device.type == "cuda":
+        if self._is_graphed:
             options |= _capturable(self.spec, self.device)
         optimizer: torch.optim.Optimizer = registry.create_optimizer(name, self.model, **options)
         return optimizer
@@ -136,6 +135,11 @@ class Training:
         """What is called to train. The sensors are on the model by now: compiled code does not look for new hooks."""
         network = self.ranks.parallel(self.model, self.device)
         return torch.compile(network) if self.spec.train.compile else network  # type: ignore[return-value]
+
+    @property
+    def _is_graphed(self) -> bool:
+        # Of several ranks, each would have to record its part of every exchange.
+        return self.spec.train.cuda_graph and self.device.type == "cuda" and self.ranks.size == 1
 
     def _take(self, inputs: Tensor, targets: Tensor, count: int) -> Tensor:
         return self.step(inputs, targets, self.tally, count)
