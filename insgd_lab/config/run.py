@@ -92,8 +92,8 @@ class TrainSpec(Spec):
             message = "float16 looks at every gradient before the step, which no graph can; take bfloat16"
             problems.append(Problem(("cuda_graph",), True, message))
         if self.cuda_graph and self.schedule.beta1_decay != 1:
-            message = "a graph reads beta1 once and for all; leave out schedule.beta1_decay"
-            problems.append(Problem(("cuda_graph",), True, message))
+            message = "cannot change from step to step in a CUDA graph; set train.cuda_graph = false"
+            problems.append(Problem(("schedule", "beta1_decay"), self.schedule.beta1_decay, message))
         raise_if_any(problems)
         return self
 

@@ -316,8 +316,10 @@ def _check_single_example(
     if least > 1 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return
     try:
+        trial = copy.deepcopy(model).train()
+        keep_frozen_in_eval(trial)
         with torch.no_grad(), global_stream(spec.seed, "one image"):
-            copy.deepcopy(model).train()(torch.zeros(1, *input_shape))
+            trial(torch.zeros(1, *input_shape))
     except ValueError:
         what = "a batch of one" if parts == 1 else "a part of a batch with one, or none,"
         message = (
