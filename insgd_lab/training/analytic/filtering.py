@@ -61,7 +61,7 @@ def system_identification(
     return SystemIdentification(taps, colour, snr, drift, samples)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SystemIdentification:
     """The task; its attributes are those of `system_identification`."""
 
@@ -86,7 +86,12 @@ class SystemIdentification:
             ValueError: augmentation is asked for.
         """
         check_plan(self.name, plan)
-        return IdentificationFeed(self, plan)
+        self.followed = IdentificationFeed(self, plan)
+        return self.followed
+
+    def inspect(self, model: nn.Module) -> dict[str, float]:
+        """The misalignment of a model with the system that the feed made last has come to."""
+        return self.followed.inspect(model)
 
     def objective(self, label_smoothing: float = 0.0) -> MeanLoss:
         """Half the squared error.
@@ -121,6 +126,11 @@ class SystemIdentification:
         """The inputs of the filter, [samples, taps], newest first, from [samples + taps - 1] values of the signal."""
         return signal.unfold(0, self.taps, 1).flip(1).float()
 
+    def held_out(self, split: str) -> Tensor:
+        """The fixed inputs of a validation or test split, [1000, taps]."""
+        white = torch.from_numpy(frozen(f"{split} signal").standard_normal(EVALUATED + self.taps - 1))
+        return self.windows(self.signal(white))
+
 
 @dataclass(frozen=True)
 class _Epoch:
@@ -140,6 +150,7 @@ class IdentificationFeed:
         self.system = task.system()
         self._starts = [(self.system, task.signal(self._normal("signal before epoch 1", task.taps)))]
         """For each epoch from the first, the system and the last inputs before it."""
+        self._held_out = {split: task.held_out(split) for split in ("val", "test")}
 
     @property
     def examples(self) -> int:
@@ -156,11 +167,8 @@ class IdentificationFeed:
 
     def evaluate(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Fixed inputs of the split, and the present system's answers without noise."""
-        task = self.task
-        white = torch.from_numpy(frozen(f"{split} signal").standard_normal(EVALUATED + task.taps - 1))
-        inputs = task.windows(task.signal(white))
+        inputs, size = self._held_out[split], self.plan.eval_batch_size
         desired = (inputs.double() @ self.system)[:, None].float()
-        size = self.plan.eval_batch_size
         for batch in zip(inputs.split(size), desired.split(size), strict=True):
             yield share(self.plan, *batch)
 

@@ -50,10 +50,11 @@ class LossTally:
     each: Each
     totals: Tensor
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Count one batch in."""
-        self.totals[0] += self.each(outputs, targets).double().sum()
-        self.totals[1] += len(outputs)
+    def add(self, outputs: Tensor, targets: Tensor, loss: Tensor | None = None) -> None:
+        """Count a batch in; `loss` is its mean loss if that is known already."""
+        known = self.each(outputs, targets).double().sum() if loss is None else loss.double() * len(targets)
+        self.totals[0] += known
+        self.totals[1] += len(targets)
 
     def metrics(self) -> dict[str, float]:
         """The mean loss."""
