@@ -95,7 +95,7 @@ def test_seeds_and_epochs_are_sampled_apart(name: str) -> None:
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize(("options", "message"), [({"augment": True}, "augment"), ({"label_smoothing": 0.1}, "smooth")])
 def test_what_needs_images_or_classes_is_refused(name: str, options: Mapping[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"train.*{message}.*{name}"):
+    with pytest.raises(ConfigError, match=f"train.*{message}.*{name}"):
         Training(run({"name": name, **SAMPLED[name]}, {"name": "sgd", "lr": 0.01}, **options))
 
 

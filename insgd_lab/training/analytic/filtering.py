@@ -83,7 +83,7 @@ class SystemIdentification:
         """The batches of a run.
 
         Raises:
-            ValueError: augmentation is asked for.
+            ConfigError: augmentation is asked for.
         """
         check_plan(self.name, plan)
         self.followed = IdentificationFeed(self, plan)
@@ -97,7 +97,7 @@ class SystemIdentification:
         """Half the squared error.
 
         Raises:
-            ValueError: label smoothing is asked for.
+            ConfigError: label smoothing is asked for.
         """
         return objective_of(self.name, SQUARED_ERROR.each, label_smoothing)
 

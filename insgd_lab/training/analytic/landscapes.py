@@ -62,7 +62,7 @@ class Landscape:
         """The batches of a run.
 
         Raises:
-            ValueError: augmentation is asked for.
+            ConfigError: augmentation is asked for.
         """
         check_plan(self.name, plan)
         return LandscapeFeed(self, plan)
@@ -71,7 +71,7 @@ class Landscape:
         """The value of the function.
 
         Raises:
-            ValueError: label smoothing is asked for.
+            ConfigError: label smoothing is asked for.
         """
         return objective_of(self.name, self.each, label_smoothing)
 

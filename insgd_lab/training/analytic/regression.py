@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from insgd_lab.config import ConfigError, Problem
 from insgd_lab.training.streams import derive
 
 if TYPE_CHECKING:
@@ -75,13 +76,11 @@ def objective_of(name: str, each: Each, label_smoothing: float) -> MeanLoss:
     """The objective of the task of that name.
 
     Raises:
-        ValueError: label smoothing is asked for.
+        ConfigError: label smoothing is asked for.
     """
     if label_smoothing:
-        raise ValueError(
-            f"train.label_smoothing = {label_smoothing}: {name} has no classes whose labels could be smoothed; "
-            "leave label_smoothing out"
-        )
+        message = f"{name} has no classes whose labels could be smoothed; leave it out"
+        raise ConfigError("run", [Problem(("train", "label_smoothing"), label_smoothing, message)])
     return MeanLoss(each)
 
 
@@ -89,10 +88,11 @@ def check_plan(name: str, plan: BatchPlan) -> None:
     """Refuse augmentation.
 
     Raises:
-        ValueError: augmentation is asked for.
+        ConfigError: augmentation is asked for.
     """
     if plan.augment:
-        raise ValueError(f"train.augment = true: {name} has no images to crop and flip; leave augment out")
+        message = f"{name} has no images to crop and flip; leave it out"
+        raise ConfigError("run", [Problem(("train", "augment"), True, message)])
 
 
 def share(plan: BatchPlan, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,7 @@ class TeacherStudent:
         """The batches of a run.
 
         Raises:
-            ValueError: augmentation is asked for.
+            ConfigError: augmentation is asked for.
         """
         check_plan(self.name, plan)
         return TeacherFeed(self, plan)
@@ -70,7 +70,7 @@ class TeacherStudent:
         """Half the squared error.
 
         Raises:
-            ValueError: label smoothing is asked for.
+            ConfigError: label smoothing is asked for.
         """
         return objective_of(self.name, SQUARED_ERROR.each, label_smoothing)
 
