@@ -104,7 +104,7 @@ class SystemIdentification:
     def system(self) -> Tensor:
         """The coefficients before any drift: of unit norm, float64 [taps]."""
         system = torch.from_numpy(frozen(f"system of {self.taps} taps").standard_normal(self.taps))
-        return system / system.norm()
+        return system / torch.linalg.vector_norm(system)
 
     def noise(self) -> float:
         """Standard deviation of v."""
@@ -169,7 +169,7 @@ class IdentificationFeed:
         """Fixed inputs of the split, and the present system's answers without noise."""
         inputs, size = self._held_out[split], self.plan.eval_batch_size
         desired = (inputs.double() @ self.system)[:, None].float()
-        for batch in zip(inputs.split(size), desired.split(size), strict=True):
+        for batch in zip(torch.split(inputs, size), torch.split(desired, size), strict=True):
             yield share(self.plan, *batch)
 
     def inspect(self, model: nn.Module) -> dict[str, float]:
@@ -205,10 +205,10 @@ def impulse_response(model: nn.Module, taps: int, device: str | torch.device) ->
     Float64, on the CPU.
     """
     probes = torch.cat([torch.zeros(1, taps), torch.eye(taps)]).to(device)
-    answers = model(probes).double().cpu().flatten()
+    answers: Tensor = model(probes).double().cpu().flatten()
     return answers[1:] - answers[0]
 
 
 def misalignment(weights: Tensor, system: Tensor) -> float:
     """||w - w_o||^2 / ||w_o||^2 in dB; minus infinity where they are equal."""
-    return float(20 * torch.log10((weights - system).norm() / system.norm()))
+    return float(20 * torch.log10(torch.linalg.vector_norm(weights - system) / torch.linalg.vector_norm(system)))

@@ -91,13 +91,13 @@ class TeacherFeed:
         """The batches of an epoch, from number `first` on."""
         order = torch.randperm(self.examples, generator=generator(self.plan.seed, f"order, epoch {epoch}"))
         x, y = self.task.sets["train"]
-        for rows in order.split(self.plan.batch_size)[first:]:
+        for rows in torch.split(order, self.plan.batch_size)[first:]:
             yield share(self.plan, x[rows], y[rows])
 
     def evaluate(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """A split in batches."""
         x, y = self.task.sets[split]
-        for rows in torch.arange(len(x)).split(self.plan.eval_batch_size):
+        for rows in torch.split(torch.arange(len(x)), self.plan.eval_batch_size):
             yield share(self.plan, x[rows], y[rows])
 
 
