@@ -104,7 +104,8 @@ class SystemIdentification:
     def system(self) -> Tensor:
         """The coefficients before any drift: of unit norm, float64 [taps]."""
         system = torch.from_numpy(frozen(f"system of {self.taps} taps").standard_normal(self.taps))
-        return system / torch.linalg.vector_norm(system)
+        unit: Tensor = system / torch.linalg.vector_norm(system)
+        return unit
 
     def noise(self) -> float:
         """Standard deviation of v."""
