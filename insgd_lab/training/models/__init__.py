@@ -7,6 +7,7 @@ subtracts it and has its own). docs/models.md says how large each is, by :func:`
 
 from insgd_lab.training.models.counting import Size, count
 from insgd_lab.training.models.layers import Layers, Shape
+from insgd_lab.training.models.points import Point, point
 from insgd_lab.training.models.resnet import Block, Bottleneck, ResNet, resnet18, resnet20, resnet50, wrn18
 from insgd_lab.training.models.simple import custom_cnn, digits_cnn, linear, mlp
 from insgd_lab.training.models.vgg import vgg16
@@ -16,6 +17,7 @@ __all__ = [
     "Block",
     "Bottleneck",
     "Layers",
+    "Point",
     "ResNet",
     "Shape",
     "Size",
@@ -25,6 +27,7 @@ __all__ = [
     "digits_cnn",
     "linear",
     "mlp",
+    "point",
     "resnet18",
     "resnet20",
     "resnet50",
