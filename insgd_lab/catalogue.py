@@ -281,8 +281,9 @@ _MODELS = (
               "ResNet-18 with a 3x3 stem, for 32x32 images", f"{HE_PAPER}, Table 1; {ADANORM_PAPER}",
               {"batch_norm": True}, domains=DOMAINS),
     ModelSpec("resnet50", "insgd_lab.training.models:resnet50",
-              "ResNet-50 with a 3x3 stem, for 32x32 images", f"{HE_PAPER}, Table 1; {ADANORM_PAPER}",
-              {"batch_norm": True}, domains=DOMAINS),
+              "ResNet-50 with a 3x3 stem, for 32x32 images, or torchvision's with 7x7, for ImageNet",
+              f"{HE_PAPER}, Table 1; {ADANORM_PAPER}; {INSGD_PAPER}: Section 4.3",
+              {"stem": "3x3", "batch_norm": True}, domains=DOMAINS),
     ModelSpec("wrn18", "insgd_lab.training.models:wrn18",
               "ResNet-18 with wider stages and a 3x3 stem, for 32x32 images",
               f"Zagoruyko and Komodakis, Wide Residual Networks, BMVC 2016; {INSGD_PAPER}: Section 4.2",
@@ -296,6 +297,10 @@ _MODELS = (
               f"Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; {INSGD_PAPER}: Section 3.2, Table 8",
               {"patch": 4, "dim": 512, "depth": 6, "heads": 8, "mlp_dim": 512, "dropout": 0.0, "layer_norm": True},
               domains=DOMAINS),
+    ModelSpec("mobilenetv3", "insgd_lab.training.models:mobilenetv3",
+              "torchvision's small MobileNetV3, its first stride 1 for 32x32 images",
+              f"Howard et al., Searching for MobileNetV3, ICCV 2019, Table 2; {INSGD_PAPER}: Section 3.2, Table 5",
+              {"stem_stride": 1}, domains=DOMAINS),
 )  # fmt: skip
 
 _CIFAR10_FILES = (

@@ -135,6 +135,8 @@ DOMAINS: Mapping[str, Domain] = {
     "depth": _count,
     "heads": _count,
     "mlp_dim": _count,
+    "stem": _choice("3x3", "7x7"),
+    "stem_stride": Domain(lambda value: _is_count(value) and value <= 2, "1 or 2"),
 }
 
 
