@@ -333,6 +333,10 @@ _DATA = (
              "60,000 colour images of 32x32 pixels in 100 classes (the fine labels)",
              "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
              _SUBSET, _CIFAR100_FILES, classes=100, domains=DOMAINS),
+    DataSpec("tiny-imagenet", "insgd_lab.training.data:tiny_imagenet",
+             "110,000 colour images of 64x64 pixels in 200 classes",
+             "Le and Yang, Tiny ImageNet Visual Recognition Challenge, CS 231N, Stanford 2015",
+             _SUBSET, ("tiny-imagenet/manifest.json",), classes=200, domains=DOMAINS),
 )  # fmt: skip
 
 SPECS: tuple[OptimizerSpec | ModelSpec | DataSpec, ...] = (*_OPTIMIZERS, *_MODELS, *_DATA)
