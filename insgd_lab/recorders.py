@@ -118,6 +118,15 @@ class Recorder:
         """Go on counting where another recorder stopped."""
         self._step, self._parts = state["step"], state["parts"]
 
+    @property
+    def due(self) -> bool:
+        """Whether the next step will be recorded."""
+        return self._step % self.every == 0
+
+    def pass_by(self) -> None:
+        """Count a step that the optimizer took unseen, as the replay of a CUDA graph does."""
+        self._step += 1
+
     def frame(self) -> pd.DataFrame:
         """The records that have not been drained or written: step, parameter, quantity, value (float32)."""
         return _frame(self._records)

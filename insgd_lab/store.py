@@ -263,6 +263,11 @@ class RunFolder:
         """`checkpoint.pt`, there while the run is unfinished; write it with `replacing`."""
         return self.path / "checkpoint.pt"
 
+    @property
+    def weights_path(self) -> Path:
+        """`weights.pt`, the trained weights, where the run was told to keep them; write it with `replacing`."""
+        return self.path / "weights.pt"
+
     def info(self) -> dict[str, Any]:
         """Read `run.json`."""
         return read_json(self.info_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -10,53 +11,53 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from insgd_lab import hyperparameters, registry, store
 from insgd_lab.config.base import Spec, WithPlugins, validated
+from insgd_lab.config.initial import InitSpec
 from insgd_lab.config.options import NamedSpec, checked
 from insgd_lab.config.problems import Missing, Problem, ProblemsError, raise_if_any
+from insgd_lab.config.schedules import ScheduleSpec
 
-__all__ = ["RecordSpec", "RunSpec", "ScheduleSpec", "TaskSpec", "TrainSpec", "parse_run"]
+__all__ = ["RecordSpec", "RunSpec", "TaskSpec", "TrainSpec", "parse_run"]
 
 
 class TaskSpec(Spec):
-    """What is learned: the data and the model."""
+    """What is learned: the data and the model, and where its weights come from if not from chance."""
 
     data: NamedSpec
     model: NamedSpec
+    init_from: InitSpec | None = None
 
     @field_validator("data", "model")
     @classmethod
     def _known(cls, value: NamedSpec, info: ValidationInfo) -> NamedSpec:
         return checked(str(info.field_name), value)
 
-
-class ScheduleSpec(Spec):
-    """How the learning rate changes: not at all, or times `gamma` after each of the milestones (epochs)."""
-
-    name: Literal["constant", "multi-step"] = "constant"
-    milestones: list[Annotated[int, Field(ge=1)]] = []
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_toml(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.name == "constant" and (self.milestones or self.gamma != 0.1):
-            raise ProblemsError([Problem((), self.name, 'takes no options; did you mean name = "multi-step"?')])
-        if self.name == "multi-step" and not self.milestones:
-            raise ProblemsError([Problem(("milestones",), Missing(), "is required, such as [60, 120]")])
-        if self.milestones != sorted(set(self.milestones)):
-            raise ProblemsError([Problem(("milestones",), self.milestones, "expected epochs in rising order")])
-        return self
-
-    def plain(self) -> Any:
-        """Return the schedule as a study file would have it."""
-        return self.name if self.name == "constant" else self.model_dump()
+    def canonical(self) -> dict[str, Any]:
+        """Return the plain form that is hashed."""
+        named = {"data": self.data.canonical("data"), "model": self.model.canonical("model")}
+        return named if self.init_from is None else {**named, "init_from": self.init_from.canonical()}
 
 
 class TrainSpec(Spec):
-    """How long and in which batches; `augment` crops with 4 pixels of padding and flips horizontally."""
+    """How long, in which batches and how they are computed.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images of one optimizer step.
+        augment: crop with 4 pixels of padding and flip horizontally.
+        eval_every: evaluate after every so many epochs, and after the last.
+        eval_batch_size: images evaluated at once.
+        schedule: how the learning rate changes.
+        precision: of forward and backward pass: "float32"; "tf32", float32 with products in TensorFloat-32;
+            "bfloat16" and "float16" by torch.autocast, the latter with scaled gradients. Weights stay float32.
+        accumulate: parts in which each batch is computed, one after the other.
+        clip_norm: the norm to which the gradient of all parameters together is clipped before the step.
+        label_smoothing: share of a target that is spread over all classes.
+        channels_last: keep images with their channels innermost.
+        compile: compile the model with torch.compile.
+        cuda_graph: record the step as one CUDA graph.
+        packing: how many runs share a device side by side: "off", "auto" or a number. It is not part of a run's
+            name, for it does not say what is computed.
+    """
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)] = 128
@@ -64,20 +65,42 @@ class TrainSpec(Spec):
     eval_every: Annotated[int, Field(ge=1)] = 1
     eval_batch_size: Annotated[int, Field(ge=1)] = 1000
     schedule: ScheduleSpec = ScheduleSpec()
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    clip_norm: Annotated[float, Field(gt=0)] = math.inf
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    channels_last: bool = True
+    compile: bool = False
+    cuda_graph: bool = False
+    packing: Literal["off", "auto"] | int = "off"
+
+    @field_validator("packing", mode="before")
+    @classmethod
+    def _packable(cls, value: Any) -> Any:
+        is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not (is_number or value in ("off", "auto")):
+            raise ValueError('expected "off", "auto" or a whole number of runs, at least 1')
+        return value
 
     @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        late = [m for m in self.schedule.milestones if m >= self.epochs]
-        raise_if_any(
-            [Problem(("schedule", "milestones"), m, f"must lie before the last epoch, {self.epochs}") for m in late]
-        )
+    def _consistent(self) -> Self:
+        problems = [Problem(("schedule", *p.path), p.value, p.message) for p in self.schedule.beyond(self.epochs)]
+        if self.accumulate > self.batch_size:
+            message = f"a batch of {self.batch_size} cannot be computed in more parts than it has images"
+            problems.append(Problem(("accumulate",), self.accumulate, message))
+        raise_if_any(problems)
         return self
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the plain form that is hashed: defaults left out, and what does not change the numbers."""
+        return self.model_dump(exclude_defaults=True, exclude={"packing"})
 
 
 class RecordSpec(Spec):
-    """What is watched: layer quantities at every `every`-th step; 0 watches nothing."""
+    """What is kept: layer quantities at every `every`-th step (0: none), and with `weights` the trained weights."""
 
     every: Annotated[int, Field(ge=0)] = 10
+    weights: bool = False
 
 
 class RunSpec(WithPlugins):
@@ -100,11 +123,24 @@ class RunSpec(WithPlugins):
             raise ProblemsError([Problem((), Missing(), str(error))]) from None
         return spec
 
+    @model_validator(mode="after")
+    def _scheduled(self) -> Self:
+        name, schedule = self.optimizer.name, self.train.schedule
+        message = f"{name} has no option {{!r}} to change; leave it out, or take another optimizer"
+        raise_if_any(
+            [
+                Problem(("train", "schedule", key), getattr(schedule, key), message.format(option))
+                for option, key in schedule.needs().items()
+                if option not in registry.get_optimizer(name).defaults
+            ]
+        )
+        return self
+
     def canonical(self) -> dict[str, Any]:
         """Return the run in plain JSON types: defaults left out, revisions and the seed in."""
         plain = {
-            "task": {"data": self.task.data.canonical("data"), "model": self.task.model.canonical("model")},
-            "train": self.train.model_dump(exclude_defaults=True),
+            "task": self.task.canonical(),
+            "train": self.train.canonical(),
             "optimizer": self.optimizer.canonical("optimizer"),
             "seed": self.seed,
         }
@@ -118,11 +154,25 @@ class RunSpec(WithPlugins):
         return store.run_id(self.canonical())
 
     @classmethod
-    def from_canonical(cls, canonical: Mapping[str, Any], plugins: Sequence[str] = ()) -> RunSpec:
-        """Undo `canonical`; revisions are those of the registry now, so the id tells if they changed."""
+    def from_canonical(
+        cls, canonical: Mapping[str, Any], plugins: Sequence[str] = (), init_from: str | None = None
+    ) -> RunSpec:
+        """Undo `canonical`; revisions are those of the registry now, so the id tells if they changed.
+
+        `init_from` is where the weights lie that the run starts from, if it starts from any.
+
+        Raises:
+            ValueError: they are needed and not given, or others.
+        """
         plain = store.from_json_value(store.to_json_value(canonical))
-        for named in (plain["optimizer"], plain["task"]["data"], plain["task"]["model"]):
+        task = plain["task"]
+        for named in (plain["optimizer"], task["data"], task["model"]):
             named.pop("revision", None)
+        if "init_from" in task:
+            if init_from is None:
+                needed = task["init_from"]["sha256"]
+                raise ValueError(f"the run starts from weights with sha256 {needed}; give their path as init_from")
+            task["init_from"]["path"] = init_from
         return cls.model_validate({**plain, "plugins": list(plugins)})
 
 

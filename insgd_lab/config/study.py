@@ -11,7 +11,8 @@ from insgd_lab import registry
 from insgd_lab.config.base import Spec, WithPlugins, validated
 from insgd_lab.config.options import LOOKUP, Entry, NamedSpec, checked, checked_option, jsonable
 from insgd_lab.config.problems import Problem, ProblemsError, problems_of, raise_if_any, unknown
-from insgd_lab.config.run import RecordSpec, RunSpec, ScheduleSpec, TaskSpec, TrainSpec
+from insgd_lab.config.run import RecordSpec, RunSpec, TaskSpec, TrainSpec
+from insgd_lab.config.schedules import ScheduleSpec
 
 __all__ = ["ArmSpec", "CompareSpec", "StudySpec", "parse_study"]
 
@@ -212,12 +213,16 @@ def _overridden(spec: _SpecT, settings: Mapping[str, Any]) -> _SpecT:
     for path, value in settings.items():
         root, *keys = path.split(".")
         if root == "task":
-            if len(keys) != 2 or keys[0] not in plain:
+            if len(keys) != 2 or keys[0] not in ("data", "model"):
                 raise ValueError("expected task.model.OPTION or task.data.OPTION")
             plain[keys[0]]["options"][keys[1]] = value
         else:
             if len(keys) != 1 or keys[0] not in plain:
                 raise ValueError(unknown(".".join(keys), plain, f"key of {root}"))
+            if keys[0] == "packing":
+                raise ValueError(
+                    "cannot vary: it says how runs share a device, and changes no result; set it in [train]"
+                )
             plain[keys[0]] = value
     try:
         return type(spec).model_validate(plain)

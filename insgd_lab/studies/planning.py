@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from insgd_lab import registry
-from insgd_lab.config import ArmSpec, ConfigError, Problem, RunSpec, StudySpec
+from insgd_lab.config import ArmSpec, ConfigError, Problem, RunSpec, StudySpec, TrainSpec
 
 __all__ = ["Cell", "Plan", "cells", "make_plan", "study_info"]
 
@@ -112,9 +112,9 @@ def study_info(plan: Plan, versions: Mapping[str, str], created: str) -> dict[st
         "description": study.description,
         "compare": study.compare.model_dump() if study.compare else None,
         "seeds": study.seeds,
-        "task": {key: getattr(study.task, key).canonical(key) for key in ("data", "model")},
+        "task": study.task.canonical(),
         "classes": registry.get_data(study.task.data.name).classes,
-        "train": study.train.model_dump(),
+        "train": _train_info(study.train),
         "record": study.record.model_dump(),
         "spec": study.model_dump(),
         "arms": [_arm_info(study, arm) for arm in study.arm],
@@ -122,6 +122,15 @@ def study_info(plan: Plan, versions: Mapping[str, str], created: str) -> dict[st
         "versions": versions,
         "created": created,
     }
+
+
+# What a report says of the training even where it is as usual; of the rest it says what is not.
+_TOLD = {"epochs", "batch_size", "augment", "eval_every", "eval_batch_size"}
+
+
+def _train_info(train: TrainSpec) -> dict[str, Any]:
+    changed = train.model_dump(exclude_defaults=True)
+    return {**train.model_dump(include=_TOLD), **changed, "schedule": train.schedule.plain()}
 
 
 def _arm_info(study: StudySpec, arm: ArmSpec) -> dict[str, Any]:

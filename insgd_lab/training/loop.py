@@ -4,8 +4,11 @@
 >>> outcome.status, outcome.metrics.tail(1)
 
 A run whose loss stops being finite ends as "diverged", with everything recorded so far: that is a result, not
-an error. A run that is killed goes on from its last checkpoint, and on a CPU ends with the same bytes as one
-never stopped.
+an error. A run that is killed goes on from its last checkpoint, at any step, and on a CPU ends with the same bytes as
+one never stopped.
+
+Under `torchrun` the same call trains one run on several processes: each batch is shared among them, the first keeps
+the run's folder, and checkpoints are written at ends of epochs.
 """
 
 from __future__ import annotations
@@ -22,20 +25,42 @@ import torch
 from torch import nn
 
 from insgd_lab.config import RunSpec
-from insgd_lab.store import RunFolder
+from insgd_lab.store import RunFolder, replacing
 from insgd_lab.training import checkpoint, provenance
-from insgd_lab.training.session import Progress, Training, now
+from insgd_lab.training.precision import fp32_arithmetic
+from insgd_lab.training.progress import Progress, now, results
+from insgd_lab.training.ranks import Ranks, ranks_of_environment
+from insgd_lab.training.session import Training
+
+__all__ = ["Outcome", "train"]
 
 Status = Literal["done", "diverged"]
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
+def _never() -> bool:
+    return False
+
+
+def _quietly(report: dict[str, Any]) -> None:
+    """Tell nobody."""
+
+
 @dataclass
 class Outcome:
-    """What a finished run leaves: how it ended, the metrics of every epoch, and the trained objects."""
+    """What a finished run leaves.
+
+    Attributes:
+        status: how it ended.
+        metrics: of every epoch: epoch, step, split, metric, value.
+        results: the final and the best ones, labelled (see `progress.results`).
+        model: the trained model.
+        optimizer: its optimizer.
+    """
 
     status: Status
     metrics: pd.DataFrame
+    results: dict[str, Any]
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
@@ -48,6 +73,8 @@ def train(
     device: str = "cpu",
     on_epoch: OnEpoch | None = None,
     checkpoint_seconds: float = 30.0,
+    stop: Callable[[], bool] = _never,
+    loaders: int = 0,
 ) -> Outcome:
     """Train one run to its end, going on from the checkpoint in its folder if there is one.
 
@@ -56,50 +83,72 @@ def train(
         folder: where to write; None writes nothing, and records no layers.
         data_dir: the folder of the data sets; None as in `files.data_folder`.
         device: "cpu", "cuda" or "cuda:1".
-        on_epoch: called after each epoch with epoch, epochs, step and the epoch's metrics ("val_accuracy",
-            …). What it raises ends the run, which a later call resumes.
-        checkpoint_seconds: the least time between two checkpoints; they are written at ends of epochs.
+        on_epoch: called after each epoch with epoch, epochs, step, the epoch's metrics ("val_accuracy", …), its
+            seconds and images_per_second. What it raises ends the run, which a later call resumes.
+        checkpoint_seconds: the least time between two checkpoints; they are written after steps.
+        stop: asked after each step; once it says True a checkpoint is written and the call ends.
+        loaders: processes that read and decode the files of data that are streamed; 0: this one does.
 
     Returns:
         The outcome; status "diverged" if a loss was not finite.
 
     Raises:
+        KeyboardInterrupt: `stop` said True.
         ConfigError: a batch of one image that batch norm cannot normalise.
         DataError: data files are missing or wrong.
         StoreError: another process is training this very run.
     """
-    training_of = partial(Training, spec, data_dir=data_dir, device=device)
-    notify = on_epoch or (lambda report: None)
-    if folder is None:
-        training = training_of(record=False)
-        for report in training.epochs():
-            notify(report)
-        return _outcome(training)
-    with folder.locked():
-        return _train_in(folder, training_of, _first_info(spec, device), notify, checkpoint_seconds)
+    with ranks_of_environment(device) as (ranks, own_device), fp32_arithmetic(spec.train.precision):
+        new = partial(Training, spec, data_dir=data_dir, device=own_device, ranks=ranks, loaders=loaders)
+        if folder is None or not ranks.leads:
+            return _train_unkept(new(record=False), ranks, stop, on_epoch if ranks.leads and on_epoch else _quietly)
+        info = _first_info(spec, own_device, ranks)
+        with folder.locked():
+            return _train_in(folder, new, info, _Habits(checkpoint_seconds, stop), on_epoch or _quietly)
+
+
+@dataclass(frozen=True)
+class _Habits:
+    """When to write a checkpoint: so many seconds after the last, and when asked to stop."""
+
+    every_seconds: float
+    stop: Callable[[], bool]
+
+
+def _train_unkept(training: Training, ranks: Ranks, stop: Callable[[], bool], on_epoch: OnEpoch) -> Outcome:
+    state = ranks.told(None)  # the first rank looks for a checkpoint; without a folder it has none
+    if state is not None:
+        training.load_state_dict(state)
+
+    def after_step() -> None:
+        if stop():
+            raise KeyboardInterrupt
+
+    for report in training.epochs(after_step):
+        on_epoch(report)
+    return _outcome(training)
 
 
 def _train_in(
-    folder: RunFolder,
-    training_of: Callable[..., Training],
-    info: dict[str, Any],
-    notify: OnEpoch,
-    checkpoint_seconds: float,
+    folder: RunFolder, new: Callable[..., Training], info: dict[str, Any], habits: _Habits, on_epoch: OnEpoch
 ) -> Outcome:
     progress = Progress()
     folder.write_info({**info, **progress.summary()})
     try:
-        training = training_of(progress, record=True)
-        keeper = _Keeper(training, folder, checkpoint_seconds)
-        for report in training.epochs():
+        training = new(progress, record=True)
+        keeper = _Keeper(training, folder, habits)
+        for report in training.epochs(keeper.after_step):
             keeper.after_epoch()
-            notify(report)
+            on_epoch(report)
         keeper.flush()
     except Exception as error:
         failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "finished": now()}
         folder.write_info({**info, **progress.summary(), **failed})
         raise
     outcome = _outcome(training)
+    if training.spec.record.weights:
+        with replacing(folder.weights_path) as temporary:
+            torch.save(training.model.state_dict(), temporary)
     final = {"status": outcome.status, **progress.summary(), **training.measured(), "finished": now()}
     folder.finish({**info, **final}, outcome.metrics)
     return outcome
@@ -107,26 +156,39 @@ def _train_in(
 
 def _outcome(training: Training) -> Outcome:
     status: Status = "diverged" if training.progress.diverged_at else "done"
-    return Outcome(status, training.progress.table(), training.model, training.optimizer)
+    progress = training.progress
+    return Outcome(status, progress.table(), results(progress.rows), training.model, training.optimizer)
 
 
 class _Keeper:
     """Keeps a run in its folder while it trains: resumes it, and flushes and checkpoints when it is time."""
 
-    def __init__(self, training: Training, folder: RunFolder, every_seconds: float) -> None:
-        self.training, self.folder, self.every_seconds = training, folder, every_seconds
-        state = checkpoint.load(folder, training.spec.id)
+    def __init__(self, training: Training, folder: RunFolder, habits: _Habits) -> None:
+        self.training, self.folder, self.habits = training, folder, habits
+        state = training.ranks.told(checkpoint.load(folder, training.spec.id))
         if state is not None:
             training.load_state_dict(state)
         folder.drop_parts_from(training.progress.parts)
         self.saved = time.monotonic()
 
+    def after_step(self) -> None:
+        """Write a checkpoint if it is time. Ranks that share a run are at one only after an epoch."""
+        if self.training.ranks.size == 1:
+            self._keep()
+
     def after_epoch(self) -> None:
-        """Write a checkpoint if the last is old enough and there is something left to go on with."""
-        if not self.training.finished and time.monotonic() - self.saved >= self.every_seconds:
+        """Write a checkpoint if it is time and there is something left to go on with."""
+        if not self.training.finished:
+            self._keep()
+
+    def _keep(self) -> None:
+        stopping = self.habits.stop()
+        if stopping or time.monotonic() - self.saved >= self.habits.every_seconds:
             self.flush()
             checkpoint.save(self.folder, self.training.state_dict())
             self.saved = time.monotonic()
+        if stopping:
+            raise KeyboardInterrupt
 
     def flush(self) -> None:
         """Write what the recorder has gathered as one more part of the layer records."""
@@ -137,7 +199,7 @@ class _Keeper:
             progress.parts += 1
 
 
-def _first_info(spec: RunSpec, device: str) -> dict[str, Any]:
+def _first_info(spec: RunSpec, device: str, ranks: Ranks) -> dict[str, Any]:
     commit, dirty = provenance.commit()
     return {
         "id": spec.id,
@@ -150,6 +212,7 @@ def _first_info(spec: RunSpec, device: str) -> dict[str, Any]:
         "dirty": dirty,
         "device": device,
         "device_name": provenance.device_name(device),
+        "processes": ranks.size,
         "threads": torch.get_num_threads(),
         "finished": None,
         "images_per_second": None,

@@ -1,99 +1,56 @@
 """The objects of one run and its epochs: what happens between reading the spec and writing the results.
 
-The data go to the device once, as uint8; each step gathers a batch there, crops and mirrors it if asked, and
-makes floats of it. Nothing asks the device for a value before the epoch's end, so a loss that stops being
-finite is seen then.
+Nothing asks the device for a value before the epoch's end, so a loss that stops being finite is seen then.
 
-Every random number comes from a stream addressed by the seed, a purpose and the epoch (see `streams`), so
-that there is no generator state to keep.
+Every random number comes from a stream addressed by the seed, a purpose and the epoch (see `streams`). Only dropout
+draws from torch's global generator, whose place in the epoch a checkpoint keeps.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from insgd_lab import registry
 from insgd_lab.config import ConfigError, Problem, RunSpec
 from insgd_lab.recorders import Recorder
-from insgd_lab.training.augmentation import Draws, Normalize, crop_and_flip, draw
-from insgd_lab.training.recall import by_class
-from insgd_lab.training.splits import ImageSplits, Split
-from insgd_lab.training.streams import generator, global_stream
+from insgd_lab.training.feeds import BatchPlan, Feed
+from insgd_lab.training.graphs import GraphedStep
+from insgd_lab.training.objectives import Objective
+from insgd_lab.training.precision import autocast
+from insgd_lab.training.progress import Progress, results
+from insgd_lab.training.ranks import ALONE, Ranks
+from insgd_lab.training.schedules import Schedule
+from insgd_lab.training.step import Step
+from insgd_lab.training.streams import global_stream
 from insgd_lab.training.subsets import SubsetError
 
+__all__ = ["Training", "build_model", "load_data"]
 
-def now() -> str:
-    """The time in UTC, to the second, as in run.json."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@dataclass
-class Progress:
-    """What a run has come to; all of it goes into checkpoints.
-
-    Attributes:
-        epoch: epochs done.
-        step: optimizer steps done.
-        rows: rows of the metrics table.
-        diverged_at: epoch and step of the first loss that was not finite.
-        parts: parts of the layer records written.
-        seconds: wall time of the epochs, evaluation included; training_seconds: without it.
-        started: when the run first started.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    rows: list[tuple[int, int, str, str, float]] = field(default_factory=list)
-    diverged_at: dict[str, int] | None = None
-    parts: int = 0
-    seconds: float = 0.0
-    training_seconds: float = 0.0
-    started: str = field(default_factory=now)
-
-    def table(self) -> pd.DataFrame:
-        """The metrics: epoch, step, split, metric, value."""
-        return pd.DataFrame.from_records(self.rows, columns=["epoch", "step", "split", "metric", "value"])
-
-    def summary(self) -> dict[str, Any]:
-        """How far the run has come, for run.json."""
-        return {
-            "started": self.started,
-            "seconds": self.seconds,
-            "epochs_done": self.epoch,
-            "diverged_at": self.diverged_at,
-        }
-
-    def latest(self) -> dict[str, float]:
-        """The metrics of the last epoch, such as {"train_loss": 0.3, "val_accuracy": 0.9}."""
-        return {f"{split}_{metric}": value for epoch, _, split, metric, value in self.rows if epoch == self.epoch}
+AfterStep = Callable[[], None]
+Take = Callable[[Tensor, Tensor, int], Tensor]
 
 
-def load_data(spec: RunSpec, data_dir: Path | None = None) -> ImageSplits:
-    """The data set of a run.
+def load_data(spec: RunSpec, data_dir: Path | None = None) -> Any:
+    """The data object of a run.
 
     Raises:
         ConfigError: the data cannot give the part of the training split that the spec asks for.
     """
     entry, chosen = registry.get_data(spec.task.data.name), spec.task.data.options
     try:
-        splits: ImageSplits = registry.resolve_factory(entry.factory)(data_dir, **{**entry.defaults, **chosen})
+        return registry.resolve_factory(entry.factory)(data_dir, **{**entry.defaults, **chosen})
     except SubsetError as error:
         raise ConfigError("run", [Problem(("task", "data", error.option), error.value, error.reason)]) from None
-    return splits
 
 
 def build_model(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -105,7 +62,17 @@ def build_model(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> nn
 
 
 class Training:
-    """The objects of one run, and its epochs; `progress` says how far it has come."""
+    """The objects of one run, and its epochs; `progress` says how far it has come.
+
+    Args:
+        spec: what to train.
+        progress: where to put how far it has come.
+        data_dir: the folder of the data sets; None as in `files.data_folder`.
+        device: "cpu", "cuda" or "cuda:1".
+        record: whether the layers are watched, if the spec asks for it.
+        ranks: the processes that share the run.
+        loaders: processes that read and decode files.
+    """
 
     def __init__(
         self,
@@ -115,27 +82,78 @@ class Training:
         data_dir: Path | None = None,
         device: str = "cpu",
         record: bool = False,
+        ranks: Ranks = ALONE,
+        loaders: int = 0,
     ) -> None:
-        self.spec, self.progress, self.device = spec, progress or Progress(), torch.device(device)
-        self.data = load_data(spec, data_dir).to(self.device)
-        self.normalize = Normalize(self.data.scale, self.data.mean, self.data.std, self.device)
-        model = build_model(spec, self.data.input_shape, self.data.classes)
-        _check_single_image(model, self.data.train, spec)
-        # Convolutions on the CPU are a fifth to a third faster with the channels innermost.
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer: torch.optim.Optimizer = registry.create_optimizer(
-            spec.optimizer.name, self.model, **spec.optimizer.options
-        )
-        self.schedule = _schedule(spec, self.optimizer)
-        watched = record and spec.record.every > 0
+        self.spec, self.progress, self.device, self.ranks = spec, progress or Progress(), torch.device(device), ranks
+        self.data = load_data(spec, data_dir)
+        settings = spec.train
+        plan = BatchPlan(
+            spec.seed, settings.batch_size, settings.eval_batch_size, settings.augment, self.device,
+            ranks.rank, ranks.size, loaders,
+        )  # fmt: skip
+        self.feed: Feed = self.data.feed(plan)
+        self.objective: Objective = self.data.objective(settings.label_smoothing)
+        self.model = self._model()
+        self.optimizer = self._optimizer()
+        self.schedule = Schedule(settings.schedule, self.optimizer, self.batches, settings.epochs)
+        watched = record and spec.record.every > 0 and ranks.leads
         self.recorder = Recorder(self.model, self.optimizer, every=spec.record.every) if watched else None
+        self.tally = self.objective.tally(self.device)
+        self.losses = torch.zeros(self.batches, device=self.device)
+        self.step = Step(self._network(), self.optimizer, self.objective, settings, self.device, ranks)
+        take = self._take
+        graphed = settings.cuda_graph and self.device.type == "cuda"
+        self.take: Take = GraphedStep(take, settings.batch_size, self.recorder) if graphed else take
+        self._partial: Mapping[str, Any] | None = None  # of a checkpoint, until its epoch goes on
 
-    def epochs(self) -> Iterator[dict[str, Any]]:
-        """Train to the end, giving after each epoch its number, the last one's, the step, and the metrics."""
+    # ------------------------------------------------------------------------------------------ the objects
+
+    def _model(self) -> nn.Module:
+        model = build_model(self.spec, self.data.input_shape, self.data.classes)
+        _check_single_example(model, self.feed.examples, self.data.input_shape, self.spec, self.ranks)
+        model = model.to(self.device)
+        if self.spec.train.channels_last:
+            # Convolutions on the CPU are a fifth to a third faster with the channels innermost.
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        name, options = self.spec.optimizer.name, dict(self.spec.optimizer.options)
+        able = registry.get_optimizer(name).capabilities
+        if self.ranks.size > 1 and able.reads_inputs:
+            options["process_group"] = torch.distributed.group.WORLD
+        if self.spec.train.cuda_graph and self.device.type == "cuda":
+            options |= _capturable(self.spec, self.device)
+        optimizer: torch.optim.Optimizer = registry.create_optimizer(name, self.model, **options)
+        return optimizer
+
+    def _network(self) -> nn.Module:
+        """What is called to train. The sensors are on the model by now: compiled code does not look for new hooks."""
+        network = self.ranks.parallel(self.model, self.device)
+        return torch.compile(network) if self.spec.train.compile else network  # type: ignore[return-value]
+
+    def _take(self, inputs: Tensor, targets: Tensor, count: int) -> Tensor:
+        return self.step(inputs, targets, self.tally, count)
+
+    # ------------------------------------------------------------------------------------------- the epochs
+
+    @property
+    def batches(self) -> int:
+        """How many an epoch has."""
+        return math.ceil(self.feed.examples / self.spec.train.batch_size)
+
+    def epochs(self, after_step: AfterStep = lambda: None) -> Iterator[dict[str, Any]]:
+        """Train to the end, giving after each epoch its number, the last one's, the step, the metrics and the speed.
+
+        Args:
+            after_step: called after each step; `state_dict` holds everything then. What it raises ends the run.
+        """
         while not self.finished:
-            self.run_epoch()
-            progress, last = self.progress, self.spec.train.epochs
-            yield {"epoch": progress.epoch, "epochs": last, "step": progress.step, **progress.latest()}
+            self.run_epoch(after_step)
+            progress = self.progress
+            speed = progress.speed(self.feed.examples)["epochs"][-1]
+            yield {**speed, "epochs": self.spec.train.epochs, "step": progress.step, **progress.latest()}
         if self.recorder is not None:
             self.recorder.close()
 
@@ -144,143 +162,157 @@ class Training:
         """Whether no epoch is left to train, or going on would be pointless."""
         return self.progress.epoch >= self.spec.train.epochs or self.progress.diverged_at is not None
 
-    def run_epoch(self) -> None:
-        """Train one epoch, evaluate if it is due, and put both into the progress."""
+    def run_epoch(self, after_step: AfterStep = lambda: None) -> None:
+        """Train one epoch, or what is left of it, evaluate if it is due, and put both into the progress."""
+        progress = self.progress
+        self._train_epoch(after_step)
         start = time.perf_counter()
-        progress, settings = self.progress, self.spec.train
+        if self.finished or progress.epoch % self.spec.train.eval_every == 0:
+            self._evaluate()
+        progress.seconds.append(progress.training_seconds[-1] + time.perf_counter() - start)
+
+    def _train_epoch(self, after_step: AfterStep) -> None:
+        progress, number, size = self.progress, self.progress.epoch + 1, self.spec.train.batch_size
+        clock = time.perf_counter()
+        with global_stream(self.spec.seed, f"dropout, epoch {number}", self.device):
+            first = self._begin_epoch()
+            for k, (inputs, targets) in enumerate(self.feed.epoch(number, first), first):
+                self.schedule.set(progress.step)
+                if k == 0:
+                    progress.rate = float(self.optimizer.param_groups[0].get("lr", math.nan))
+                self.losses[k] = self.take(inputs, targets, min(size, self.feed.examples - k * size))
+                progress.step += 1
+                if k + 1 < self.batches:  # the epoch's last step is followed by its end
+                    progress.spent, clock = progress.spent + time.perf_counter() - clock, time.perf_counter()
+                    after_step()
+        self._end_epoch()
+        progress.training_seconds.append(progress.spent + time.perf_counter() - clock)
+        progress.spent = 0.0
+
+    def _begin_epoch(self) -> int:
+        """Make ready for the steps of an epoch; the number of the first that is left."""
+        self.model.train()
+        partial, self._partial = self._partial, None
+        if partial is None:
+            self.tally.totals.zero_()
+            return 0
+        batch = int(partial["batch"])
+        self.losses[:batch] = partial["losses"].to(self.device)
+        self.tally.totals.copy_(partial["totals"])
+        torch.set_rng_state(partial["generator"])
+        if partial["device_generator"] is not None:
+            torch.cuda.set_rng_state(partial["device_generator"], self.device)
+        return batch
+
+    def _end_epoch(self) -> None:
+        """Wait for the device, and tell what the epoch has come to."""
+        progress = self.progress
         progress.epoch += 1
-        rate = float(self.optimizer.param_groups[0].get("lr", float("nan")))
-        losses, loss, accuracy = self._train_epoch()
-        progress.training_seconds += time.perf_counter() - start
-        first = progress.step
-        progress.step += len(losses)
-        self._add("train", loss=loss, accuracy=accuracy, lr=rate)
+        self.tally.totals.copy_(self.ranks.total(self.tally.totals))
+        losses = self.ranks.total(self.losses).cpu().numpy()
+        progress.add("train", **self.tally.metrics(), lr=progress.rate)
         bad = np.flatnonzero(~np.isfinite(losses))
         if bad.size:
-            progress.diverged_at = {"epoch": progress.epoch, "step": first + int(bad[0]) + 1}
-        if self.finished or progress.epoch % settings.eval_every == 0:
-            self._evaluate()
-        if self.schedule is not None:
-            self.schedule.step()
-        progress.seconds += time.perf_counter() - start
-
-    def _train_epoch(self) -> tuple[NDArray[np.float64], float, float]:
-        """The loss of each step, then mean loss and accuracy over the images as they were trained on."""
-        images, labels = self.data.train.images, self.data.train.labels
-        batches = torch.split(self._order(), self.spec.train.batch_size)
-        draws = self._draws()
-        losses = torch.zeros(len(batches), device=self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.model.train()
-        with global_stream(self.spec.seed, self._purpose("dropout"), self.device):
-            for k, rows in enumerate(batches):
-                batch, wanted = images[rows], labels[rows]
-                if draws is not None:
-                    batch = crop_and_flip(batch, draws.offsets[rows], draws.flips[rows])
-                scores, loss = self._step(self.normalize(batch), wanted)
-                losses[k] = loss
-                correct += (scores.argmax(1) == wanted).sum()
-        values = losses.cpu().numpy().astype(np.float64)
-        sizes = np.array([len(rows) for rows in batches])
-        return values, float((values * sizes).sum() / sizes.sum()), float(correct) / len(labels)
-
-    def _step(self, batch: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        self.optimizer.zero_grad()
-        scores = self.model(batch)
-        loss = functional.cross_entropy(scores, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return scores.detach(), loss.detach()
-
-    def _order(self) -> Tensor:
-        # Drawn on the CPU, so that the order is the same on every device.
-        stream = generator(self.spec.seed, self._purpose("order"))
-        return torch.randperm(len(self.data.train), generator=stream).to(self.device)
-
-    def _draws(self) -> Draws | None:
-        if not self.spec.train.augment:
-            return None
-        stream = generator(self.spec.seed, self._purpose("augmentation"))
-        return draw(len(self.data.train), stream).to(self.device)
-
-    def _purpose(self, what: str) -> str:
-        return f"{what}, epoch {self.progress.epoch}"
+            step = progress.step - self.batches + int(bad[0]) + 1
+            progress.diverged_at = {"epoch": progress.epoch, "step": step}
 
     def _evaluate(self) -> None:
-        for name, split in (("val", self.data.val), ("test", self.data.test)):
-            metrics = self._measure(split)
-            self._add(name, **metrics)
+        for name in ("val", "test"):
+            metrics = self._measure(name)
+            self.progress.add(name, **metrics)
             if not np.isfinite(metrics["loss"]) and self.progress.diverged_at is None:
                 self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
 
     @torch.inference_mode()
-    def _measure(self, split: Split) -> dict[str, float]:
-        """Mean loss and accuracy over a split, in evaluation mode, and how each class fares if the data ask for it."""
+    def _measure(self, split: str) -> dict[str, float]:
+        """The metrics of a split, in evaluation mode; of the test split also what the data find in the model."""
         self.model.eval()
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        hits = torch.zeros(self.data.classes, dtype=torch.int64, device=self.device)
-        size = self.spec.train.eval_batch_size
-        batches = zip(torch.split(split.images, size), torch.split(split.labels, size), strict=True)
-        for images, labels in batches:
-            scores = self.model(self.normalize(images))
-            loss += functional.cross_entropy(scores, labels, reduction="sum")
-            hits.index_add_(0, labels, (scores.argmax(1) == labels).long())
-        means = {"loss": float(loss) / len(split), "accuracy": float(hits.sum()) / len(split)}
-        return {**means, **(by_class(hits, split.labels) if self.data.by_class else {})}
+        tally = self.objective.tally(self.device)
+        for inputs, targets in self.feed.evaluate(split):
+            with autocast(self.spec.train.precision, self.device):
+                outputs = self.model(inputs)
+            tally.add(outputs.float(), targets)
+        tally.totals = self.ranks.total(tally.totals)
+        inspect = getattr(self.data, "inspect", None) if split == "test" else None
+        return {**tally.metrics(), **(inspect(self.model) if inspect is not None else {})}
 
-    def _add(self, split: str, **metrics: float) -> None:
-        progress = self.progress
-        progress.rows += [(progress.epoch, progress.step, split, name, value) for name, value in metrics.items()]
+    # ----------------------------------------------------------------------------------- results and state
 
     def measured(self) -> dict[str, Any]:
-        """For run.json: the model's size, and training images per second (evaluation left out)."""
-        seconds, images = self.progress.training_seconds, self.progress.epoch * len(self.data.train)
+        """For run.json: the model's size, the speed (evaluation left out), the final and the best results."""
         return {
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "images_per_second": images / seconds if seconds else None,
+            **self.progress.speed(self.feed.examples),
+            "results": results(self.progress.rows),
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a checkpoint needs, in tensors and plain types."""
-        parts = {"schedule": self.schedule, "recorder": self.recorder}
+        """Everything a checkpoint needs, in tensors and plain types; after any step, called from `after_step`."""
+        parts = {"scaler": self.step.scaler, "recorder": self.recorder}
         return {
             "run": self.spec.id,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             **{name: part.state_dict() for name, part in parts.items() if part is not None},
+            "partial": self._epoch_under_way(),
             **vars(self.progress),
+        }
+
+    def _epoch_under_way(self) -> dict[str, Any] | None:
+        """What the steps of an unfinished epoch have come to; None between epochs."""
+        batch = self.progress.step - self.progress.epoch * self.batches
+        if not batch:
+            return None
+        on_gpu = self.device.type == "cuda"
+        return {
+            "batch": batch,
+            "losses": self.losses[:batch].clone(),
+            "totals": self.tally.totals.clone(),
+            "generator": torch.get_rng_state(),
+            "device_generator": torch.cuda.get_rng_state(self.device) if on_gpu else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
+        self.step.scaler.load_state_dict(state["scaler"])
         if self.recorder is not None:
             self.recorder.load_state_dict(state["recorder"])
         for name in vars(self.progress):
             setattr(self.progress, name, state[name])
+        self._partial = state["partial"]
 
 
-def _check_single_image(model: nn.Module, images: Split, spec: RunSpec) -> None:
-    """Refuse at once a batch of one image that batch norm cannot normalise, which is the last of an epoch."""
-    count, size = len(images), spec.train.batch_size
-    if count % size != 1 % size or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+def _capturable(spec: RunSpec, device: torch.device) -> dict[str, Any]:
+    """The options by which an optimizer can be held in a CUDA graph: a rate that is read from the device.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    entry = registry.get_optimizer(spec.optimizer.name)
+    if not entry.capabilities.capturable:
+        message = f"{entry.name} cannot be held in a graph; set it to false"
+        raise ConfigError("run", [Problem(("train", "cuda_graph"), True, message)])
+    rate = {**entry.defaults, **spec.optimizer.options}["lr"]
+    return {"capturable": True, "lr": torch.tensor(rate, dtype=torch.float64, device=device)}
+
+
+def _check_single_example(
+    model: nn.Module, examples: int, input_shape: tuple[int, ...], spec: RunSpec, ranks: Ranks
+) -> None:
+    """Refuse at once what would leave batch norm with one image, over which it has no spread."""
+    size, parts = spec.train.batch_size, spec.train.accumulate * ranks.size
+    least = min(count // parts for count in (min(size, examples), examples % size or size))
+    if least > 1 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return
     try:
         with torch.no_grad(), global_stream(spec.seed, "one image"):
-            copy.deepcopy(model).train()(images.images[:1].cpu().float())
+            copy.deepcopy(model).train()(torch.zeros(1, *input_shape))
     except ValueError:
+        what = "a batch of one" if parts == 1 else "a part of a batch with one, or none,"
         message = (
-            f"leaves a batch of one of the {count} training images, over which this model's batch norm has no "
+            f"leaves {what} of the {examples} training images, over which this model's batch norm has no "
             f"spread; choose another, such as {size + 1}, or set task.model.batch_norm = false"
         )
         raise ConfigError("run", [Problem(("train", "batch_size"), size, message)]) from None
-
-
-def _schedule(spec: RunSpec, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.MultiStepLR | None:
-    schedule = spec.train.schedule
-    if schedule.name == "constant":
-        return None
-    return torch.optim.lr_scheduler.MultiStepLR(optimizer, schedule.milestones, schedule.gamma)

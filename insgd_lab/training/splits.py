@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from insgd_lab.training.feeds import BatchPlan, ResidentFeed
+from insgd_lab.training.objectives import Classification
 from insgd_lab.training.streams import derive
 
 Indices = NDArray[np.int64]
@@ -69,6 +71,14 @@ class ImageSplits:
     def to(self, device: str | torch.device) -> ImageSplits:
         """The same set on a device, as uint8."""
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
+
+    def feed(self, plan: BatchPlan) -> ResidentFeed:
+        """The batches of a run, from images that live on its device."""
+        return ResidentFeed(self, plan)
+
+    def objective(self, label_smoothing: float = 0.0) -> Classification:
+        """The cross-entropy."""
+        return Classification(self.classes, tell_classes=self.by_class, label_smoothing=label_smoothing)
 
 
 def stratified_split(labels: Indices, held_out: Sequence[int], name: str) -> list[Indices]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from insgd_lab import registry
 from insgd_lab.config import ConfigError, RunSpec, list_studies, load_study, options, parse_run, parse_study, read_toml
+from insgd_lab.studies.planning import make_plan
 
 STUDY = tomllib.loads("""
 name = "mine"
@@ -112,6 +113,117 @@ def test_what_changes_the_numbers_changes_the_name() -> None:
     assert len({each.id for each in [base, *others]}) == len(others) + 1
 
 
+LATER_TRAINING = {
+    "schedule": {"name": "cosine", "warmup": 1},
+    "precision": "bfloat16",
+    "accumulate": 2,
+    "clip_norm": 1,
+    "label_smoothing": 0.1,
+    "channels_last": False,
+    "compile": True,
+    "cuda_graph": True,
+}
+
+
+def trained(optimizer: Any = "adam", **train: Any) -> RunSpec:
+    task = {"data": "digits", "model": "digits-cnn"}
+    return parse_run({"task": task, "train": {"epochs": 10, **train}, "optimizer": optimizer})
+
+
+@pytest.mark.parametrize("key", LATER_TRAINING)
+def test_every_training_option_is_part_of_the_name(key: str) -> None:
+    spec = trained(**{key: LATER_TRAINING[key]})
+    assert spec.id != trained().id
+    assert RunSpec.from_canonical(spec.canonical()).id == spec.id
+
+
+def test_how_runs_share_a_device_is_not_part_of_the_name() -> None:
+    assert trained(packing=4).id == trained(packing="auto").id == trained().id
+
+
+# Computed before the training options of LATER_TRAINING were there.
+EARLIER = [
+    ("43f6b5af092bef72", {"train": {"epochs": 2}, "optimizer": "insgd-lp"}),
+    (
+        "1aff1daeb51a596c",
+        {
+            "task": {"data": {"name": "cifar10", "fraction": 0.5}, "model": "resnet20"},
+            "train": {
+                "epochs": 200,
+                "batch_size": 64,
+                "augment": True,
+                "schedule": {"name": "multi-step", "milestones": [60, 120], "gamma": 0.2},
+            },
+            "optimizer": {"name": "adamnorm", "lr": 1e-3, "betas": [0.8, 0.99]},
+            "seed": 3,
+        },
+    ),
+    (
+        "a4173219352327ec",
+        {
+            "train": {
+                "epochs": 9,
+                "eval_every": 3,
+                "eval_batch_size": 10,
+                "schedule": {"name": "multi-step", "milestones": [3]},
+            },
+            "record": {"every": 0},
+            "optimizer": {"name": "insgd-lp", "p": math.inf},
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "raw"), EARLIER)
+def test_runs_keep_the_names_that_they_had_before_options_were_added(name: str, raw: dict[str, Any]) -> None:
+    assert parse_run({"task": {"data": "digits", "model": "digits-cnn"}, **raw}).id == name
+
+
+SCHEDULES = [
+    "constant",
+    {"name": "constant", "warmup": 2.0},
+    {"name": "multi-step", "milestones": [2], "gamma": 0.5},
+    {"name": "step", "step_size": 3, "gamma": 0.1},
+    "cosine",
+    {"name": "cosine", "floor": 0.1},
+    {"name": "cosine-restarts", "period": 2, "period_factor": 3, "floor": 0.0, "warmup": 0.5},
+    "inverse-sqrt",
+    {"name": "inverse-sqrt", "beta1_decay": 0.99},
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_schedule_reads_back_as_it_was_written(schedule: Any) -> None:
+    spec = trained(schedule=schedule)
+    assert spec.train.schedule.plain() == schedule
+    assert RunSpec.from_canonical(spec.canonical()) == spec
+
+
+def test_schedules_are_an_axis_of_a_study() -> None:
+    study = edited(train__epochs=10, arm__1__axes={"train.schedule": SCHEDULES[:-1]})
+    plan = make_plan(parse_study(study))
+    assert [row["settings"]["train.schedule"] for row in plan.rows if row["arm"] == "sgd"][::2] == SCHEDULES[:-1]
+
+
+def test_a_schedule_of_the_betas_needs_an_optimizer_that_has_some() -> None:
+    schedule = {"name": "inverse-sqrt", "beta1_decay": 0.99}
+    assert trained("adamnorm", schedule=schedule).train.schedule.beta1_decay == 0.99
+    with pytest.raises(ConfigError, match=r"train\.schedule\.beta1_decay = 0\.99: sgd has no option 'betas' to change"):
+        trained("sgd", schedule=schedule)
+
+
+@pytest.mark.parametrize(("schedule", "key"), [("cosine", r'name = "cosine"'), ({"warmup": 1}, "warmup = 1.0")])
+def test_a_schedule_needs_an_optimizer_with_a_learning_rate(
+    schedule: Any, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sgd = registry.get_optimizer("sgd")
+    options = {name: value for name, value in sgd.defaults.items() if name != "lr"}
+    monkeypatch.setattr(registry, "get_optimizer", lambda name: dataclasses.replace(sgd, defaults=options))
+    assert trained("sgd").train.schedule.plain() == "constant"
+    with pytest.raises(ConfigError, match=rf"train\.schedule\.{key}: sgd has no option 'lr' to change"):
+        trained("sgd", schedule=schedule)
+
+
 def test_a_raised_revision_renames_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     before = run().id
     raised = dataclasses.replace(registry.get_optimizer("insgd-lp"), revision=99)
@@ -151,7 +263,7 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
         ({"train__epochs": "8"}, 'train.epochs = "8": expected an integer; write 8 without quotes'),
         ({"train__epochs": 0}, "train.epochs = 0: expected greater than or equal to 1"),
         ({"train__batchsize": 8}, "train.batchsize = 8: unknown key 'batchsize'; did you mean 'batch_size'"),
-        ({"train__schedule": "cosine"}, "train.schedule.name = \"cosine\": expected 'constant' or 'multi-step'"),
+        ({"train__schedule": "cosin"}, "train.schedule.name = \"cosin\": expected 'constant', 'multi-step'"),
         ({"train__schedule": {"name": "multi-step"}}, "train.schedule.milestones: is required, such as [60, 120]"),
         (
             {"train__schedule": {"name": "multi-step", "milestones": [9]}},
@@ -161,7 +273,42 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
             {"train__schedule": {"name": "multi-step", "milestones": [3, 2]}},
             "train.schedule.milestones = [3, 2]: expected epochs in rising order",
         ),
-        ({"train__schedule": {"milestones": [3]}}, 'train.schedule = "constant": takes no options'),
+        (
+            {"train__schedule": {"milestones": [3]}},
+            'train.schedule.milestones = [3]: is not read by the schedule "constant", only by "multi-step"',
+        ),
+        (
+            {"train__schedule": {"name": "cosine", "gamma": 0.5}},
+            'train.schedule.gamma = 0.5: is not read by the schedule "cosine", only by "multi-step" and "step"',
+        ),
+        ({"train__schedule": "step"}, "train.schedule.step_size: is required, such as 30"),
+        ({"train__schedule": "cosine-restarts"}, "train.schedule.period: is required, such as 10"),
+        (
+            {"train__schedule": {"name": "step", "step_size": 4}},
+            "train.schedule.step_size = 4: must lie before the last epoch, 4",
+        ),
+        (
+            {"train__schedule": {"name": "cosine", "warmup": 4.5}},
+            "train.schedule.warmup = 4.5: must not be longer than the run, 4 epochs",
+        ),
+        ({"train__schedule": {"warmup": math.inf}}, "train.schedule.warmup = inf: expected a finite number"),
+        ({"train__schedule": {"name": "cosine", "floor": 1}}, "train.schedule.floor = 1: expected less than 1"),
+        (
+            {"train__schedule": {"name": "inverse-sqrt", "beta1_decay": 0}},
+            "train.schedule.beta1_decay = 0: expected greater than 0",
+        ),
+        (
+            {"train__precision": "half"},
+            "train.precision = \"half\": expected 'float32', 'tf32', 'bfloat16' or 'float16'",
+        ),
+        ({"train__accumulate": 129}, "train.accumulate = 129: a batch of 128 cannot be computed in more parts"),
+        ({"train__clip_norm": 0}, "train.clip_norm = 0: expected greater than 0"),
+        ({"train__clip_norm": math.nan}, "train.clip_norm = nan: expected greater than 0"),
+        ({"train__label_smoothing": 1}, "train.label_smoothing = 1: expected less than 1"),
+        ({"train__packing": "all"}, 'train.packing = "all": expected "off", "auto" or a whole number of runs'),
+        ({"train__packing": True}, 'train.packing = True: expected "off", "auto" or a whole number of runs'),
+        ({"train__packing": 0}, 'train.packing = 0: expected "off", "auto" or a whole number of runs, at least 1'),
+        ({"arm__0__axes__train.packing": [2]}, "arm.insgd.axes.train.packing = 2: cannot vary: it says how runs share"),
         ({"record": {"every": -1}}, "record.every = -1: expected greater than or equal to 0"),
         ({"arm": []}, "arm = []: expected at least one entry"),
         ({"arm__1__name": "insgd"}, 'arm.1.name = "insgd": is the name of an earlier arm'),

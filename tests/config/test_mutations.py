@@ -26,10 +26,12 @@ MULTI_STEP = {"name": "multi-step", "milestones": [2]}
 JUNK = [
     3, -1, 0, 0.5, math.nan, math.inf, 10**400, True, "junk", "", "constant", [], [1, 2], ["sgd"], [["a"], {}], {},
     {"a": 1}, {"name": "sgd"}, MULTI_STEP, ["constant", MULTI_STEP], [0.1, 1, "a", True], datetime.date(2020, 1, 1),
+    {"name": "cosine", "warmup": 99}, "inverse-sqrt",
 ]  # fmt: skip
 KEYS = [
     "junk", "", "name", "options", "axes", "tune", "lr", "eps", "p", "train", "task.", "train.", "train.schedule",
     "train.epochs", "train.augment", "task.model.batch_norm", "task.data.fraction", "task.model.hidden", "task.data",
+    "train.packing", "packing", "accumulate", "clip_norm", "init_from", "task.init_from.path",
 ]  # fmt: skip
 
 

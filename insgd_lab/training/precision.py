@@ -1,0 +1,41 @@
+"""Number formats of training: what is computed in float32, tf32, bfloat16 or float16.
+
+Parameters, gradients and the optimizer's state are float32 in every mode. "bfloat16" and "float16" run forward and
+backward under torch's autocast, float16 with a loss that is scaled, so that small gradients do not vanish. "float32"
+means it: torch's own default lets a GPU's convolutions round to tf32, which only "tf32" does here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["autocast", "fp32_arithmetic", "scaler"]
+
+_HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context of a forward pass."""
+    return torch.autocast(device.type, _HALF.get(precision), enabled=precision in _HALF)
+
+
+def scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
+    """What scales the loss; does nothing unless the precision is float16."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "float16")
+
+
+@contextmanager
+def fp32_arithmetic(precision: str) -> Iterator[None]:
+    """Run a block with a GPU's float32 products rounded to tf32 if that is the precision, else exact."""
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        yield
+    finally:
+        for place, old in zip(places, before, strict=True):
+            place.fp32_precision = old

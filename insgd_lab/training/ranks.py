@@ -1,0 +1,81 @@
+"""The processes that share one run: one, or as many as `torchrun` started.
+
+>>> with ranks_of_environment("cpu") as ranks:
+...     ranks.total(losses)          # the sum over all processes, in all of them
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["ALONE", "Ranks", "ranks_of_environment"]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's number among those that share the run."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def total(self, sums: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.size > 1:
+            sums = sums.clone()
+            dist.all_reduce(sums)
+        return sums
+
+    def told(self, value: Any) -> Any:
+        """What the first process says, in all of them."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def parallel(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """The network with gradients averaged over all processes."""
+        if self.size == 1:
+            return network
+        return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def ranks_of_environment(device: str) -> Iterator[tuple[Ranks, str]]:
+    """Join the processes that torchrun started, if it did, over gloo on CPUs and nccl on GPUs.
+
+    Yields:
+        The ranks, and this process's device: where `device` is "cuda", the GPU of its local rank.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        yield ALONE, device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    ours = not dist.is_initialized()
+    if ours:
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size()), device
+    finally:
+        if ours:
+            dist.destroy_process_group()
