@@ -337,6 +337,14 @@ _DATA = (
              "110,000 colour images of 64x64 pixels in 200 classes",
              "Le and Yang, Tiny ImageNet Visual Recognition Challenge, CS 231N, Stanford 2015",
              _SUBSET, ("tiny-imagenet/manifest.json",), classes=200, domains=DOMAINS),
+    DataSpec("imagenet", "insgd_lab.training.folder_data:imagenet",
+             "1,331,167 colour photographs in 1000 classes, read from their files, seen at 224x224 pixels",
+             "Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015",
+             _SUBSET, ("imagenet/train", "imagenet/val"), classes=1000, domains=DOMAINS),
+    DataSpec("image-folder", "insgd_lab.training.folder_data:image_folder",
+             "your own images, in folders named after their classes", "",
+             {"path": "", "size": 224, "stream": False, "val_share": 0.1, "test_share": 0.1, **_SUBSET},
+             domains=DOMAINS),
 )  # fmt: skip
 
 SPECS: tuple[OptimizerSpec | ModelSpec | DataSpec, ...] = (*_OPTIMIZERS, *_MODELS, *_DATA)

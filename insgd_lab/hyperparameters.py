@@ -87,6 +87,7 @@ def _is_set(value: Any) -> bool:
     return isinstance(box, (list, tuple)) and len(box) == 2 and _number(box[0]) <= _number(box[1])
 
 
+_share = Domain(lambda value: 0 < _number(value) < 1, "a number above 0 and below 1")
 _count = Domain(_is_count, "a whole number >= 1")
 
 DOMAINS: Mapping[str, Domain] = {
@@ -125,6 +126,11 @@ DOMAINS: Mapping[str, Domain] = {
     "shots": _optional(_count),
     "imbalance": _choice("none", "exponential", "step"),
     "imbalance_ratio": _interval(1),
+    "path": Domain(lambda value: isinstance(value, str), "a folder's path"),
+    "size": _count,
+    "stream": _flag,
+    "val_share": _share,
+    "test_share": _share,
     "dropout": _interval(0, 1, open_high=True),
     "hidden": Domain(_are_widths, "a list of widths, each at least 1"),
     "batch_norm": _flag,

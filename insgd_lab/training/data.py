@@ -182,13 +182,12 @@ def tiny_imagenet(
 def _tiny_imagenet(folder: Path, files: FileSet) -> ImageSplits:
     check_in("tiny-imagenet", files, folder)
     # Mapped: of a gigabyte of training images each is copied once, into its split.
-    train, test = (
-        (np.load(folder / f"{part}-images.npy", mmap_mode=mode), np.load(folder / f"{part}-labels.npy"))
-        for part, mode in (("train", "r"), ("val", None))
-    )
+    images = np.asarray(np.load(folder / "train-images.npy", mmap_mode="r"))
+    train = images, np.load(folder / "train-labels.npy")
+    test = np.load(folder / "val-images.npy"), np.load(folder / "val-labels.npy")
     classes = len(read_manifest(files, folder).classes)
     mean, std = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)
-    return _tenth_held_out("tiny-imagenet", classes, (np.asarray(train[0]), train[1]), test, mean, std)
+    return _tenth_held_out("tiny-imagenet", classes, train, test, mean, std)
 
 
 def _tenth_held_out(

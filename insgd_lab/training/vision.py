@@ -14,7 +14,7 @@ from types import ModuleType
 
 from insgd_lab.training.files import DataError
 
-__all__ = ["VisionError", "torchvision"]
+__all__ = ["VisionError", "torchvision", "transforms"]
 
 
 class VisionError(DataError):
@@ -35,3 +35,12 @@ def torchvision() -> ModuleType:
             "beside it: install the two together from one index, such as pip install --force-reinstall torch "
             "torchvision"
         ) from error
+
+
+def transforms() -> ModuleType:
+    """Its transforms, version 2.
+
+    Raises:
+        VisionError: torchvision cannot be imported.
+    """
+    return importlib.import_module(f"{torchvision().__name__}.transforms.v2")

@@ -1,4 +1,4 @@
-"""Tiny ImageNet as its authors publish it, but tiny: three classes of twenty training images, and a few for the rest."""
+"""Tiny ImageNet as its authors publish it, but tiny: three classes of 20 training images, and a few for the rest."""
 
 import hashlib
 import io
