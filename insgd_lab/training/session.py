@@ -241,7 +241,7 @@ class Training:
             with autocast(self.spec.train.precision, self.device):
                 outputs = self.model(inputs)
             tally.add(outputs.float(), targets)
-        tally.totals = self.ranks.total(tally.totals)
+        tally.totals.copy_(self.ranks.total(tally.totals))
         inspect = getattr(self.data, "inspect", None) if split == "test" else None
         return {**tally.metrics(), **(inspect(self.model) if inspect is not None else {})}
 
