@@ -14,11 +14,9 @@ from typing import Any
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from insgd_lab.config.base import Spec
+from insgd_lab.store import RunFolder
 
-__all__ = ["WEIGHTS", "InitSpec", "sha256_of"]
-
-WEIGHTS = "weights.pt"
-"""What a run's folder calls the trained weights that it keeps."""
+__all__ = ["InitSpec", "sha256_of"]
 
 
 class InitSpec(Spec):
@@ -47,9 +45,9 @@ class InitSpec(Spec):
     def _there(cls, value: str) -> str:
         path = Path(value).absolute()
         if path.is_dir():
-            path /= WEIGHTS
+            path = RunFolder(path).weights_path
             if not path.is_file():
-                raise ValueError(f"the folder holds no {WEIGHTS}; a run keeps its weights if record.weights = true")
+                raise ValueError(f"the folder holds no {path.name}; a run keeps its weights if record.weights = true")
         if not path.is_file():
             raise ValueError(f"there is no file {path}; check the path")
         return str(path)

@@ -22,6 +22,7 @@ from insgd_lab.training.file_sets import FILE_SETS, DataFile, FileSet
 
 BLOCK = 1 << 20
 DATA_VARIABLE = "INSGD_LAB_DATA"
+_MANIFEST = "the list of what `insgd-lab data prepare` decoded"
 
 
 class DataError(Exception):
@@ -36,6 +37,14 @@ class FileStatus:
     state: Literal["ok", "missing", "wrong"]
     found: str
     expected: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `prepare` decoded from an archive: the names of the classes, and the files with their sums."""
+
+    classes: tuple[str, ...]
+    files: tuple[DataFile, ...]
 
 
 def data_folder(data_dir: Path | str | None = None) -> Path:
@@ -83,17 +92,6 @@ def statuses(files: FileSet, folder: Path) -> list[FileStatus]:
         return [FileStatus(manifest, "wrong", str(error), _MANIFEST)]
     read = FileStatus(manifest, "ok", f"lists {len(listed.files)} files", _MANIFEST)
     return [read, *(status_of(folder / file.name, file) for file in listed.files)]
-
-
-_MANIFEST = "the list of what `insgd-lab data prepare` decoded"
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What `prepare` decoded from an archive: the names of the classes, and the files with their sums."""
-
-    classes: tuple[str, ...]
-    files: tuple[DataFile, ...]
 
 
 def write_manifest(files: FileSet, folder: Path, manifest: Manifest) -> None:

@@ -33,6 +33,7 @@ from insgd_lab.training.schedules import Schedule
 from insgd_lab.training.step import Step
 from insgd_lab.training.streams import global_stream
 from insgd_lab.training.subsets import SubsetError
+from insgd_lab.training.transfer import freeze, keep_frozen_in_eval, load_initial
 
 __all__ = ["Training", "build_model", "load_data"]
 
@@ -103,14 +104,16 @@ class Training:
         self.losses = torch.zeros(self.batches, device=self.device)
         self.step = Step(self._network(), self.optimizer, self.objective, settings, self.device, ranks)
         take = self._take
-        graphed = settings.cuda_graph and self.device.type == "cuda"
-        self.take: Take = GraphedStep(take, settings.batch_size, self.recorder) if graphed else take
+        self.take: Take = GraphedStep(take, settings.batch_size, self.recorder) if self._is_graphed else take
         self._partial: Mapping[str, Any] | None = None  # of a checkpoint, until its epoch goes on
 
     # ------------------------------------------------------------------------------------------ the objects
 
     def _model(self) -> nn.Module:
         model = build_model(self.spec, self.data.input_shape, self.data.classes)
+        if (init := self.spec.task.init_from) is not None:
+            load_initial(model, init)
+            freeze(model, init.frozen)
         _check_single_example(model, self.feed.examples, self.data.input_shape, self.spec, self.ranks)
         model = model.to(self.device)
         if self.spec.train.channels_last:
@@ -123,7 +126,7 @@ class Training:
         able = registry.get_optimizer(name).capabilities
         if self.ranks.size > 1 and able.reads_inputs:
             options["process_group"] = torch.distributed.group.WORLD
-        if self.spec.train.cuda_graph and self.device.type == "cuda":
+        if self._is_graphed:
             options |= _capturable(self.spec, self.device)
         optimizer: torch.optim.Optimizer = registry.create_optimizer(name, self.model, **options)
         return optimizer
@@ -132,6 +135,11 @@ class Training:
         """What is called to train. The sensors are on the model by now: compiled code does not look for new hooks."""
         network = self.ranks.parallel(self.model, self.device)
         return torch.compile(network) if self.spec.train.compile else network  # type: ignore[return-value]
+
+    @property
+    def _is_graphed(self) -> bool:
+        # Of several ranks, each would have to record its part of every exchange.
+        return self.spec.train.cuda_graph and self.device.type == "cuda" and self.ranks.size == 1
 
     def _take(self, inputs: Tensor, targets: Tensor, count: int) -> Tensor:
         return self.step(inputs, targets, self.tally, count)
@@ -192,6 +200,7 @@ class Training:
     def _begin_epoch(self) -> int:
         """Make ready for the steps of an epoch; the number of the first that is left."""
         self.model.train()
+        keep_frozen_in_eval(self.model)
         partial, self._partial = self._partial, None
         if partial is None:
             self.tally.totals.zero_()
@@ -232,7 +241,7 @@ class Training:
             with autocast(self.spec.train.precision, self.device):
                 outputs = self.model(inputs)
             tally.add(outputs.float(), targets)
-        tally.totals = self.ranks.total(tally.totals)
+        tally.totals.copy_(self.ranks.total(tally.totals))
         inspect = getattr(self.data, "inspect", None) if split == "test" else None
         return {**tally.metrics(), **(inspect(self.model) if inspect is not None else {})}
 
@@ -307,8 +316,10 @@ def _check_single_example(
     if least > 1 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return
     try:
+        trial = copy.deepcopy(model).train()
+        keep_frozen_in_eval(trial)
         with torch.no_grad(), global_stream(spec.seed, "one image"):
-            copy.deepcopy(model).train()(torch.zeros(1, *input_shape))
+            trial(torch.zeros(1, *input_shape))
     except ValueError:
         what = "a batch of one" if parts == 1 else "a part of a batch with one, or none,"
         message = (

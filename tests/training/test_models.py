@@ -23,6 +23,7 @@ NORM_MODULES = nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm
 # Input, classes, parameters, the same without norms, multiply-adds, and what is published of the parameters.
 TABLE = {
     "linear": (DIGITS, 10, 650, None, 640, None),
+    "point": ((10,), 10, 10, None, 0, None),
     "mlp": (DIGITS, 10, 26_122, 26_122, 25_856, None),
     "digits-cnn": (DIGITS, 10, 3_818, 3_818, 25_600, None),
     "custom-cnn": (SMALL, 10, 34_898, 34_778, 1_116_160, None),

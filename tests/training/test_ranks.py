@@ -60,7 +60,7 @@ def test_two_processes_give_the_result_of_one(shared: tuple[RunFolder, RunFolder
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6)
     metrics = [folder.metrics() for folder in (one, two)]
-    pd.testing.assert_frame_equal(*metrics, rtol=1e-4)
+    pd.testing.assert_frame_equal(*metrics, rtol=1e-4, atol=0.005)  # one image may be on the brink
     layers = [folder.layers().sort_values(["step", "parameter", "quantity"]) for folder in (one, two)]
     layers = [frame[frame.quantity.isin(["grad_norm", "input_power", "step_scale"])] for frame in layers]
     pd.testing.assert_frame_equal(*layers, rtol=1e-3, check_categorical=False)
@@ -69,6 +69,9 @@ def test_two_processes_give_the_result_of_one(shared: tuple[RunFolder, RunFolder
 def test_the_first_process_alone_writes_and_speaks(shared: tuple[RunFolder, RunFolder, str]) -> None:
     _, two, printed = shared
     assert json.loads(two.info_path.read_text())["processes"] == 2
-    assert [line.split(";")[0][:9] for line in printed.splitlines() if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
+    assert [line.split(";")[0][:9] for line in printed.splitlines() if line.startswith("epoch")] == [
+        "epoch 1/2",
+        "epoch 2/2",
+    ]
     assert printed.count("done: ") == 1
     assert len(list(Path(two.path).parent.iterdir())) == 1

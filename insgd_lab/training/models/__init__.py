@@ -9,6 +9,7 @@ subtracts it and has its own); most come with and without norms. docs/models.md 
 from insgd_lab.training.models.borrowed import mobilenetv3
 from insgd_lab.training.models.counting import Size, count
 from insgd_lab.training.models.layers import Layers, Shape
+from insgd_lab.training.models.points import Point, point
 from insgd_lab.training.models.resnet import Block, Bottleneck, ResNet, resnet18, resnet20, resnet50, wrn18
 from insgd_lab.training.models.simple import custom_cnn, digits_cnn, linear, mlp
 from insgd_lab.training.models.vgg import vgg16
@@ -18,6 +19,7 @@ __all__ = [
     "Block",
     "Bottleneck",
     "Layers",
+    "Point",
     "ResNet",
     "Shape",
     "Size",
@@ -28,6 +30,7 @@ __all__ = [
     "linear",
     "mlp",
     "mobilenetv3",
+    "point",
     "resnet18",
     "resnet20",
     "resnet50",
