@@ -285,8 +285,9 @@ _MODELS = (
               "ResNet-18 with a 3x3 stem, for 32x32 images", f"{HE_PAPER}, Table 1; {ADANORM_PAPER}",
               {"batch_norm": True}, domains=DOMAINS),
     ModelSpec("resnet50", "insgd_lab.training.models:resnet50",
-              "ResNet-50 with a 3x3 stem, for 32x32 images", f"{HE_PAPER}, Table 1; {ADANORM_PAPER}",
-              {"batch_norm": True}, domains=DOMAINS),
+              "ResNet-50 with a 3x3 stem, for 32x32 images, or torchvision's with 7x7, for ImageNet",
+              f"{HE_PAPER}, Table 1; {ADANORM_PAPER}; {INSGD_PAPER}: Section 4.3",
+              {"stem": "3x3", "batch_norm": True}, domains=DOMAINS),
     ModelSpec("wrn18", "insgd_lab.training.models:wrn18",
               "ResNet-18 with wider stages and a 3x3 stem, for 32x32 images",
               f"Zagoruyko and Komodakis, Wide Residual Networks, BMVC 2016; {INSGD_PAPER}: Section 4.2",
@@ -300,6 +301,10 @@ _MODELS = (
               f"Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; {INSGD_PAPER}: Section 3.2, Table 8",
               {"patch": 4, "dim": 512, "depth": 6, "heads": 8, "mlp_dim": 512, "dropout": 0.0, "layer_norm": True},
               domains=DOMAINS),
+    ModelSpec("mobilenetv3", "insgd_lab.training.models:mobilenetv3",
+              "torchvision's small MobileNetV3, its first stride 1 for 32x32 images",
+              f"Howard et al., Searching for MobileNetV3, ICCV 2019, Table 2; {INSGD_PAPER}: Section 3.2, Table 5",
+              {"stem_stride": 1}, domains=DOMAINS),
 )  # fmt: skip
 
 _CIFAR10_FILES = (
@@ -332,6 +337,18 @@ _DATA = (
              "60,000 colour images of 32x32 pixels in 100 classes (the fine labels)",
              "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
              _SUBSET, _CIFAR100_FILES, classes=100, domains=DOMAINS),
+    DataSpec("tiny-imagenet", "insgd_lab.training.data:tiny_imagenet",
+             "110,000 colour images of 64x64 pixels in 200 classes",
+             "Le and Yang, Tiny ImageNet Visual Recognition Challenge, CS 231N, Stanford 2015",
+             _SUBSET, ("tiny-imagenet/manifest.json",), classes=200, domains=DOMAINS),
+    DataSpec("imagenet", "insgd_lab.training.folder_data:imagenet",
+             "1,331,167 colour photographs in 1000 classes, read from their files, seen at 224x224 pixels",
+             "Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015",
+             _SUBSET, ("imagenet/train", "imagenet/val"), classes=1000, domains=DOMAINS),
+    DataSpec("image-folder", "insgd_lab.training.folder_data:image_folder",
+             "your own images, in folders named after their classes", "",
+             {"path": "", "size": 224, "stream": False, "val_share": 0.1, "test_share": 0.1, **_SUBSET},
+             domains=DOMAINS),
 )  # fmt: skip
 
 # Tasks without classes and files.

@@ -91,6 +91,7 @@ def _is_set(value: Any) -> bool:
     return isinstance(box, (list, tuple)) and len(box) == 2 and _number(box[0]) <= _number(box[1])
 
 
+_share = Domain(lambda value: 0 < _number(value) < 1, "a number above 0 and below 1")
 _count = Domain(_is_count, "a whole number >= 1")
 
 DOMAINS: Mapping[str, Domain] = {
@@ -129,6 +130,11 @@ DOMAINS: Mapping[str, Domain] = {
     "shots": _optional(_count),
     "imbalance": _choice("none", "exponential", "step"),
     "imbalance_ratio": _interval(1),
+    "path": Domain(lambda value: isinstance(value, str), "a folder's path"),
+    "size": _count,
+    "stream": _flag,
+    "val_share": _share,
+    "test_share": _share,
     "dropout": _interval(0, 1, open_high=True),
     "hidden": Domain(_are_widths, "a list of widths, each at least 1"),
     "batch_norm": _flag,
@@ -139,6 +145,8 @@ DOMAINS: Mapping[str, Domain] = {
     "depth": _count,
     "heads": _count,
     "mlp_dim": _count,
+    "stem": _choice("3x3", "7x7"),
+    "stem_stride": Domain(lambda value: _is_count(value) and value <= 2, "1 or 2"),
     "bias": _flag,
     "start": Domain(_is_point, "a list of finite numbers, at least one"),
     "dimension": _count,

@@ -55,10 +55,18 @@ def load_data(spec: RunSpec, data_dir: Path | None = None) -> Any:
 
 
 def build_model(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """The model of a run with the initial weights of its seed, drawn on the CPU whatever the device."""
+    """The model of a run with the initial weights of its seed, drawn on the CPU whatever the device.
+
+    Raises:
+        ConfigError: the model cannot be with these options, or for these data.
+    """
     entry, chosen = registry.get_model(spec.task.model.name), spec.task.model.options
-    with global_stream(spec.seed, "initial weights"):
-        model: nn.Module = registry.resolve_factory(entry.factory)(input_shape, classes, **{**entry.defaults, **chosen})
+    make = registry.resolve_factory(entry.factory)
+    try:
+        with global_stream(spec.seed, "initial weights"):
+            model: nn.Module = make(input_shape, classes, **{**entry.defaults, **chosen})
+    except ValueError as error:
+        raise ConfigError("run", [Problem(("task", "model"), spec.task.model.name, str(error))]) from error
     return model
 
 
@@ -241,7 +249,7 @@ class Training:
             with autocast(self.spec.train.precision, self.device):
                 outputs = self.model(inputs)
             tally.add(outputs.float(), targets)
-        tally.totals = self.ranks.total(tally.totals)
+        tally.totals.copy_(self.ranks.total(tally.totals))
         inspect = getattr(self.data, "inspect", None) if split == "test" else None
         return {**tally.metrics(), **(inspect(self.model) if inspect is not None else {})}
 

@@ -1,10 +1,12 @@
-"""The models: perceptrons, convolutional and residual networks, and a vision transformer, with and without norms.
+"""The models: perceptrons, convolutional and residual networks, a vision transformer, and torchvision's.
 
 A factory takes the shape of one image and the number of classes: `custom_cnn((3, 32, 32), 10,
 batch_norm=False)`. A layer in front of batch normalisation has no bias of its own (the normalisation
-subtracts it and has its own). docs/models.md says how large each is, by :func:`count`.
+subtracts it and has its own); most come with and without norms. docs/models.md says how large each is, by
+:func:`count`.
 """
 
+from insgd_lab.training.models.borrowed import mobilenetv3
 from insgd_lab.training.models.counting import Size, count
 from insgd_lab.training.models.layers import Layers, Shape
 from insgd_lab.training.models.points import Point, point
@@ -27,6 +29,7 @@ __all__ = [
     "digits_cnn",
     "linear",
     "mlp",
+    "mobilenetv3",
     "point",
     "resnet18",
     "resnet20",
