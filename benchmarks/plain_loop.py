@@ -24,6 +24,8 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from insgd_lab.training import vision
+
 __all__ = ["INSGD", "TRANSFORMS", "AdamNorm", "Pictures", "PlainLoop", "augmenting", "keep_inputs", "normalising"]
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -32,11 +34,13 @@ PADDING = 4
 Transform = Callable[[Any], Any]
 
 try:
+    vision.torchvision()
+except vision.VisionError:
+    TRANSFORMS = "PIL"
+else:
     from torchvision import transforms as T
 
     TRANSFORMS = "torchvision"
-except (ImportError, RuntimeError):
-    TRANSFORMS = "PIL"
 
 
 # ------------------------------------------------------------------------------------------------- pictures
