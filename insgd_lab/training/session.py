@@ -242,7 +242,7 @@ class Training:
 
     @torch.inference_mode()
     def _measure(self, split: str) -> dict[str, float]:
-        """The metrics of a split, in evaluation mode; of the test split also what the data find in the model."""
+        """The metrics of a split, in evaluation mode; of the test split also what the feed finds in the model."""
         self.model.eval()
         tally = self.objective.tally(self.device)
         for inputs, targets in self.feed.evaluate(split):
@@ -250,7 +250,7 @@ class Training:
                 outputs = self.model(inputs)
             tally.add(outputs.float(), targets)
         tally.totals.copy_(self.ranks.total(tally.totals))
-        inspect = getattr(self.data, "inspect", None) if split == "test" else None
+        inspect = getattr(self.feed, "inspect", None) if split == "test" else None
         return {**tally.metrics(), **(inspect(self.model) if inspect is not None else {})}
 
     # ----------------------------------------------------------------------------------- results and state
