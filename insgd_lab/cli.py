@@ -7,10 +7,11 @@ are imported inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tomllib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -30,6 +31,10 @@ __all__ = ["app", "main"]
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _SHOWN_FAILURES = 5
+_SHOWN_METRICS = {
+    "loss": "loss", "accuracy": "accuracy", "top5_accuracy": "top-5", "balanced_accuracy": "balanced",
+    "misalignment": "misalignment (dB)",
+}  # fmt: skip
 
 
 class _ListByDefault(TyperGroup):
@@ -66,6 +71,9 @@ Plugins = Annotated[
     typer.Option("--plugin", metavar="MODULE", help="Import a module that registers things; repeatable."),
 ]
 Device = Annotated[str, typer.Option("--device", help="The torch device: cpu, cuda, cuda:1.")]
+Loaders = Annotated[
+    int, typer.Option("--loaders", min=0, help="Processes that decode image files that are streamed (imagenet).")
+]
 
 
 def main() -> None:
@@ -275,9 +283,13 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Write the run into a folder below this one.")] = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
+    loaders: Loaders = 0,
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Train one run, described by options, by a file, or by a file with options on top."""
+    """Train one run, described by options, by a file, or by a file with options on top.
+
+    On several processes: torchrun --nproc-per-node 2 -m insgd_lab train ...
+    """
     with _plain_errors():
         from insgd_lab.config import parse_run, read_toml
 
@@ -287,7 +299,7 @@ def train(
         spec = parse_run(raw, str(config or "options"), plugin)
         _check_device(device)
         _check_data(spec.task.data.name, data_dir)
-        _train(spec, out, data_dir, device)
+        _train(spec, out, data_dir, device, loaders)
 
 
 def _with_options(raw: dict[str, Any], chosen: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -311,12 +323,12 @@ def _with_options(raw: dict[str, Any], chosen: Mapping[str, Any], settings: Sequ
 
 
 def _put(tables: dict[str, Any], path: str, value: Any, *, keep: bool = False) -> None:
-    """Set the value at a dotted path; a name on the way becomes a table. `keep` spares what is there."""
+    """Set the value at a dotted path; a text on the way becomes a table. `keep` spares what is there."""
     *parents, last = path.split(".")
     for key in parents:
         inner = tables.setdefault(key, {})
         if isinstance(inner, str):
-            inner = tables[key] = {"name": inner}
+            inner = tables[key] = {"path" if key == "init_from" else "name": inner}
         if not isinstance(inner, dict):
             _refuse(f"{path}: {key} is not a table, but {inner!r}")
         tables = inner
@@ -332,29 +344,78 @@ def _value(text: str) -> Any:
         return text
 
 
-def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str) -> None:
+def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str, loaders: int) -> None:
     from insgd_lab.store import FINISHED, StudyFolder
 
     if out is not None:
         _check_out(out)
     folder = StudyFolder(out).run(spec.id) if out else None
     if folder is not None and folder.exists and folder.info()["status"] in FINISHED:
-        typer.echo(f"This run is {folder.info()['status']} already: {folder.path}")
+        _say(f"This run is {folder.info()['status']} already: {folder.path}")
         return
     from insgd_lab.training.loop import train as train_run
 
-    outcome = train_run(spec, folder, data_dir=data_dir, device=device, on_epoch=_print_epoch)
-    typer.echo(outcome.status + (f": {folder.path}" if folder is not None else " (not kept; --out FOLDER keeps it)"))
+    with _stopping(kept=folder is not None) as stop:
+        outcome = train_run(
+            spec, folder, data_dir=data_dir, device=device, on_epoch=_print_epoch, stop=stop, loaders=loaders
+        )
+    for line in _result_lines(outcome.results):
+        _say(line)
+    _say(outcome.status + (f": {folder.path}" if folder is not None else " (not kept; --out FOLDER keeps it)"))
 
 
-def _print_epoch(metrics: Mapping[str, Any]) -> None:
-    shown = [f"epoch {metrics['epoch']}/{metrics['epochs']}"]
+def _say(line: str) -> None:
+    """Print a line, once where torchrun started several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(line)
+
+
+@contextmanager
+def _stopping(*, kept: bool) -> Iterator[Callable[[], bool]]:
+    """Have Ctrl-C ask a run that is kept to stop at its next step, with a checkpoint; a second one ends it at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        typer.echo("Stopping after this step; the same command goes on from there.", err=True)
+
+    if not kept:
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _result_lines(results: Mapping[str, Any]) -> Iterator[str]:
+    """The final and the best result on the test split, and on which split the best was chosen."""
+    for metric in ("accuracy", "loss"):
+        if (final := results.get(f"final_test_{metric}")) is None:
+            continue
+        yield f"final test {metric} {final:.4f}"
+        if (best := results.get(f"best_test_{metric}")) is not None:
+            epoch = results[f"best_test_{metric}_epoch"]
+            yield f"best test {metric} {best:.4f}, at epoch {epoch}: chosen on the test split, as the papers report it"
+        if (chosen := results.get(f"test_{metric}_at_best_val")) is not None:
+            epoch = results[f"best_val_{metric}_epoch"]
+            yield f"test {metric} {chosen:.4f} at epoch {epoch}, the best on the validation split"
+
+
+def _print_epoch(report: Mapping[str, Any]) -> None:
+    shown = [f"epoch {report['epoch']}/{report['epochs']}"]
     for split in ("train", "val", "test"):
-        if f"{split}_loss" in metrics:
-            loss, accuracy = metrics[f"{split}_loss"], metrics[f"{split}_accuracy"]
-            shown += [f"{split} loss {loss:.4f}, accuracy {accuracy:.4f}"]
-        if f"{split}_balanced_accuracy" in metrics:
-            shown[-1] += f", balanced {metrics[f'{split}_balanced_accuracy']:.4f}"
+        told = [
+            f"{words} {report[f'{split}_{metric}']:.4f}"
+            for metric, words in _SHOWN_METRICS.items()
+            if f"{split}_{metric}" in report
+        ]
+        shown += [f"{split} {', '.join(told)}"] if told else []
+    rate = report["images_per_second"]
+    shown.append(f"{report['seconds']:.1f} s" + (f", {rate:,.0f} a second" if rate else ""))
     typer.echo("; ".join(shown))
 
 

@@ -17,6 +17,7 @@ explicitly written default changes nothing.
 from __future__ import annotations
 
 from insgd_lab.config.files import list_studies, load_study, read_toml
+from insgd_lab.config.initial import InitSpec
 from insgd_lab.config.options import NamedSpec
 from insgd_lab.config.problems import ConfigError, Problem
 from insgd_lab.config.run import RecordSpec, RunSpec, TaskSpec, TrainSpec, parse_run
@@ -26,6 +27,7 @@ from insgd_lab.config.study import ArmSpec, StudySpec, parse_study
 __all__ = [
     "ArmSpec",
     "ConfigError",
+    "InitSpec",
     "NamedSpec",
     "Problem",
     "RecordSpec",

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from insgd_lab import hyperparameters, registry, store
 from insgd_lab.config.base import Spec, WithPlugins, validated
+from insgd_lab.config.initial import InitSpec
 from insgd_lab.config.options import NamedSpec, checked
 from insgd_lab.config.problems import Missing, Problem, ProblemsError, raise_if_any
 from insgd_lab.config.schedules import ScheduleSpec
@@ -19,15 +20,21 @@ __all__ = ["RecordSpec", "RunSpec", "TaskSpec", "TrainSpec", "parse_run"]
 
 
 class TaskSpec(Spec):
-    """What is learned: the data and the model."""
+    """What is learned: the data and the model, and where its weights come from if not from chance."""
 
     data: NamedSpec
     model: NamedSpec
+    init_from: InitSpec | None = None
 
     @field_validator("data", "model")
     @classmethod
     def _known(cls, value: NamedSpec, info: ValidationInfo) -> NamedSpec:
         return checked(str(info.field_name), value)
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the plain form that is hashed."""
+        named = {"data": self.data.canonical("data"), "model": self.model.canonical("model")}
+        return named if self.init_from is None else {**named, "init_from": self.init_from.canonical()}
 
 
 class TrainSpec(Spec):
@@ -132,7 +139,7 @@ class RunSpec(WithPlugins):
     def canonical(self) -> dict[str, Any]:
         """Return the run in plain JSON types: defaults left out, revisions and the seed in."""
         plain = {
-            "task": {"data": self.task.data.canonical("data"), "model": self.task.model.canonical("model")},
+            "task": self.task.canonical(),
             "train": self.train.canonical(),
             "optimizer": self.optimizer.canonical("optimizer"),
             "seed": self.seed,
@@ -147,11 +154,25 @@ class RunSpec(WithPlugins):
         return store.run_id(self.canonical())
 
     @classmethod
-    def from_canonical(cls, canonical: Mapping[str, Any], plugins: Sequence[str] = ()) -> RunSpec:
-        """Undo `canonical`; revisions are those of the registry now, so the id tells if they changed."""
+    def from_canonical(
+        cls, canonical: Mapping[str, Any], plugins: Sequence[str] = (), init_from: str | None = None
+    ) -> RunSpec:
+        """Undo `canonical`; revisions are those of the registry now, so the id tells if they changed.
+
+        `init_from` is where the weights lie that the run starts from, if it starts from any.
+
+        Raises:
+            ValueError: they are needed and not given, or others.
+        """
         plain = store.from_json_value(store.to_json_value(canonical))
-        for named in (plain["optimizer"], plain["task"]["data"], plain["task"]["model"]):
+        task = plain["task"]
+        for named in (plain["optimizer"], task["data"], task["model"]):
             named.pop("revision", None)
+        if "init_from" in task:
+            if init_from is None:
+                needed = task["init_from"]["sha256"]
+                raise ValueError(f"the run starts from weights with sha256 {needed}; give their path as init_from")
+            task["init_from"]["path"] = init_from
         return cls.model_validate({**plain, "plugins": list(plugins)})
 
 

@@ -213,7 +213,7 @@ def _overridden(spec: _SpecT, settings: Mapping[str, Any]) -> _SpecT:
     for path, value in settings.items():
         root, *keys = path.split(".")
         if root == "task":
-            if len(keys) != 2 or keys[0] not in plain:
+            if len(keys) != 2 or keys[0] not in ("data", "model"):
                 raise ValueError("expected task.model.OPTION or task.data.OPTION")
             plain[keys[0]]["options"][keys[1]] = value
         else:

@@ -112,7 +112,7 @@ def study_info(plan: Plan, versions: Mapping[str, str], created: str) -> dict[st
         "description": study.description,
         "compare": study.compare.model_dump() if study.compare else None,
         "seeds": study.seeds,
-        "task": {key: getattr(study.task, key).canonical(key) for key in ("data", "model")},
+        "task": study.task.canonical(),
         "classes": registry.get_data(study.task.data.name).classes,
         "train": _train_info(study.train),
         "record": study.record.model_dump(),

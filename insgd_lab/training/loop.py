@@ -28,7 +28,7 @@ from insgd_lab.config import RunSpec
 from insgd_lab.store import RunFolder, replacing
 from insgd_lab.training import checkpoint, provenance
 from insgd_lab.training.precision import fp32_arithmetic
-from insgd_lab.training.progress import Progress, now
+from insgd_lab.training.progress import Progress, now, results
 from insgd_lab.training.ranks import Ranks, ranks_of_environment
 from insgd_lab.training.session import Training
 
@@ -48,10 +48,19 @@ def _quietly(report: dict[str, Any]) -> None:
 
 @dataclass
 class Outcome:
-    """What a finished run leaves: how it ended, the metrics of every epoch, and the trained objects."""
+    """What a finished run leaves.
+
+    Attributes:
+        status: how it ended.
+        metrics: of every epoch: epoch, step, split, metric, value.
+        results: the final and the best ones, labelled (see `progress.results`).
+        model: the trained model.
+        optimizer: its optimizer.
+    """
 
     status: Status
     metrics: pd.DataFrame
+    results: dict[str, Any]
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
@@ -147,7 +156,8 @@ def _train_in(
 
 def _outcome(training: Training) -> Outcome:
     status: Status = "diverged" if training.progress.diverged_at else "done"
-    return Outcome(status, training.progress.table(), training.model, training.optimizer)
+    progress = training.progress
+    return Outcome(status, progress.table(), results(progress.rows), training.model, training.optimizer)
 
 
 class _Keeper:

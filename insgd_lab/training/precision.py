@@ -8,7 +8,7 @@ means it: torch's own default lets a GPU's convolutions round to tf32, which onl
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -17,9 +17,9 @@ __all__ = ["autocast", "fp32_arithmetic", "scaler"]
 _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """The context of a forward pass."""
-    return torch.autocast(device.type, _HALF.get(precision), enabled=precision in _HALF)
+    return torch.autocast(device.type, _HALF[precision]) if precision in _HALF else nullcontext()
 
 
 def scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:

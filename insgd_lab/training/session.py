@@ -33,6 +33,7 @@ from insgd_lab.training.schedules import Schedule
 from insgd_lab.training.step import Step
 from insgd_lab.training.streams import global_stream
 from insgd_lab.training.subsets import SubsetError
+from insgd_lab.training.transfer import freeze, keep_frozen_in_eval, load_initial
 
 __all__ = ["Training", "build_model", "load_data"]
 
@@ -111,6 +112,9 @@ class Training:
 
     def _model(self) -> nn.Module:
         model = build_model(self.spec, self.data.input_shape, self.data.classes)
+        if (init := self.spec.task.init_from) is not None:
+            load_initial(model, init)
+            freeze(model, init.frozen)
         _check_single_example(model, self.feed.examples, self.data.input_shape, self.spec, self.ranks)
         model = model.to(self.device)
         if self.spec.train.channels_last:
@@ -192,6 +196,7 @@ class Training:
     def _begin_epoch(self) -> int:
         """Make ready for the steps of an epoch; the number of the first that is left."""
         self.model.train()
+        keep_frozen_in_eval(self.model)
         partial, self._partial = self._partial, None
         if partial is None:
             self.tally.totals.zero_()
