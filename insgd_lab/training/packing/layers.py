@@ -11,7 +11,7 @@ views of them: what an optimizer does to a member's own parameter is done to the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,15 +36,17 @@ class PackedLayer(SideBySide):
         stacks: parameters and buffers by name, ``[members, …]``.
     """
 
-    buffers_kept: ClassVar[tuple[str, ...]] = ()
-
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
         self.check(members[0])
         self.members: Sequence[Any] = tuple(members)
-        self.like: Any = members[0]
         self.stacks: dict[str, Tensor | None] = {}
         self.keep(range(len(members)))
+
+    @property
+    def like(self) -> Any:
+        """A layer with the settings of all."""
+        return self.members[0]
 
     def check(self, layer: Any) -> None:
         """Refuse a layer with a setting that has no packed form.

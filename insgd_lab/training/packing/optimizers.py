@@ -10,7 +10,6 @@ Each member's part of the state reads and loads as that of an optimizer of its o
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +39,7 @@ class Shared:
         groups = [self._part(group["params"], member) for group in whole["param_groups"]]
         numbers = {number: k for k, number in enumerate(number for group in groups for number in group)}
         return {
-            "state": {numbers[k]: copy.deepcopy(_plain(whole["state"][k])) for k in numbers if k in whole["state"]},
+            "state": {numbers[k]: _plain(whole["state"][k]) for k in numbers if k in whole["state"]},
             "param_groups": [
                 {**group, "params": [numbers[k] for k in part]}
                 for group, part in zip(whole["param_groups"], groups, strict=True)
@@ -102,7 +101,7 @@ def _by_parameter(optimizer: torch.optim.Optimizer) -> bool:
     """Whether nothing that is done to a parameter depends on which others there are."""
     if not isinstance(optimizer, ChainOptimizer):
         return False
-    ours = all(type(rule).__module__.startswith("insgd_lab.") for rule in optimizer.rules)
+    ours = all(type(each).__module__.startswith("insgd_lab.") for each in (optimizer, *optimizer.rules))
     return ours and not any(rule.together(group) for rule in optimizer.rules for group in optimizer.param_groups)
 
 
