@@ -42,7 +42,7 @@ def write_report(study_dir: str | Path, force: bool = False) -> Path:
     """Write the report of a study unless it is current, and return its path.
 
     Raises:
-        StoreError: the folder holds no study.
+        StoreError: the folder holds no study, or one whose task has no accuracy.
         PublishedError: the study compares itself with a table that is not on record.
     """
     path = report_path(study_dir)
@@ -52,6 +52,7 @@ def write_report(study_dir: str | Path, force: bool = False) -> Path:
 
     digest = _digest(Path(study_dir))  # before reading: a run that finishes meanwhile makes the report stale
     study = load_study(study_dir)
+    _check_scored(study)
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in _made_from(study_dir).get("files", []):
         old = path.parent / Path(name).name  # only within the folder, whatever the list says
@@ -60,6 +61,19 @@ def write_report(study_dir: str | Path, force: bool = False) -> Path:
     files = _write(study, path)
     write_json(path.parent / ".inputs.json", {"digest": digest, "files": files})
     return path
+
+
+def _check_scored(study: Study) -> None:
+    """Refuse a task without classes, whose runs have losses alone: tables and figures are of errors."""
+    curves = study.curves
+    if curves["test_loss"].notna().any() and curves[["val_error", "test_error"]].isna().all(axis=None):
+        from insgd_lab.analysis.runs import StudyError
+
+        raise StudyError(
+            f"{study.path} has no accuracies, and the report is made of those: its task has a loss alone; read the "
+            f"losses with insgd_lab.analysis.runs.load_study({os.fspath(study.path)!r}).curves, and what the "
+            "validation loss chooses with insgd_lab.analysis.selection.choose"
+        )
 
 
 # ------------------------------------------------------------------------------------------------ freshness

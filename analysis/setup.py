@@ -53,9 +53,6 @@ def setup(study: Study) -> Setup:
 
 def training_text(train: Mapping[str, Any]) -> str:
     """The settings of training in one line."""
-    schedule = train.get("schedule")
-    if option_name(schedule) == "constant":  # its other fields mean nothing then
-        train = {**train, "schedule": "constant"}
     return describe({name: value for name, value in train.items() if value not in (None, [], ())})
 
 

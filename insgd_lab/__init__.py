@@ -21,6 +21,7 @@ _HOMES = {
         "get_optimizer", "list_data", "list_models", "list_optimizers", "register_data", "register_model",
         "register_optimizer",
     ),
+    "insgd_lab.training.call": ("train",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         register_model,
         register_optimizer,
     )
+    from insgd_lab.training.call import train
 
 __all__ = [
     "INSGD",
@@ -106,6 +108,7 @@ __all__ = [
     "register_data",
     "register_model",
     "register_optimizer",
+    "train",
 ]
 
 

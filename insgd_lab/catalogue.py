@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from insgd_lab.hyperparameters import DOMAINS
+from insgd_lab.hyperparameters import DOMAINS, NO_LAYER, PAIRS
 from insgd_lab.registry import Capabilities, DataSpec, ModelSpec, OptimizerSpec
 
 __all__ = ["SPECS"]
@@ -264,7 +264,11 @@ _BORROWED = (
 _OPTIMIZERS = (*_CLASSIC, *_INPUT_NORMALISED, *_ADAPTIVE, *_BORROWED)
 
 _MODELS = (
-    ModelSpec("linear", "insgd_lab.training.models:linear", "one linear layer"),
+    ModelSpec("linear", "insgd_lab.training.models:linear", "one linear layer", defaults={"bias": True},
+              domains=DOMAINS),
+    ModelSpec("point", "insgd_lab.training.models:point",
+              "a point that is its own output, for tasks that are functions of one", defaults={"start": [-1.2, 1.0]},
+              domains=DOMAINS),
     ModelSpec("digits-cnn", "insgd_lab.training.models:digits_cnn",
               "two 3x3 convolutions and a linear layer, for 8x8 digits", defaults={"batch_norm": False},
               domains=DOMAINS),
@@ -281,8 +285,9 @@ _MODELS = (
               "ResNet-18 with a 3x3 stem, for 32x32 images", f"{HE_PAPER}, Table 1; {ADANORM_PAPER}",
               {"batch_norm": True}, domains=DOMAINS),
     ModelSpec("resnet50", "insgd_lab.training.models:resnet50",
-              "ResNet-50 with a 3x3 stem, for 32x32 images", f"{HE_PAPER}, Table 1; {ADANORM_PAPER}",
-              {"batch_norm": True}, domains=DOMAINS),
+              "ResNet-50 with a 3x3 stem, for 32x32 images, or torchvision's with 7x7, for ImageNet",
+              f"{HE_PAPER}, Table 1; {ADANORM_PAPER}; {INSGD_PAPER}: Section 4.3",
+              {"stem": "3x3", "batch_norm": True}, domains=DOMAINS),
     ModelSpec("wrn18", "insgd_lab.training.models:wrn18",
               "ResNet-18 with wider stages and a 3x3 stem, for 32x32 images",
               f"Zagoruyko and Komodakis, Wide Residual Networks, BMVC 2016; {INSGD_PAPER}: Section 4.2",
@@ -296,6 +301,10 @@ _MODELS = (
               f"Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; {INSGD_PAPER}: Section 3.2, Table 8",
               {"patch": 4, "dim": 512, "depth": 6, "heads": 8, "mlp_dim": 512, "dropout": 0.0, "layer_norm": True},
               domains=DOMAINS),
+    ModelSpec("mobilenetv3", "insgd_lab.training.models:mobilenetv3",
+              "torchvision's small MobileNetV3, its first stride 1 for 32x32 images",
+              f"Howard et al., Searching for MobileNetV3, ICCV 2019, Table 2; {INSGD_PAPER}: Section 3.2, Table 5",
+              {"stem_stride": 1}, domains=DOMAINS),
 )  # fmt: skip
 
 _CIFAR10_FILES = (
@@ -328,6 +337,38 @@ _DATA = (
              "60,000 colour images of 32x32 pixels in 100 classes (the fine labels)",
              "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
              _SUBSET, _CIFAR100_FILES, classes=100, domains=DOMAINS),
+    DataSpec("tiny-imagenet", "insgd_lab.training.data:tiny_imagenet",
+             "110,000 colour images of 64x64 pixels in 200 classes",
+             "Le and Yang, Tiny ImageNet Visual Recognition Challenge, CS 231N, Stanford 2015",
+             _SUBSET, ("tiny-imagenet/manifest.json",), classes=200, domains=DOMAINS),
+    DataSpec("imagenet", "insgd_lab.training.folder_data:imagenet",
+             "1,331,167 colour photographs in 1000 classes, read from their files, seen at 224x224 pixels",
+             "Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015",
+             _SUBSET, ("imagenet/train", "imagenet/val"), classes=1000, domains=DOMAINS),
+    DataSpec("image-folder", "insgd_lab.training.folder_data:image_folder",
+             "your own images, in folders named after their classes", "",
+             {"path": "", "size": 224, "stream": False, "val_share": 0.1, "test_share": 0.1, **_SUBSET},
+             domains=DOMAINS),
 )  # fmt: skip
 
-SPECS: tuple[OptimizerSpec | ModelSpec | DataSpec, ...] = (*_OPTIMIZERS, *_MODELS, *_DATA)
+# Tasks without classes and files.
+_ANALYTIC = (
+    DataSpec("quadratic", "insgd_lab.training.analytic:quadratic",
+             "sum h_i (theta_i - z_i)^2 / 2 with curvatures h from 1 / condition to 1; for the model point",
+             "Zhang et al., Which Algorithmic Choices Matter at Which Batch Sizes?, NeurIPS 2019, arXiv:1907.04164",
+             {"dimension": 10, "condition": 100.0, "noise": 0.0, "steps": 100}, domains=DOMAINS),
+    DataSpec("rosenbrock", "insgd_lab.training.analytic:rosenbrock",
+             "the sum over pairs of coordinates of 100 (y - x^2)^2 + (1 - x)^2; for the model point",
+             "Rosenbrock, An Automatic Method for Finding the Greatest or Least Value of a Function, 1960",
+             {"dimension": 2, "steps": 100}, domains=PAIRS),
+    DataSpec("system-identification", "insgd_lab.training.analytic:system_identification",
+             "an unknown FIR system to be followed online; for the model linear with bias = false, batch size 1",
+             f"Sayed, Adaptive Filters, 2008; {INSGD_PAPER}: Section 1.2",
+             {"taps": 32, "colour": 0.0, "snr": 30.0, "drift": 0.0, "samples": 1000}, domains=DOMAINS),
+    DataSpec("teacher-student", "insgd_lab.training.analytic:teacher_student",
+             "regression on what a perceptron answers to normal inputs; for the models mlp and linear",
+             "Saad and Solla, On-line Learning in Soft Committee Machines, 1995",
+             {"features": 20, "condition": 1.0, "hidden": [10], "noise": 0.0, "examples": 1000}, domains=NO_LAYER),
+)  # fmt: skip
+
+SPECS: tuple[OptimizerSpec | ModelSpec | DataSpec, ...] = (*_OPTIMIZERS, *_MODELS, *_DATA, *_ANALYTIC)

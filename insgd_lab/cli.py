@@ -298,7 +298,7 @@ def train(
         raw = _with_options(raw, chosen, settings)
         spec = parse_run(raw, str(config or "options"), plugin)
         _check_device(device)
-        _check_data(spec.task.data.name, data_dir)
+        _check_data([spec], data_dir)
         _train(spec, out, data_dir, device, loaders)
 
 
@@ -431,17 +431,13 @@ def _check_device(device: str) -> None:
         _refuse(f"device {device!r} cannot be used ({reason}); use cpu, or cuda where torch sees a GPU")
 
 
-def _check_data(name: str, data_dir: Path | None) -> None:
+def _check_data(runs: Iterable[RunSpec], data_dir: Path | None) -> None:
     """Refuse while data are missing: for our own sets by checksum, for a plugin's by presence."""
-    from insgd_lab import registry
-    from insgd_lab.training import file_sets, files
+    from insgd_lab.training import availability
 
-    files.check(name, data_dir)
-    if name not in file_sets.FILE_SETS:
-        folder = files.data_folder(data_dir)
-        missing = [path for path in registry.get_data(name).files if not (folder / path).exists()]
-        if missing:
-            _refuse(f"{name} needs {', '.join(missing)} in {folder}; put them there, or name another --data-dir")
+    wanted = [run.task.data for run in runs]
+    for name, path in sorted({(data.name, str(data.options.get("path", ""))) for data in wanted}):
+        availability.check(name, path, data_dir)
 
 
 # ------------------------------------------------------------------------------------------- studies
@@ -467,8 +463,7 @@ def study_run(
         _check_same_study(plan, folder)
         if _unfinished(plan, folder):
             _check_device(device)
-            for name in {run.task.data.name for run in plan.runs.values()}:
-                _check_data(name, data_dir)
+            _check_data(plan.runs.values(), data_dir)
         with locked(folder):
             _write_plan(plan, folder)
             sweep(plan, folder)
@@ -654,15 +649,15 @@ def data_status(
     """Show which files of the data sets are there and right."""
     with _plain_errors():
         from insgd_lab import registry
-        from insgd_lab.training import files
+        from insgd_lab.training import availability
 
         names = registry.list_data() if name is None else [registry.get_data(name).name]
         rows: list[tuple[str, str, str]] = []
         for known in names:
-            found = files.data_status(known, data_dir)
+            found = availability.statuses(known, data_dir)
             rows += [(known, str(status.path), status.state) for status in found]
             if not found:
-                rows.append((known, registry.get_data(known).description, "needs no files"))
+                rows.append((known, registry.get_data(known).description, availability.remedy(known)))
     _print_table(("data", "file", "state"), rows)
 
 
@@ -672,13 +667,22 @@ def data_prepare(
     source: Annotated[Path, typer.Option(help="The authors' archive, or the folder that holds their files.")],
     data_dir: DataDir = None,
 ) -> None:
-    """Check a data set's files and put them in place."""
+    """Check a data set's files and put them in place, decoded where they are images."""
     with _plain_errors():
         from insgd_lab import registry
-        from insgd_lab.training import files
+        from insgd_lab.training import preparation
 
-        statuses = files.prepare(registry.get_data(name).name, data_dir, source)
+        known = registry.get_data(name).name
+        statuses = preparation.prepare(known, data_dir, source, counted=_decoding)
         typer.echo(f"{name}: {len(statuses)} files are right in {statuses[0].path.parent}")
+
+
+def _decoding(members: Sequence[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+    """Pass images on, counting them on a bar if anyone looks."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(members, "decoding", console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
 
 
 if __name__ == "__main__":

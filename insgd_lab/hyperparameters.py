@@ -77,6 +77,10 @@ def _are_widths(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(_number(width) >= 1 for width in value)
 
 
+def _is_point(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(math.isfinite(_number(x)) for x in value)
+
+
 def _is_set(value: Any) -> bool:
     """A box or a ball, with its numbers."""
     if not isinstance(value, Mapping) or len(value) != 1:
@@ -87,6 +91,7 @@ def _is_set(value: Any) -> bool:
     return isinstance(box, (list, tuple)) and len(box) == 2 and _number(box[0]) <= _number(box[1])
 
 
+_share = Domain(lambda value: 0 < _number(value) < 1, "a number above 0 and below 1")
 _count = Domain(_is_count, "a whole number >= 1")
 
 DOMAINS: Mapping[str, Domain] = {
@@ -125,6 +130,11 @@ DOMAINS: Mapping[str, Domain] = {
     "shots": _optional(_count),
     "imbalance": _choice("none", "exponential", "step"),
     "imbalance_ratio": _interval(1),
+    "path": Domain(lambda value: isinstance(value, str), "a folder's path"),
+    "size": _count,
+    "stream": _flag,
+    "val_share": _share,
+    "test_share": _share,
     "dropout": _interval(0, 1, open_high=True),
     "hidden": Domain(_are_widths, "a list of widths, each at least 1"),
     "batch_norm": _flag,
@@ -135,7 +145,34 @@ DOMAINS: Mapping[str, Domain] = {
     "depth": _count,
     "heads": _count,
     "mlp_dim": _count,
+    "stem": _choice("3x3", "7x7"),
+    "stem_stride": Domain(lambda value: _is_count(value) and value <= 2, "1 or 2"),
+    "bias": _flag,
+    "start": Domain(_is_point, "a list of finite numbers, at least one"),
+    "dimension": _count,
+    "condition": _interval(1),
+    "noise": _interval(0),
+    "steps": _count,
+    "taps": _count,
+    "colour": Domain(lambda value: -1 < _number(value) < 1, "a number above -1 and below 1"),
+    "snr": Domain(lambda value: _number(value) > -math.inf, "a number of decibels, or inf for no noise"),
+    "drift": _interval(0),
+    "samples": _count,
+    "features": _count,
+    "examples": _count,
 }
+
+PAIRS: Mapping[str, Domain] = {
+    **DOMAINS,
+    "dimension": Domain(lambda value: _is_count(value) and value % 2 == 0, "an even whole number >= 2"),
+}
+"""For tasks whose coordinates come in pairs."""
+
+NO_LAYER: Mapping[str, Domain] = {
+    **DOMAINS,
+    "hidden": Domain(lambda value: value in ([], ()) or _are_widths(value), "a list of widths, each at least 1"),
+}
+"""For perceptrons that may have no hidden layer."""
 
 
 def check_option(path: str, value: Any, domain: Domain | None) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +44,30 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def vision() -> Iterator[None]:
+    """torchvision's Python part, also beside a torch that its C++ part was not built for.
+
+    There the import asks for operators that nobody defined. Nothing of ours calls one, so stubs will do; where
+    torchvision fits torch this does nothing.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        found = importlib.util.find_spec("torchvision")
+        assert found is not None
+        assert found.origin is not None
+        source = (Path(found.origin).parent / "_meta_registrations.py").read_text(encoding="utf-8")
+        library = torch.library.Library("torchvision", "DEF")  # the stubs live as long as it does
+        for name in sorted(set(re.findall(r'register_fake\("torchvision::(\w+)"', source))):
+            library.define(f"{name}() -> ()")
+        importlib.import_module("torchvision")
+        yield
+        library._destroy()
+    else:
+        yield
 
 
 def _hear_ctrl_c() -> None:

@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "studies.worker": {"config", "registry", "store", "studies", "training"},
     "analysis": {"store", "analysis"},
     "cli": CORE | {"describe", "config", "training", "studies", "testing", "analysis", "experiments"},
+    "__main__": {"cli"},
     "experiments": set(),
 }
 

@@ -103,11 +103,13 @@ PLUGIN = {
         broken = "half_step:NOTHING"
         [project.entry-points."insgd_lab.models"]
         tiny-mlp = "half_step:MODEL"
+        [project.entry-points."insgd_lab.data"]
+        rings = "half_step:DATA"
         [tool.setuptools]
         py-modules = ["half_step"]
     """,
     "half_step.py": """
-        from insgd_lab import ModelSpec, OptimizerSpec
+        from insgd_lab import DataSpec, ModelSpec, OptimizerSpec
 
         def make(params, lr=0.1):
             from insgd_lab.chain import ChainOptimizer
@@ -122,6 +124,15 @@ PLUGIN = {
         SPEC = OptimizerSpec("half-step", make, citation="an example", equation="theta <- theta - lr/2 g",
                              defaults={"lr": 0.1})
         MODEL = ModelSpec("tiny-mlp", tiny, "an example", defaults={"width": 4})
+
+        def rings(data_dir=None, images=60):
+            import torch
+            from insgd_lab.training.data import ImageSplits, Split
+            labels = torch.arange(images) % 3
+            split = Split((labels * 100).to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 4, 4), labels)
+            return ImageSplits("rings", 3, split, split, split, mean=(0.4,), std=(0.3,))
+
+        DATA = DataSpec("rings", rings, "an example", defaults={"images": 60}, classes=3)
     """,
 }
 
@@ -132,15 +143,12 @@ with warnings.catch_warnings(record=True) as caught:
     import insgd_lab as lab
     assert "half-step" in lab.list_optimizers()
 assert any("'broken'" in str(w.message) and "skipped" in str(w.message) for w in caught), caught
-from insgd_lab.config import RunSpec
-from insgd_lab.training.loop import train
 torch.set_num_threads(1)
-spec = RunSpec.model_validate({
-    "task": {"data": "digits", "model": "tiny-mlp"}, "train": {"epochs": 1, "batch_size": 256},
+outcome = lab.train({
+    "task": {"data": {"name": "rings", "images": 90}, "model": "tiny-mlp"}, "train": {"epochs": 20, "batch_size": 30},
     "optimizer": {"name": "half-step", "lr": 0.4}, "seed": 0,
 })
-outcome = train(spec)
-print(outcome.status, outcome.optimizer.param_groups[0]["lr"])
+print(outcome.status, outcome.optimizer.param_groups[0]["lr"], outcome.results["final_test_accuracy"])
 """
 
 
@@ -170,4 +178,4 @@ def test_an_installed_plugin_is_found_trained_with_and_its_broken_sibling_skippe
     code = f"import sys; sys.path.append({str(plugin_folder)!r})\n{USE_IT}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["done", "0.2"]
+    assert result.stdout.split() == ["done", "0.2", "1.0"]

@@ -88,6 +88,12 @@ class TrainSpec(Spec):
         if self.accumulate > self.batch_size:
             message = f"a batch of {self.batch_size} cannot be computed in more parts than it has images"
             problems.append(Problem(("accumulate",), self.accumulate, message))
+        if self.cuda_graph and self.precision == "float16":
+            message = "float16 looks at every gradient before the step, which no graph can; take bfloat16"
+            problems.append(Problem(("cuda_graph",), True, message))
+        if self.cuda_graph and self.schedule.beta1_decay != 1:
+            message = "cannot change from step to step in a CUDA graph; set train.cuda_graph = false"
+            problems.append(Problem(("schedule", "beta1_decay"), self.schedule.beta1_decay, message))
         raise_if_any(problems)
         return self
 

@@ -29,7 +29,8 @@ class DataFile:
 class FileSet:
     """The files of one data set, the folder below the data folder they live in, and where they come from.
 
-    Without an `archive` the files are published one by one.
+    Without an `archive` the files are published one by one. With a `manifest` they are not the published ones, but
+    decoded from the archive, and that file beside them lists them.
     """
 
     title: str
@@ -39,6 +40,7 @@ class FileSet:
     archive_md5: str = ""
     page: str = ""
     torchvision: str = ""
+    manifest: str = ""
 
 
 CIFAR10 = FileSet(
@@ -83,11 +85,20 @@ FASHION_MNIST = FileSet(
     page="https://github.com/zalandoresearch/fashion-mnist",
     torchvision="FashionMNIST",
 )
+TINY_IMAGENET = FileSet(
+    title="Tiny ImageNet",
+    folder="tiny-imagenet",
+    archive="tiny-imagenet-200.zip",
+    archive_md5="90528d7ca1a48142e341f4ef8d21d0de",
+    page="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    manifest="manifest.json",
+)
 FILE_SETS: Mapping[str, FileSet] = MappingProxyType(
     {
         "digits": FileSet("scikit-learn's digits"),
         "cifar10": CIFAR10,
         "cifar100": CIFAR100,
         "fashion-mnist": FASHION_MNIST,
+        "tiny-imagenet": TINY_IMAGENET,
     }
 )

@@ -1,5 +1,8 @@
 """Which data files are there, and are they the right ones? No torch, so that a command can refuse at once.
 
+A set is either the very files that its authors publish, or what `insgd-lab data prepare` decoded from their archive;
+of the latter a manifest beside them has the sizes and sums.
+
 >>> [status.state for status in data_status("cifar10", Path("/nowhere"))][:2]
 ['missing', 'missing']
 >>> check("digits", Path("/nowhere"))    # embedded in scikit-learn: nothing to check
@@ -7,22 +10,19 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import lzma
 import os
-import tarfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
-from insgd_lab.store import replacing
+from insgd_lab.store import StoreError, read_json, write_json
 from insgd_lab.training.file_sets import FILE_SETS, DataFile, FileSet
 
 BLOCK = 1 << 20
 DATA_VARIABLE = "INSGD_LAB_DATA"
+_MANIFEST = "the list of what `insgd-lab data prepare` decoded"
 
 
 class DataError(Exception):
@@ -37,6 +37,14 @@ class FileStatus:
     state: Literal["ok", "missing", "wrong"]
     found: str
     expected: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `prepare` decoded from an archive: the names of the classes, and the files with their sums."""
+
+    classes: tuple[str, ...]
+    files: tuple[DataFile, ...]
 
 
 def data_folder(data_dir: Path | str | None = None) -> Path:
@@ -68,17 +76,59 @@ def data_status(
 ) -> list[FileStatus]:
     """The state of every file of the data set `name`; empty for a set without files of its own."""
     files = sets.get(name)
-    if files is None:
-        return []
-    folder = locate(files, data_dir)
-    return [_status(folder / file.name, file) for file in files.files]
+    return [] if files is None else statuses(files, locate(files, data_dir))
+
+
+def statuses(files: FileSet, folder: Path) -> list[FileStatus]:
+    """The state of every file of a set in `folder`: the published ones, or those that its manifest lists."""
+    if not files.manifest:
+        return [status_of(folder / file.name, file) for file in files.files]
+    manifest = folder / files.manifest
+    if not manifest.is_file():
+        return [FileStatus(manifest, "missing", "missing", _MANIFEST)]
+    try:
+        listed = read_manifest(files, folder)
+    except DataError as error:
+        return [FileStatus(manifest, "wrong", str(error), _MANIFEST)]
+    read = FileStatus(manifest, "ok", f"lists {len(listed.files)} files", _MANIFEST)
+    return [read, *(status_of(folder / file.name, file) for file in listed.files)]
+
+
+def write_manifest(files: FileSet, folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a decoded set; the last thing to do, as the set is there when its manifest is."""
+    listed = [vars(file) for file in manifest.files]
+    content = {"archive_md5": files.archive_md5, "classes": list(manifest.classes), "files": listed}
+    write_json(folder / files.manifest, content)
+
+
+def read_manifest(files: FileSet, folder: Path) -> Manifest:
+    """The manifest of a decoded set.
+
+    Raises:
+        DataError: it is missing or not one of this set (the message is only what was found).
+    """
+    try:
+        content = read_json(folder / files.manifest)
+        listed = tuple(DataFile(str(file["name"]), int(file["size"]), str(file["md5"])) for file in content["files"])
+        classes, archive = tuple(map(str, content["classes"])), content["archive_md5"]
+    except (OSError, StoreError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"found no such list ({type(error).__name__}: {error})") from error
+    if archive != files.archive_md5:
+        raise DataError(f"found one of an archive with MD5 {archive}")
+    return Manifest(classes, listed)
 
 
 def check(name: str, data_dir: Path | str | None = None, sets: Mapping[str, FileSet] = FILE_SETS) -> None:
-    """Raise `DataError` unless every file of the data set `name` is there with its published MD5."""
-    wrong = [status for status in data_status(name, data_dir, sets) if status.state != "ok"]
+    """Raise `DataError` unless every file of the data set `name` is there with its size and MD5."""
+    if name in sets:
+        check_in(name, sets[name], locate(sets[name], data_dir))
+
+
+def check_in(name: str, files: FileSet, folder: Path) -> None:
+    """Raise `DataError` unless every file of a set is in `folder` with its size and MD5."""
+    wrong = [status for status in statuses(files, folder) if status.state != "ok"]
     if wrong:
-        raise incomplete(name, sets[name], wrong, locate(sets[name], data_dir))
+        raise incomplete(name, files, wrong, folder)
 
 
 def incomplete(name: str, files: FileSet, wrong: list[FileStatus], folder: Path) -> DataError:
@@ -87,7 +137,13 @@ def incomplete(name: str, files: FileSet, wrong: list[FileStatus], folder: Path)
     target = folder.parents[len(parts) - 1] if parts and folder.parts[-len(parts) :] == parts else folder
     lines = [f"{files.title} is not complete in {folder}:"]
     lines += [f"  {status.path.name}: {status.found}, expected {status.expected}" for status in wrong]
-    if files.archive:
+    if files.manifest:
+        lines += [
+            f"The images are in {files.archive} (MD5 {files.archive_md5}) from {files.page}.",
+            "With the archive at hand:",
+            f"  insgd-lab data prepare {name} --source {files.archive} --data-dir {target}",
+        ]
+    elif files.archive:
         lines += [
             f"The files are in {files.archive} (MD5 {files.archive_md5}) from {files.page}.",
             "With the archive at hand:",
@@ -101,10 +157,9 @@ def incomplete(name: str, files: FileSet, wrong: list[FileStatus], folder: Path)
             f"  insgd-lab data prepare {name} --source FOLDER --data-dir {target}",
             f"or put them in {folder}, or have them fetched by",
         ]
-    lines += [
-        f"  torchvision.datasets.{files.torchvision}({str(target)!r}, download=True)",
-        f"If they lie elsewhere, name that folder with --data-dir or ${DATA_VARIABLE}.",
-    ]
+    if files.torchvision:
+        lines += [f"  torchvision.datasets.{files.torchvision}({str(target)!r}, download=True)"]
+    lines += [f"If they lie elsewhere, name that folder with --data-dir or ${DATA_VARIABLE}."]
     return DataError("\n".join(lines))
 
 
@@ -116,11 +171,11 @@ def read_verified(path: Path, file: DataFile) -> bytes:
         DataError: it is not the published file (the message is only what was found).
     """
     if path.stat().st_size != file.size:
-        raise DataError(_describe(path.stat().st_size))
+        raise DataError(describe(path.stat().st_size))
     content = path.read_bytes()
     digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if digest != file.md5:
-        raise DataError(_describe(len(content), digest))
+        raise DataError(describe(len(content), digest))
     return content
 
 
@@ -144,98 +199,26 @@ def read_all(name: str, files: FileSet, folder: Path) -> dict[str, bytes]:
     return contents
 
 
-def prepare(
-    name: str, data_dir: Path | str | None, source: Path | str, sets: Mapping[str, FileSet] = FILE_SETS
-) -> list[FileStatus]:
-    """Put the files of the data set `name` in place from a local archive or folder, checking each MD5 first.
-
-    Args:
-        name: a data set that has files, such as "cifar10".
-        data_dir: where to put them; None as in `data_folder`.
-        source: a folder that holds the files, or the authors' archive (cifar-10-python.tar.gz) where they made one.
-
-    Returns:
-        The state of every file, all "ok". Files that are right already are left alone.
-
-    Raises:
-        DataError: the set has no files, or the source is not there, is damaged, or lacks a file.
-    """
-    files, source = sets.get(name), Path(source).expanduser()
-    if files is None or not files.files:
-        known = ", ".join(sorted(key for key, value in sets.items() if value.files))
-        raise DataError(f"{name!r} has no files to prepare; data sets that have: {known}.")
-    folder = locate(files, data_dir)
-    wanted = {file.name: file for file in files.files if _status(folder / file.name, file).state != "ok"}
-    if wanted and source.is_dir():
-        _from_folder(files, source, folder, wanted)
-    elif wanted and source.is_file() and files.archive:
-        _from_archive(files, source, folder, wanted)
-    elif wanted:
-        state = "is one file" if source.is_file() else "is not there"
-        remedy = f"the path of {files.archive} or of its unpacked folder" if files.archive else _the_folder_of(files)
-        raise DataError(f"{source} {state}; give --source {remedy}.")
-    check(name, data_dir, sets)
-    return data_status(name, data_dir, sets)
-
-
-def _the_folder_of(files: FileSet) -> str:
-    return f"the folder that holds {', '.join(file.name for file in files.files)}"
-
-
-def _from_folder(files: FileSet, source: Path, folder: Path, wanted: Mapping[str, DataFile]) -> None:
-    origin = locate(files, source)
-    for name, file in wanted.items():
-        if not (origin / name).is_file():
-            raise DataError(f"{origin / name} is not there; {files.title} needs {file.expected}.")
-        with (origin / name).open("rb") as stream:
-            _install(stream, folder / name, file, f"{origin / name}")
-
-
-def _from_archive(files: FileSet, source: Path, folder: Path, wanted: Mapping[str, DataFile]) -> None:
-    """Take the known members only, under our own names: no path, mode or link of the archive is ever used."""
-    left = dict(wanted)
-    try:
-        with tarfile.open(source) as archive:
-            for member in archive:
-                name = member.name.removeprefix("./").removeprefix(f"{files.folder}/")
-                stream = archive.extractfile(member) if name in left and member.isreg() else None
-                if stream is not None:
-                    with stream:
-                        _install(stream, folder / name, left.pop(name), f"{source}, member {member.name}")
-                if not left:
-                    return
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise DataError(f"{source} is damaged or not a tar archive ({error}); fetch {files.archive} again.") from error
-    raise DataError(
-        f"{source} has no {', '.join(left)}; expected {files.archive} (MD5 {files.archive_md5}) from {files.page}."
-    )
-
-
-def _install(stream: IO[bytes], target: Path, file: DataFile, origin: str) -> None:
-    """Copy a stream beside its target, and move it into place only if it is the published file."""
-    digest, size = hashlib.md5(usedforsecurity=False), 0
-    with replacing(target) as temporary:
-        with temporary.open("wb") as out:
-            while block := stream.read(BLOCK):
-                digest.update(block)
-                size += out.write(block)
-        if (size, digest.hexdigest()) != (file.size, file.md5):
-            raise DataError(f"{origin}: {_describe(size, digest.hexdigest())}, expected {file.expected}.")
-
-
-def _status(path: Path, file: DataFile) -> FileStatus:
+def status_of(path: Path, file: DataFile) -> FileStatus:
+    """The state of one file that should be at `path`."""
     if not path.is_file():
         return FileStatus(path, "missing", "missing", file.expected)
     size = path.stat().st_size
     if size != file.size:
-        return FileStatus(path, "wrong", _describe(size), file.expected)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return FileStatus(path, "wrong", describe(size), file.expected)
+    digest = md5_of(path)
     state: Literal["ok", "wrong"] = "ok" if digest == file.md5 else "wrong"
-    return FileStatus(path, state, _describe(size, digest), file.expected)
+    return FileStatus(path, state, describe(size, digest), file.expected)
 
 
-def _describe(size: int, digest: str | None = None) -> str:
+def md5_of(path: Path) -> str:
+    """The MD5 of a file's content, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def describe(size: int, digest: str | None = None) -> str:
+    """What was found, in words."""
     if size == 0:
         return "found an empty file"
     return f"found {size} bytes" + (f" with MD5 {digest}" if digest else "")

@@ -33,7 +33,7 @@ class GraphedStep:
 
     def __init__(self, take: Take, batch_size: int, recorder: Recorder | None) -> None:
         self.take, self.batch_size, self.recorder = take, batch_size, recorder
-        self.stream = torch.cuda.Stream()
+        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm = 0
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from insgd_lab.training.recall import by_class
+from insgd_lab.training.recall import by_class as recalls
 
 __all__ = ["Classification", "Objective", "Tally"]
 
@@ -77,31 +77,32 @@ class ClassTally:
 
     def __init__(self, classes: int, device: str | torch.device, *, tell_classes: bool = False) -> None:
         self.classes, self.tell_classes = classes, tell_classes
-        # The summed loss, the images in the top five; by class the images recognised, and all.
-        self.totals = torch.zeros(2 + 2 * classes, dtype=torch.float64, device=device)
+        by_class = 2 * classes if tell_classes else 0
+        self.totals = torch.zeros(4 + by_class, dtype=torch.float64, device=device)
+        # Images, their summed loss, those recognised, those in the top five; by class those recognised, and all.
+        self._parts = (*self.totals[:4].unbind(), *torch.split(self.totals[4:], classes))
 
     def add(self, outputs: Tensor, targets: Tensor, loss: Tensor | None = None) -> None:
         """Count a batch: scores [B, classes], labels int64 [B]."""
+        count, summed, hits, top, *by_class = self._parts
         if loss is None:
-            self.totals[0] += functional.cross_entropy(outputs, targets, reduction="sum")
+            summed += functional.cross_entropy(outputs, targets, reduction="sum")
         else:
-            self.totals[0] += loss.double() * len(targets)
+            summed.add_(loss, alpha=len(targets))
+        count += len(targets)
+        recognised = outputs.argmax(1) == targets
+        hits += recognised.sum()
         if self.classes > _TOP:
             best = outputs.topk(_TOP, dim=1, sorted=False).indices
-            self.totals[1] += (best == targets[:, None]).sum()
-        hits = (outputs.argmax(1) == targets).double()
-        _, _, hits_by_class, all_by_class = self._parts()
-        hits_by_class.index_add_(0, targets, hits)
-        all_by_class.index_add_(0, targets, torch.ones_like(hits))
-
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        hits, everything = self.totals[2:].split(self.classes)
-        return self.totals[0], self.totals[1], hits, everything
+            top += (best == targets[:, None]).sum()
+        if self.tell_classes:
+            hits_by_class, all_by_class = by_class
+            hits_by_class.index_add_(0, targets, recognised.double())
+            all_by_class.index_add_(0, targets, torch.ones_like(targets, dtype=torch.float64))
 
     def metrics(self) -> dict[str, float]:
         """The metrics by name."""
-        loss, top, hits, everything = (part.cpu() for part in self._parts())
-        count = float(everything.sum())
-        means = {"loss": float(loss) / count, "accuracy": float(hits.sum()) / count}
-        means |= {"top5_accuracy": float(top) / count} if self.classes > _TOP else {}
-        return {**means, **(by_class(hits, everything) if self.tell_classes else {})}
+        (count, loss, hits, top), by_class = self.totals[:4].tolist(), self.totals[4:].cpu()
+        means = {"loss": loss / count, "accuracy": hits / count}
+        means |= {"top5_accuracy": top / count} if self.classes > _TOP else {}
+        return {**means, **(recalls(*torch.split(by_class, self.classes)) if self.tell_classes else {})}

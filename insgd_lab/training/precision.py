@@ -30,7 +30,7 @@ def scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
 @contextmanager
 def fp32_arithmetic(precision: str) -> Iterator[None]:
     """Run a block with a GPU's float32 products rounded to tf32 if that is the precision, else exact."""
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
     before = [place.fp32_precision for place in places]
     try:
         for place in places:

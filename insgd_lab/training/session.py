@@ -55,10 +55,18 @@ def load_data(spec: RunSpec, data_dir: Path | None = None) -> Any:
 
 
 def build_model(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """The model of a run with the initial weights of its seed, drawn on the CPU whatever the device."""
+    """The model of a run with the initial weights of its seed, drawn on the CPU whatever the device.
+
+    Raises:
+        ConfigError: the model cannot be with these options, or for these data.
+    """
     entry, chosen = registry.get_model(spec.task.model.name), spec.task.model.options
-    with global_stream(spec.seed, "initial weights"):
-        model: nn.Module = registry.resolve_factory(entry.factory)(input_shape, classes, **{**entry.defaults, **chosen})
+    make = registry.resolve_factory(entry.factory)
+    try:
+        with global_stream(spec.seed, "initial weights"):
+            model: nn.Module = make(input_shape, classes, **{**entry.defaults, **chosen})
+    except ValueError as error:
+        raise ConfigError("run", [Problem(("task", "model"), spec.task.model.name, str(error))]) from error
     return model
 
 
@@ -131,8 +139,7 @@ class Training:
         self.losses = torch.zeros(self.batches, device=self.device)
         self.step = Step(self._network(), self.optimizer, self.objective, settings, self.device, ranks)
         take = self._take
-        graphed = settings.cuda_graph and self.device.type == "cuda"
-        self.take: Take = GraphedStep(take, settings.batch_size, self.recorder) if graphed else take
+        self.take: Take = GraphedStep(take, settings.batch_size, self.recorder) if self._is_graphed else take
         self._partial: Mapping[str, Any] | None = None  # of a checkpoint, until its epoch goes on
 
     # ------------------------------------------------------------------------------------------ the objects
@@ -142,7 +149,7 @@ class Training:
         able = registry.get_optimizer(name).capabilities
         if self.ranks.size > 1 and able.reads_inputs:
             options["process_group"] = torch.distributed.group.WORLD
-        if self.spec.train.cuda_graph and self.device.type == "cuda":
+        if self._is_graphed:
             options |= _capturable(self.spec, self.device)
         optimizer: torch.optim.Optimizer = registry.create_optimizer(name, self.model, **options)
         return optimizer
@@ -151,6 +158,11 @@ class Training:
         """What is called to train. The sensors are on the model by now: compiled code does not look for new hooks."""
         network = self.ranks.parallel(self.model, self.device)
         return torch.compile(network) if self.spec.train.compile else network  # type: ignore[return-value]
+
+    @property
+    def _is_graphed(self) -> bool:
+        # Of several ranks, each would have to record its part of every exchange.
+        return self.spec.train.cuda_graph and self.device.type == "cuda" and self.ranks.size == 1
 
     def _take(self, inputs: Tensor, targets: Tensor, count: int) -> Tensor:
         return self.step(inputs, targets, self.tally, count)
@@ -252,7 +264,7 @@ class Training:
             with autocast(self.spec.train.precision, self.device):
                 outputs = self.model(inputs)
             tally.add(outputs.float(), targets)
-        tally.totals = self.ranks.total(tally.totals)
+        tally.totals.copy_(self.ranks.total(tally.totals))
         inspect = getattr(self.data, "inspect", None) if split == "test" else None
         return {**tally.metrics(), **(inspect(self.model) if inspect is not None else {})}
 
@@ -327,8 +339,10 @@ def _check_single_example(
     if least > 1 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return
     try:
+        trial = copy.deepcopy(model).train()
+        keep_frozen_in_eval(trial)
         with torch.no_grad(), global_stream(spec.seed, "one image"):
-            copy.deepcopy(model).train()(torch.zeros(1, *input_shape))
+            trial(torch.zeros(1, *input_shape))
     except ValueError:
         what = "a batch of one" if parts == 1 else "a part of a batch with one, or none,"
         message = (

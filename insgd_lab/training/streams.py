@@ -35,7 +35,11 @@ def global_stream(seed: int, purpose: str, device: str | torch.device = "cpu") -
     For what draws from the global generator whatever one does: weight initialisation and dropout.
     """
     device = torch.device(device)
-    devices = [] if device.type == "cpu" else [device]
+    devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive(seed, purpose))
+        # Not torch.manual_seed, which would seed the generators of all GPUs too, and dropout may be drawing there.
+        torch.default_generator.manual_seed(derive(seed, purpose))
+        for gpu in devices:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(derive(seed, purpose))
         yield

@@ -5,7 +5,7 @@ import pytest
 from insgd_lab.analysis import report as module
 from insgd_lab.analysis.report import is_current, report_path, write_report
 from insgd_lab.analysis.runs import StudyError, load_study
-from insgd_lab.analysis.selection import tune_at
+from insgd_lab.analysis.selection import choose, tune_at
 from insgd_lab.analysis.setup import setup
 from insgd_lab.analysis.statistics import paired_difference, summarize
 from insgd_lab.store import write_json
@@ -235,3 +235,16 @@ def test_checking_reads_what_the_report_is_made_with(tmp_path, monkeypatch):
     assert {"report.html.j2", "insgd.toml", "report.py"} <= {path.name for path in own}
     monkeypatch.setattr(module, "_own_files", lambda: own[1:])
     assert not is_current(folder.path)
+
+
+def test_a_study_without_accuracies_is_refused_but_chosen_in_by_its_loss(tmp_path):
+    folder = small(tmp_path / "filter")
+    for run in dict.fromkeys(row["run"] for row in folder.info()["plan"]):
+        metrics = folder.run(run).metrics()
+        folder.run(run).write_metrics(metrics[metrics["metric"] != "accuracy"])
+    with pytest.raises(StudyError, match="no accuracies"):
+        write_report(folder.path)
+    study = load_study(folder.path)
+    chosen = {cell: study.tunes[choice.tune]["lr"] for cell, choice in choose(study).items()}
+    means = study.scores.groupby(["arm", "cell", "tune"])["val_loss"].mean()
+    assert chosen == {cell: study.tunes[means[cell].idxmin()]["lr"] for cell in chosen}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from insgd_lab import registry
 from insgd_lab.store import StudyFolder
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
 PYTHON = [sys.executable, "-W", "error", "-c"]
 SHORT = ("--epochs", 1, "--set", "task.data.fraction=0.1")
 
@@ -81,6 +84,33 @@ def test_training_prints_each_epoch_and_keeps_the_run(cli: Cli, tmp_path: Path) 
     assert "This run is done already" in cli(*arguments).stdout
 
 
+def test_ctrl_c_keeps_a_run_and_the_same_command_goes_on(cli: Cli, start_cli: Start, tmp_path: Path) -> None:
+    settings = ("--set", "train.batch_size=8", "--set", "record.every=0", "--out", "runs")
+    arguments = ("train", "--optimizer", "sgd", "--set", "task.data.fraction=0.3", "--epochs", 300, *settings)
+    process = start_cli(*arguments)
+    assert process.stdout is not None
+    process.stdout.readline()  # an epoch
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopping after this step; the same command goes on from there." in stderr
+    (info,) = (tmp_path / "runs").glob("*/run.json")
+    assert info.with_name("checkpoint.pt").exists()
+    state = torch.load(info.with_name("checkpoint.pt"), weights_only=True)
+    assert state["step"] >= 45
+    again = start_cli(*arguments)
+    assert again.stdout is not None
+    assert again.stdout.readline().startswith(f"epoch {state['epoch'] + 1}/300")
+
+
+def test_training_ends_with_its_results_and_where_they_were_chosen(cli: Cli) -> None:
+    lines = cli("train", "--optimizer", "sgd", "--model", "mlp", *SHORT).stdout.splitlines()
+    assert lines[-4].startswith("final test accuracy 0.")
+    assert lines[-3].endswith("at epoch 1: chosen on the test split, as the papers report it")
+    assert lines[-2].endswith("at epoch 1, the best on the validation split")
+    assert lines[-1].startswith("done")
+
+
 def test_training_from_a_file_with_options_on_top(cli: Cli, tmp_path: Path) -> None:
     run = 'seed = 1\noptimizer = "sgd"\ntrain = { epochs = 9 }\ntask = { data = "digits", model = "mlp" }\n'
     (tmp_path / "run.toml").write_text(run)
@@ -93,7 +123,7 @@ def test_training_from_a_file_with_options_on_top(cli: Cli, tmp_path: Path) -> N
     assert spec["train"]["epochs"] == 1
     assert spec["task"]["model"]["options"] == {"hidden": [4]}
     assert spec["task"]["data"]["options"] == {"fraction": 0.1, "shots": 9}
-    assert result.stdout.count(", balanced 0.") == 2
+    assert result.stdout.count(", balanced 0.") == 3
 
 
 def test_a_diverged_run_is_a_result(cli: Cli) -> None:

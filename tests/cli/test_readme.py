@@ -15,11 +15,26 @@ from insgd_lab.studies.planning import make_plan
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = [block for _, block in re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)]
-STUDY, TOUR, PLUGIN, LAWS, RULE = BLOCKS[:5]
+STUDY, CALL, TOUR, PLUGIN, LAWS, RULE, _, DATA = BLOCKS[:8]
 
 
 def test_the_study_can_be_planned() -> None:
     assert len(make_plan(parse_study(tomllib.loads(STUDY))).runs) == 54
+
+
+def test_the_call_trains(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", CALL]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("0.9")
+    assert len(list((tmp_path / "runs/single").glob("*/run.json"))) == 1
+
+
+def test_data_and_model_of_ones_own_are_trained(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "rings.py").write_text(DATA)
+    arguments = ("--data", "rings", "--model", "tiny", "--optimizer", "sgd", "--set", "lr=0.1", "--epochs", 30)
+    result = cli("train", *arguments, "--plugin", "rings", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "final test accuracy 1.0" in result.stdout
 
 
 def test_the_tour_in_python_runs(tmp_path: Path) -> None:

@@ -298,6 +298,10 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
             "train.schedule.beta1_decay = 0: expected greater than 0",
         ),
         (
+            {"train__cuda_graph": True, "train__schedule": {"name": "inverse-sqrt", "beta1_decay": 0.9}},
+            "train.schedule.beta1_decay = 0.9: cannot change from step to step in a CUDA graph; set train.cuda_graph",
+        ),
+        (
             {"train__precision": "half"},
             "train.precision = \"half\": expected 'float32', 'tf32', 'bfloat16' or 'float16'",
         ),

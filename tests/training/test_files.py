@@ -13,8 +13,8 @@ from insgd_lab.training.files import (
     data_folder,
     data_status,
     locate,
-    prepare,
 )
+from insgd_lab.training.preparation import prepare
 
 
 @pytest.fixture
@@ -91,7 +91,8 @@ def test_the_data_folder_is_the_argument_then_the_variable_then_the_cache(monkey
 @pytest.mark.parametrize("name", FILE_SETS)
 def test_the_registry_lists_the_files_that_are_checked(name):
     files = FILE_SETS[name]
-    assert set(registry.get_data(name).files) == {f"{files.folder}/{file.name}" for file in files.files}
+    names = [files.manifest] if files.manifest else [file.name for file in files.files]
+    assert set(registry.get_data(name).files) == {f"{files.folder}/{name}" for name in names}
 
 
 def emptied_file(path, other):

@@ -11,8 +11,11 @@ from insgd_lab import registry
 from insgd_lab.catalogue import SPECS
 from insgd_lab.training import models
 from insgd_lab.training.streams import generator
+from insgd_lab.training.vision import torchvision
 
-DIGITS, SMALL = (1, 8, 8), (3, 32, 32)
+pytestmark = pytest.mark.usefixtures("vision")
+
+DIGITS, SMALL, LARGE = (1, 8, 8), (3, 32, 32), (3, 224, 224)
 BUILT_IN = {spec.name: spec for spec in SPECS if isinstance(spec, registry.ModelSpec)}
 NORMS = {"batch_norm", "layer_norm"}
 NORM_MODULES = nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm
@@ -20,27 +23,39 @@ NORM_MODULES = nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm
 # Input, classes, parameters, the same without norms, multiply-adds, and what is published of the parameters.
 TABLE = {
     "linear": (DIGITS, 10, 650, None, 640, None),
+    "point": ((10,), 10, 10, None, 0, None),
     "mlp": (DIGITS, 10, 26_122, 26_122, 25_856, None),
     "digits-cnn": (DIGITS, 10, 3_818, 3_818, 25_600, None),
     "custom-cnn": (SMALL, 10, 34_898, 34_778, 1_116_160, None),
     "resnet20": (SMALL, 10, 272_474, 271_690, 40_813_184, "0.27 M"),
     "resnet18": (SMALL, 10, 11_173_962, 11_169_162, 555_422_720, "11.17 M"),
     "resnet50": (SMALL, 10, 23_520_842, 23_494_282, 1_297_829_888, "23.52 M"),
+    "resnet50, 7 × 7": (LARGE, 1000, 25_557_032, None, 4_089_184_256, "25,557,032"),
     "wrn18": (SMALL, 100, 44_688_036, 44_678_372, 2_149_355_520, None),
     "vgg16": (SMALL, 10, 14_724_042, 14_719_818, 313_201_664, "14.73 M"),
     "vit": (SMALL, 10, 9_532_938, 9_519_626, 640_953_344, None),
+    "mobilenetv3": (SMALL, 10, 1_528_106, None, 5_502_720, None),
+    "mobilenetv3, stride 2": (LARGE, 1000, 2_542_856, None, 56_510_400, "2,542,856"),
 }
+
+# Rows that are a model of the registry with other options than its defaults.
+CHOSEN = {"resnet50, 7 × 7": {"stem": "7x7"}, "mobilenetv3, stride 2": {"stem_stride": 2}}
 
 # Options that make a large model small, where it has any.
 TINY_VIT = {"depth": 1, "dim": 32, "heads": 2, "mlp_dim": 16}
 
 
-def without_numbers(name, **options):
-    """The model of the table on the meta device: shapes only."""
-    shape, classes = TABLE[name][:2]
-    spec = BUILT_IN[name]
+def without_numbers(row, **options):
+    """The model of a row of the table on the meta device: shapes only."""
+    shape, classes = TABLE[row][:2]
+    spec = spec_of(row)
     with torch.device("meta"):
-        return registry.resolve_factory(spec.factory)(shape, classes, **{**spec.defaults, **options})
+        chosen = {**spec.defaults, **CHOSEN.get(row, {}), **options}
+        return registry.resolve_factory(spec.factory)(shape, classes, **chosen)
+
+
+def spec_of(row):
+    return BUILT_IN[row.partition(",")[0]]
 
 
 @pytest.mark.parametrize("spec", BUILT_IN.values(), ids=lambda spec: spec.name)
@@ -58,14 +73,14 @@ def images(shape, count=3):
 
 
 def test_the_table_has_every_model():
-    assert set(TABLE) == set(BUILT_IN)
+    assert {spec_of(row).name for row in TABLE} == set(BUILT_IN)
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_models_have_the_size_of_the_table(name):
     shape, _, parameters, plain, multiply_adds, _ = TABLE[name]
     assert models.count(without_numbers(name), shape) == models.Size(parameters, multiply_adds)
-    switches = dict.fromkeys(NORMS & BUILT_IN[name].defaults.keys(), False)
+    switches = {} if name in CHOSEN else dict.fromkeys(NORMS & spec_of(name).defaults.keys(), False)
     assert bool(switches) == (plain is not None)
     if switches:
         assert models.count(without_numbers(name, **switches), shape) == models.Size(plain, multiply_adds)
@@ -74,8 +89,8 @@ def test_models_have_the_size_of_the_table(name):
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row[5]])
 def test_models_have_the_published_number_of_parameters(name):
     spared = 4_224 if name == "vgg16" else 0  # biases of the convolutions in front of batch normalisation
-    number = (TABLE[name][2] + spared) / 1e6
-    assert f"{number:.2f} M" == TABLE[name][5]
+    number = TABLE[name][2] + spared
+    assert TABLE[name][5] in (f"{number / 1e6:.2f} M", f"{number:,}")
 
 
 @pytest.mark.parametrize(("width", "published"), [(1, 11.7), (2, 45.6), (3, 101.8)])
@@ -91,10 +106,28 @@ def test_vgg16_has_the_multiply_adds_that_li_et_al_count():
     assert f"{TABLE['vgg16'][4] + second_linear_layer:.2e}" == "3.13e+08"
 
 
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("resnet50, 7 × 7", "ResNet50_Weights"),
+        ("mobilenetv3, stride 2", "MobileNet_V3_Small_Weights"),
+    ],
+)
+def test_the_networks_for_imagenet_are_those_that_torchvision_publishes_weights_for(name, weights):
+    published = getattr(torchvision().models, weights).IMAGENET1K_V1
+    assert published.meta["num_params"] == TABLE[name][2]
+    assert published.meta["_ops"] == round(TABLE[name][4] / 1e9, 3)  # in thousands of millions
+    with torch.device("meta"):
+        theirs = getattr(torchvision().models, weights.removesuffix("_Weights").lower())()
+    shapes = {key: value.shape for key, value in theirs.state_dict().items()}
+    assert {key: value.shape for key, value in without_numbers(name).state_dict().items()} == shapes
+
+
 def in_the_docs(name):
     shape, classes, parameters, plain, multiply_adds, published = TABLE[name]
     size = " × ".join(map(str, shape))
-    cells = [f"`{name}`", size, classes, f"{parameters:,}", f"{plain:,}" if plain else "", f"{multiply_adds:,}"]
+    label = "".join([f"`{spec_of(name).name}`", *name.partition(",")[1:]])
+    cells = [label, size, classes, f"{parameters:,}", f"{plain:,}" if plain else "", f"{multiply_adds:,}"]
     return re.sub(" +", " ", "| " + " | ".join(map(str, [*cells, published or ""])) + " |")
 
 
@@ -135,6 +168,7 @@ SMALL_ENOUGH = [
         ("bottleneck", small_resnet(models.Bottleneck), SMALL, [{"batch_norm": True}, {"batch_norm": False}]),
         ("vgg16", models.vgg16, (3, 16, 16), [{}, {"batch_norm": False}]),
         ("vit", models.vit, (3, 8, 8), [TINY_VIT, {**TINY_VIT, "layer_norm": False, "dropout": 0.1}]),
+        ("mobilenetv3", models.mobilenetv3, SMALL, [{}]),
     ]
     for options in choices
 ]
@@ -152,7 +186,7 @@ def test_models_give_scores_and_a_gradient_to_every_parameter(factory, shape, op
         assert parameter.grad.any(), name
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "wrn18", "vit"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet50, 7 × 7", "wrn18", "vit"])
 def test_large_models_give_scores_and_a_gradient_to_every_parameter(name):
     model = without_numbers(name)
     shape, classes = TABLE[name][:2]
@@ -226,11 +260,31 @@ def test_norms_are_there_only_if_asked_for(name):
         assert any(layer.bias is None for layer in layers) == (wanted and option == "batch_norm")
 
 
+def test_torchvisions_models_differ_from_it_in_the_first_convolution_only():
+    torch.manual_seed(0)
+    model = models.mobilenetv3(SMALL, 10)
+    assert shapes_of(model.eval(), images(SMALL, 1))[0] == (16, 32, 32)
+    assert shapes_of(model, images(SMALL, 1))[-2] == (96, 2, 2)
+    stem = model.features[0][0]
+    assert (stem.kernel_size, stem.stride, stem.padding, stem.bias) == ((3, 3), (1, 1), (1, 1), None)
+    with torch.device("meta"):
+        theirs = torchvision().models.mobilenet_v3_small(num_classes=10)
+    assert repr(model).replace("stride=(1, 1)", "", 1) == repr(theirs).replace("stride=(2, 2)", "", 1)
+    grey = models.resnet50((1, 64, 64), 5, stem="7x7").conv1
+    assert (grey.kernel_size, grey.stride, grey.padding) == ((7, 7), (2, 2), (3, 3))
+    assert float(grey.weight.detach().std()) == pytest.approx((2 / (64 * 49)) ** 0.5, rel=0.05)  # by its outputs
+
+
+def test_torchvisions_resnet50_has_batch_norm():
+    with pytest.raises(ValueError, match=r'batch_norm = False: stem = "7x7" .* choose stem = "3x3"'):
+        models.resnet50(LARGE, 10, stem="7x7", batch_norm=False)
+
+
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 20)])
 def test_convolutional_models_take_other_image_sizes(shape):
     for factory in (models.digits_cnn, models.custom_cnn, models.resnet20):
         assert factory(shape, 7)(torch.zeros(2, *shape)).shape == (2, 7)
-    for factory in (models.resnet18, models.resnet50, models.wrn18, models.vgg16):
+    for factory in (models.resnet18, models.resnet50, models.wrn18, models.vgg16, models.mobilenetv3):
         with torch.device("meta"):
             assert factory(shape, 7)(torch.empty(2, *shape)).shape == (2, 7)
 

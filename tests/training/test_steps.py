@@ -77,7 +77,7 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_bytes_of_an_unbroken_one(unbro
     with pytest.raises(KeyboardInterrupt):
         train(spec, broken, stop=stop_after(steps), checkpoint_seconds=math.inf)
     assert torch.load(broken.checkpoint_path, weights_only=True)["step"] == steps
-    outcome = train(spec, broken)
+    train(spec, broken)
     assert outputs(broken) == outputs(whole)
     assert len(broken.info()["epochs"]) == spec.train.epochs
 
@@ -221,7 +221,7 @@ def test_a_recorder_counts_steps_that_it_is_told_of():
     model = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     recorder, due = Recorder(model, optimizer, every=3), []
-    for step in range(1, 8):
+    for _ in range(7):
         due.append(recorder.due)
         if recorder.due:
             model(torch.ones(1, 3)).sum().backward()

@@ -2,8 +2,8 @@
 
 ResNet-20 is He et al.'s own for CIFAR-10 (CVPR 2016, section 4.2). ResNet-18 and ResNet-50 are their networks for
 ImageNet (Table 1) with that stem in place of the 7 x 7 convolution and the pooling, as in AdaNorm's published
-code, which has them from kuangliu's pytorch-cifar. Where a block changes the shape, its shortcut is a
-1 x 1 projection (option B). Convolutions start from :func:`he_normal`.
+code, which has them from kuangliu's pytorch-cifar; with its own stem ResNet-50 is torchvision's. Where a block
+changes the shape, its shortcut is a 1 x 1 projection (option B). Convolutions start from :func:`he_normal`.
 
 Without batch normalisation the activations grow with each block, as in the INSGD paper's Table 7: nothing is put
 in its place.
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from insgd_lab.training.models.borrowed import resnet50_7x7
 from insgd_lab.training.models.layers import Shape, convolution, he_normal, sequence
 
 __all__ = ["Block", "Bottleneck", "ResNet", "resnet18", "resnet20", "resnet50", "wrn18"]
@@ -35,8 +36,26 @@ def resnet18(input_shape: Shape, classes: int, *, batch_norm: bool = True) -> nn
     return ResNet(input_shape[0], classes, Block, (64, 128, 256, 512), (2, 2, 2, 2), batch_norm=batch_norm)
 
 
-def resnet50(input_shape: Shape, classes: int, *, batch_norm: bool = True) -> nn.Module:
-    """ResNet-50 for small images: 4 stages of 3, 4, 6, 3 bottlenecks, 256 to 2048 channels."""
+def resnet50(input_shape: Shape, classes: int, *, stem: str = "3x3", batch_norm: bool = True) -> nn.Module:
+    """ResNet-50: 4 stages of 3, 4, 6, 3 bottlenecks, 256 to 2048 channels.
+
+    Args:
+        input_shape: channels, height, width.
+        classes: number of outputs.
+        stem: "3x3", for small images, or "7x7": torchvision's network for ImageNet (:func:`resnet50_7x7`).
+        batch_norm: whether each convolution is followed by batch normalisation.
+
+    Raises:
+        ValueError: torchvision's network without batch normalisation.
+        VisionError: the stem is torchvision's, and torchvision cannot be imported.
+    """
+    if stem == "7x7":
+        if not batch_norm:
+            raise ValueError(
+                'batch_norm = False: stem = "7x7" is torchvision\'s ResNet-50, which has batch normalisation; choose '
+                'stem = "3x3", or leave batch_norm'
+            )
+        return resnet50_7x7(input_shape, classes)
     return ResNet(
         input_shape[0], classes, Bottleneck, (256, 512, 1024, 2048), (3, 4, 6, 3), stem=64, batch_norm=batch_norm
     )

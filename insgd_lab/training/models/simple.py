@@ -13,9 +13,12 @@ from insgd_lab.training.models.layers import Layers, Shape, convolution, sequenc
 __all__ = ["custom_cnn", "digits_cnn", "linear", "mlp"]
 
 
-def linear(input_shape: Shape, classes: int) -> nn.Module:
-    """One linear layer on the flattened image: logistic regression under the cross-entropy."""
-    return sequence({"flatten": nn.Flatten(), "head": nn.Linear(math.prod(input_shape), classes)})
+def linear(input_shape: Shape, classes: int, *, bias: bool = True) -> nn.Module:
+    """One linear layer on the flattened image: logistic regression under the cross-entropy.
+
+    Without `bias` and on the squared error it is an adaptive filter.
+    """
+    return sequence({"flatten": nn.Flatten(), "head": nn.Linear(math.prod(input_shape), classes, bias=bias)})
 
 
 def digits_cnn(input_shape: Shape, classes: int, *, batch_norm: bool = False) -> nn.Module:
