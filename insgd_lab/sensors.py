@@ -46,7 +46,7 @@ from insgd_lab.measured_layers import (
     power_shape,
 )
 
-__all__ = ["InputSensor"]
+__all__ = ["InputSensor", "SideBySide"]
 
 
 class _Call(NamedTuple):

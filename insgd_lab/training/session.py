@@ -70,9 +70,7 @@ def build_model(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> nn
     return model
 
 
-def initial_model(
-    spec: RunSpec, data: Any, examples: int, device: torch.device, ranks: Ranks = ALONE
-) -> nn.Module:
+def initial_model(spec: RunSpec, data: Any, examples: int, device: torch.device, ranks: Ranks = ALONE) -> nn.Module:
     """The model with which a run begins, on its device.
 
     Args:

@@ -53,12 +53,14 @@ def _gathered(feeds: Sequence[ResidentFeed], epoch: int, first: int) -> Iterator
     images, labels = feed.data.train.images, feed.data.train.labels
     orders = torch.stack([feed.order(epoch) for feed in feeds], 1)
     draws = [draws for draws in (feed.draws(epoch) for feed in feeds) if draws is not None]
-    offsets, flips = [torch.stack([getattr(d, name) for d in draws]) if draws else None for name in ("offsets", "flips")]
+    offsets, flips = [
+        torch.stack([getattr(d, name) for d in draws]) if draws else None for name in ("offsets", "flips")
+    ]
     member = torch.arange(count, device=orders.device).expand(feed.plan.batch_size, -1)
     for rows in torch.split(orders, feed.plan.batch_size)[first:]:
         batch = images[rows.flatten()]
         if offsets is not None and flips is not None:
-            drawn = member[: len(rows)], rows
-            batch = crop_and_flip(batch, offsets[drawn].flatten(0, 1), flips[drawn].flatten())
+            of_each = member[: len(rows)], rows
+            batch = crop_and_flip(batch, offsets[of_each].flatten(0, 1), flips[of_each].flatten())
         batch = feed.normalize(batch)
         yield batch.view(len(rows), -1, *batch.shape[2:]), labels[rows.t()]

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from insgd_lab.measured_layers import SideBySide
+from insgd_lab.sensors import SideBySide
 
 __all__ = ["PACKED", "NotPackable", "PackedDropout", "PackedLayer"]
 

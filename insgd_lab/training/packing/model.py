@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from insgd_lab.training.packing.layers import PACKED, NotPackable, PackedDropout, PackedLayer
 
-__all__ = ["PackedModel"]
+__all__ = ["PackedModel", "release"]
 
 _EXAMPLES = 2  # of the trial
 
@@ -79,7 +79,9 @@ class PackedModel(nn.Module):
 
     def clear_gradients(self) -> None:
         """Set the gradients to zero, in place."""
-        gradients = [stack.grad for layer in self.layers for stack in layer.parameter_stacks() if stack.grad is not None]
+        gradients = [
+            stack.grad for layer in self.layers for stack in layer.parameter_stacks() if stack.grad is not None
+        ]
         if gradients:
             torch._foreach_zero_(gradients)
 
@@ -111,6 +113,18 @@ class PackedModel(nn.Module):
                         "mixes channels, or draws random numbers, outside of the layers that have a packed form"
                     )
         self.train()
+
+
+def release(member: nn.Module) -> None:
+    """Give a model that has trained in a pack tensors of its own, which hold nothing of the others."""
+    member.zero_grad()
+    for module in member.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                parameter.data = parameter.data.clone()
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = buffer.clone()
 
 
 def _replaced(members: Sequence[nn.Module]) -> nn.Module:

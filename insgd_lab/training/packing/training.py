@@ -75,7 +75,7 @@ class Member:
 
 
 class PackedTraining:
-    """The objects of several runs; they have data, model, training and recording in common (see `pack_key`).
+    """The objects of several runs; they have data, model, training and recording in common (`RunSpec.pack_key`).
 
     Args:
         specs: what to train.
@@ -363,16 +363,10 @@ class PackedTraining:
 
 def _check(specs: Sequence[RunSpec]) -> None:
     settings = specs[0].train
-    if any(pack_key(spec) != pack_key(specs[0]) for spec in specs):
+    if any(spec.pack_key != specs[0].pack_key for spec in specs):
         raise NotPackable("runs that differ in task, train or record; pack those that are alike")
     if settings.precision == "float16":
         raise NotPackable("precision float16, whose scaler looks at all gradients; take bfloat16")
     for option in ("compile", "cuda_graph"):
         if getattr(settings, option):
             raise NotPackable(f"{option}, which holds one run's step; set it to false")
-
-
-def pack_key(spec: RunSpec) -> dict[str, Any]:
-    """What runs must have in common to train side by side."""
-    alike = {name: part for name, part in spec.canonical().items() if name in ("task", "train")}
-    return {**alike, "record": spec.record.model_dump()}
