@@ -6,9 +6,9 @@
 Each worker is a fresh Python process with one compute thread (see `worker`). It gets one run at a time over a
 pipe, or with packing several that train side by side (see `queue`), and answers in lines of JSON. Nothing is shared
 but the study's folder, so one that dies takes only its own runs along: each is tried once more, alone in a fresh
-worker, and then recorded as failed while the others go on. A worker that cannot be replaced leaves its runs to the others. Workers leave at once when their pipe
-closes, so a scheduler that is killed leaves none behind. Finished runs are never run again; what was under way
-or failed goes on from its last checkpoint when the study is run again.
+worker, and then recorded as failed while the others go on. A worker that cannot be replaced leaves its runs to the
+others. Workers leave at once when their pipe closes, so a scheduler that is killed leaves none behind. Finished runs
+are never run again; what was under way or failed goes on from its last checkpoint when the study is run again.
 """
 
 from __future__ import annotations

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from insgd_lab.training.objectives import Classification, Objective
+from insgd_lab.training.objectives import TOP, Classification, Objective, parts_of
 
 __all__ = ["PackedObjective", "Tallies", "packed_objective"]
-
-_TOP = 5
 
 
 class Tallies(Protocol):
@@ -77,39 +75,43 @@ class _PackedClassification:
         self.objective = objective
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        smoothing = self.objective.label_smoothing
-        each = functional.cross_entropy(
-            outputs.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=smoothing
-        )
-        return each.view(targets.shape).mean(1)
+        return _cross_entropy(outputs, targets, self.objective.label_smoothing).mean(1)
 
     def tallies(self, members: int, device: torch.device) -> _ClassTallies:
-        return _ClassTallies(self.objective.classes, members, device)
+        return _ClassTallies(self.objective, members, device)
 
 
 class _ClassTallies:
     """The sums of `objectives.ClassTally`, one row for each member."""
 
-    def __init__(self, classes: int, members: int, device: torch.device) -> None:
-        self.classes = classes
-        self.sums = torch.zeros(members, 2 + 2 * classes, dtype=torch.float64, device=device)
+    def __init__(self, objective: Classification, members: int, device: torch.device) -> None:
+        self.objective = objective
+        self.sums = objective.tally(device).totals.repeat(members, 1)
 
     def add(self, outputs: Tensor, targets: Tensor, losses: Tensor | None = None) -> None:
-        if losses is None:
-            flat = outputs.flatten(0, 1), targets.flatten()
-            self.sums[:, 0] += functional.cross_entropy(*flat, reduction="none").view(targets.shape).sum(1)
-        else:
-            self.sums[:, 0] += losses.double() * targets.shape[1]
-        if self.classes > _TOP:
-            best = outputs.topk(_TOP, dim=2, sorted=False).indices
-            self.sums[:, 1] += (best == targets.unsqueeze(2)).sum((1, 2))
-        hits = (outputs.argmax(2) == targets).double()
-        hits_by_class, all_by_class = self.sums[:, 2:].split(self.classes, 1)
-        hits_by_class.scatter_add_(1, targets, hits)
-        all_by_class.scatter_add_(1, targets, torch.ones_like(hits))
+        count, summed, hits, top, *by_class = parts_of(self.sums, self.objective.classes)
+        count += targets.shape[1]
+        summed += _cross_entropy(outputs, targets).sum(1) if losses is None else losses * targets.shape[1]
+        recognised = outputs.argmax(2) == targets
+        hits += recognised.sum(1)
+        if self.objective.classes > TOP:
+            best = outputs.topk(TOP, dim=2, sorted=False).indices
+            top += (best == targets.unsqueeze(2)).sum((1, 2))
+        if self.objective.tell_classes:
+            hits_by_class, all_by_class = by_class
+            hits_by_class.scatter_add_(1, targets, recognised.double())
+            all_by_class.scatter_add_(1, targets, torch.ones_like(targets, dtype=torch.float64))
 
     def totals(self) -> list[Tensor]:
         return list(self.sums.unbind())
 
     def load(self, totals: list[Tensor]) -> None:
         self.sums.copy_(torch.stack([total.to(self.sums.device) for total in totals]))
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Of every example, ``[members, B]``."""
+    each = functional.cross_entropy(
+        outputs.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=label_smoothing
+    )
+    return each.view(targets.shape)

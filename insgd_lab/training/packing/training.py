@@ -265,7 +265,7 @@ class PackedTraining:
 
     def _metrics(self, totals: Tensor) -> dict[str, float]:
         tally = self.objective.tally("cpu")
-        tally.totals = totals.cpu()
+        tally.totals.copy_(totals)
         metrics: dict[str, float] = tally.metrics()
         return metrics
 
