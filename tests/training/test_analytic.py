@@ -93,13 +93,6 @@ def test_seeds_and_epochs_are_sampled_apart(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize(("options", "message"), [({"augment": True}, "augment"), ({"label_smoothing": 0.1}, "smooth")])
-def test_what_needs_images_or_classes_is_refused(name: str, options: Mapping[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"train.*{message}.*{name}"):
-        Training(run({"name": name, **SAMPLED[name]}, {"name": "sgd", "lr": 0.01}, **options))
-
-
-@pytest.mark.parametrize("name", TASKS)
 def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(name: str, tmp_path: Any) -> None:
     spec = run({"name": name, **SAMPLED[name]}, {"name": "sgd", "lr": 1e-3}, epochs=3, batch_size=3)
     stops = iter([False] * 5 + [True])
