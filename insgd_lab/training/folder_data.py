@@ -25,6 +25,7 @@ from insgd_lab.training.subsets import Subset, SubsetError
 __all__ = ["image_folder", "imagenet"]
 
 _PER_CLASS = 50
+_SHARE = 0.1
 
 
 def image_folder(
@@ -32,8 +33,8 @@ def image_folder(
     path: str = "",
     size: int = 224,
     stream: bool = False,
-    val_share: float = 0.1,
-    test_share: float = 0.1,
+    val_share: float = _SHARE,
+    test_share: float = _SHARE,
     fraction: float = 1.0,
     shots: int | None = None,
     imbalance: str = "none",
@@ -52,7 +53,8 @@ def image_folder(
         stream: whether images are decoded when they are wanted, and not all at once and held in memory, which takes
             3 * size * size bytes an image. Streamed training images are cropped at random scales if they are
             augmented (see `StreamedFeed`); held ones are shifted by up to 4 pixels.
-        val_share: what part of the training images becomes the validation split, where that has no folder.
+        val_share: what part of the training images becomes the validation split, where that has no folder; where it
+            has one, it is refused unless it is the default.
         test_share: likewise the test split.
         fraction: what is kept of the training split; this and the rest as in `Subset`.
         shots: as there.
@@ -143,6 +145,10 @@ def _splits(layout: Layout, val_share: float, test_share: float) -> tuple[ImageF
     """Train, validation and test images; what has no folder is held out of the training images."""
     there = {"val_share": layout.val, "test_share": layout.test}
     shares = {"val_share": val_share, "test_share": test_share}
+    for option, part in there.items():
+        if part is not None and shares[option] != _SHARE:
+            reason = f"is not read, for {part.folder} has that split already; leave it out"
+            raise SubsetError(option, shares[option], reason)
     wanted = {option: share for option, share in shares.items() if there[option] is None}
     rest, *held_out = _shared_out(layout.train, wanted)
     parts = {**there, **{option: layout.train.take(rows) for option, rows in zip(wanted, held_out, strict=True)}}

@@ -70,11 +70,23 @@ def test_folders_of_splits_are_kept_as_they_are(tmp_path):
 def test_a_split_without_a_folder_is_held_out_of_the_training_pictures(tmp_path, there, sizes):
     pictures(tmp_path / "train", each(10))
     pictures(tmp_path / there, each(2))
-    sets = image_folder(path=str(tmp_path), val_share=0.2, test_share=0.2, **SMALL)
+    missing = {"val": "test", "test": "val"}[there]
+    sets = image_folder(path=str(tmp_path), **{f"{missing}_share": 0.2}, **SMALL)
     assert tuple(map(len, (sets.train, sets.val, sets.test))) == sizes
     given = {"val": sets.val, "test": sets.test}[there]
     rows = list_images(tmp_path / there)
     assert np.array_equal(given.labels.numpy(), rows.labels)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("there", ["val", "test"])
+def test_a_share_of_a_split_that_is_there_is_refused_for_nothing_reads_it(tmp_path, there, stream):
+    for split in ("train", there):
+        pictures(tmp_path / split, each(10))
+    train(spec(tmp_path, stream=stream, **{f"{there}_share": 0.1}))
+    found = re.escape(f"task.data.{there}_share = 0.2: is not read, for {tmp_path / there} has that split already")
+    with pytest.raises(ConfigError, match=found):
+        train(spec(tmp_path, stream=stream, **{f"{there}_share": 0.2}))
 
 
 def test_a_relative_path_lies_below_the_data_folder(fruit, monkeypatch, tmp_path):
