@@ -30,12 +30,13 @@ def scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
 @contextmanager
 def fp32_arithmetic(precision: str) -> Iterator[None]:
     """Run a block with a GPU's float32 products rounded to tf32 if that is the precision, else exact."""
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [place.fp32_precision for place in places]
+    # The newer fp32_precision makes these older names raise when read, as torch's own compiler still does.
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [place.allow_tf32 for place in places]
     try:
         for place in places:
-            place.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+            place.allow_tf32 = precision == "tf32"  # type: ignore[attr-defined]
         yield
     finally:
         for place, old in zip(places, before, strict=True):
-            place.fp32_precision = old
+            place.allow_tf32 = old  # type: ignore[attr-defined]
