@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "studies": {"config", "registry", "store", "studies"},
     "studies.worker": {"config", "registry", "store", "studies", "training"},
     "analysis": {"store", "analysis"},
-    "cli": CORE | {"describe", "config", "training", "studies", "testing", "analysis", "experiments"},
+    "cli": CORE | {"cli", "describe", "config", "training", "studies", "testing", "analysis", "experiments"},
     "__main__": {"cli"},
     "experiments": set(),
 }

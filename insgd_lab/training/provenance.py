@@ -17,7 +17,9 @@ import insgd_lab
 @functools.cache
 def versions() -> Mapping[str, str]:
     """Versions of the lab, of Python, and of the libraries whose arithmetic the numbers come from."""
-    libraries = {name.replace("-", "_"): version(name) for name in ("insgd-lab", "torch", "torchvision", "pillow", "numpy")}
+    libraries = {
+        name.replace("-", "_"): version(name) for name in ("insgd-lab", "torch", "torchvision", "pillow", "numpy")
+    }
     return MappingProxyType({**libraries, "python": platform.python_version()})
 
 
