@@ -251,6 +251,7 @@ def load_study(path: str | Path) -> Study:
     for problem, run in bad:
         problems.append(problem)
         runs.loc[run, "status"] = "unreadable"
+    info = _with_classes(info, runs)
     curves = _curves(metrics)
     runs = runs.join(_scores(runs, curves, guess_error(info))).join(_digests(metrics))
     return Study(folder.path, info, arms, cells, plan, runs, curves, problems, tunes)
@@ -270,6 +271,12 @@ def _arm(raw: Mapping[str, Any]) -> Arm:
         tune=raw.get("tune") or {},
         fixed=raw.get("fixed") or {},
     )
+
+
+def _with_classes(info: Mapping[str, Any], runs: pd.DataFrame) -> Mapping[str, Any]:
+    """The study with the number of classes that its runs have met, where only the data's files tell it."""
+    met = runs["classes"].dropna()
+    return info if info.get("classes") or met.empty else {**info, "classes": int(met.iloc[0])}
 
 
 def _with(base: Any, values: list[Any]) -> list[Any]:
@@ -292,7 +299,7 @@ def _plan(rows: list[Mapping[str, Any]]) -> tuple[pd.DataFrame, dict[tuple[str, 
 
 
 _INFO = ("status", "error", "seed", "commit", "dirty", "device", "device_name", "threads", "started", "finished",
-         "seconds", "images_per_second", "epochs_done", "parameters")  # fmt: skip
+         "seconds", "images_per_second", "epochs_done", "parameters", "classes")  # fmt: skip
 
 
 def _runs(folder: StudyFolder, ids: list[str]) -> tuple[pd.DataFrame, list[Problem]]:
