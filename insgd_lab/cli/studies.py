@@ -26,6 +26,7 @@ from insgd_lab.cli.common import (
     print_table,
     refuse,
 )
+from insgd_lab.cli.settings import StudySettings, put_settings, study_path
 
 if TYPE_CHECKING:
     from insgd_lab.config import StudySpec
@@ -44,6 +45,7 @@ def study_run(
     data_dir: DataDir = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.")] = None,
     device: Device = "cpu",
+    settings: StudySettings = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
     """Run all runs of a study that have no result yet."""
@@ -51,7 +53,7 @@ def study_run(
         from insgd_lab.store import StudyFolder
         from insgd_lab.studies.executor import locked, sweep
 
-        plan = _plan(study, plugin)
+        plan = _plan(study, settings, plugin)
         folder = StudyFolder(out or Path("runs") / plan.study.name)
         check_out(folder.path)
         _check_same_study(plan, folder)
@@ -81,12 +83,14 @@ def _check_comparison(spec: StudySpec) -> None:
         load_paper(spec.compare.paper).find_table(spec.compare.table)
 
 
-def _plan(study: str, plugins: Sequence[str]) -> Plan:
+def _plan(study: str, settings: Sequence[str], plugins: Sequence[str]) -> Plan:
     """What a study asks for, checked as far as it can be before anything runs."""
-    from insgd_lab.config import load_study
+    from insgd_lab.config import parse_study, read_study
     from insgd_lab.studies.planning import make_plan
 
-    spec = load_study(study, plugins)
+    raw, source = read_study(study)
+    put_settings(raw, settings, study_path)
+    spec = parse_study(raw, " with ".join([source, *settings]), plugins)
     _check_comparison(spec)
     return make_plan(spec)
 
@@ -157,19 +161,18 @@ def _print_failures(plan: Plan, folder: StudyFolder) -> None:
 @app.command("plan")
 def study_plan(
     study: StudyName,
+    settings: StudySettings = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
     """Show what a study would run."""
     with plain_errors():
-        from insgd_lab.studies.planning import cells
-
-        plan = _plan(study, plugin)
+        plan = _plan(study, settings, plugin)
     spec, rows = plan.study, []
     for arm in spec.arm:
         tuned = "; ".join(f"{path}: {_levels(levels)}" for path, levels in arm.tune.items())
         axes = "; ".join(f"{path}: {_levels(levels)}" for path, levels in arm.axes.items())
         runs = len({row["run"] for row in plan.rows if row["arm"] == arm.name})
-        rows.append((arm.name, arm.optimizer.name, arm.grid, axes, len(cells(spec, arm)), tuned, runs))
+        rows.append((arm.name, arm.optimizer.name, arm.grid, axes, len(spec.cells(arm)), tuned, runs))
     print_table(("arm", "optimizer", "grid", "axes", "cells", "tuned", "runs"), rows, spec.title or spec.name)
     typer.echo(
         f"{len(plan.runs)} runs in all (shared ones counted once), {len(spec.seeds)} seeds, "
