@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from insgd_lab.store import StudyFolder
     from insgd_lab.studies.executor import Tally
     from insgd_lab.studies.planning import Plan
+    from insgd_lab.studies.search import SearchPlan
 
 app = typer.Typer(help="Run a study, look at its plan or its state.", **SETTINGS)
 _SHOWN_FAILURES = 5
@@ -51,19 +52,19 @@ def study_run(
     """Run all runs of a study that have no result yet."""
     with plain_errors():
         from insgd_lab.store import StudyFolder
-        from insgd_lab.studies.executor import locked, sweep
+        from insgd_lab.studies.executor import locked
+        from insgd_lab.studies.search import next_plan
 
-        plan = _plan(study, settings, plugin)
-        folder = StudyFolder(out or Path("runs") / plan.study.name)
+        spec = _study(study, settings, plugin)
+        folder = StudyFolder(out or Path("runs") / spec.name)
         check_out(folder.path)
-        _check_same_study(plan, folder)
+        _check_same_study(spec, folder)
+        plan = next_plan(spec, folder)
         if _unfinished(plan, folder):
             check_device(device)
             check_data(plan.runs.values(), data_dir)
         with locked(folder):
-            _write_plan(plan, folder)
-            sweep(plan, folder)
-            tally = _execute(plan, folder, workers or _cores(), device, data_dir)
+            plan, tally = _work_off(plan, folder, workers or _cores(), device, data_dir)
         for note in tally.notes:
             typer.echo(note, err=True)
         if tally.failed:
@@ -83,16 +84,15 @@ def _check_comparison(spec: StudySpec) -> None:
         load_paper(spec.compare.paper).find_table(spec.compare.table)
 
 
-def _plan(study: str, settings: Sequence[str], plugins: Sequence[str]) -> Plan:
-    """What a study asks for, checked as far as it can be before anything runs."""
+def _study(study: str, settings: Sequence[str], plugins: Sequence[str]) -> StudySpec:
+    """A study with settings over it, checked as far as it can be before it is planned."""
     from insgd_lab.config import parse_study, read_study
-    from insgd_lab.studies.planning import make_plan
 
     raw, source = read_study(study)
     put_settings(raw, settings, study_path)
     spec = parse_study(raw, " with ".join([source, *settings]), plugins)
     _check_comparison(spec)
-    return make_plan(spec)
+    return spec
 
 
 def _unfinished(plan: Plan, folder: StudyFolder) -> int:
@@ -105,9 +105,47 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_same_study(plan: Plan, folder: StudyFolder) -> None:
-    if folder.exists and (there := folder.info().get("name")) != plan.study.name:
-        refuse(f"{folder.path} holds the study {there!r}, not {plan.study.name!r}; name another --out")
+def _check_same_study(study: StudySpec, folder: StudyFolder) -> None:
+    if folder.exists and (there := folder.info().get("name")) != study.name:
+        refuse(f"{folder.path} holds the study {there!r}, not {study.name!r}; name another --out")
+
+
+def _work_off(plan: Plan, folder: StudyFolder, workers: int, device: str, data_dir: Path | None) -> tuple[Plan, Tally]:
+    """Run a plan, and what follows from its results where the study searches; the last plan and how it went."""
+    from insgd_lab.studies.executor import sweep
+    from insgd_lab.studies.search import SearchPlan, next_plan
+
+    while True:
+        _write_plan(plan, folder)
+        sweep(plan, folder)
+        tally = _execute(plan, folder, workers, device, data_dir)
+        if not isinstance(plan, SearchPlan):
+            return plan, tally
+        further = next_plan(plan.study, folder)
+        if further.runs.keys() == plan.runs.keys():
+            return plan, tally
+        _tell_verdicts(plan, further)
+        plan = further
+
+
+def _tell_verdicts(plan: SearchPlan, further: Plan) -> None:
+    """Say which trials have won since `plan` was made."""
+    from insgd_lab.studies.search import SearchPlan
+
+    told = {(verdict.arm, str(verdict.cell)) for verdict in plan.verdicts if verdict.trial is not None}
+    for verdict in further.verdicts if isinstance(further, SearchPlan) else ():
+        if verdict.trial is None or (verdict.arm, str(verdict.cell)) in told:
+            continue
+        where = ", ".join([verdict.arm, *_named(verdict.cell)])
+        if verdict.diverged == verdict.trials:
+            typer.echo(f"{where}: all {verdict.trials} trials diverged; the first one stands for the arm")
+            continue
+        found, score = ", ".join(_named(verdict.settings)), f"{verdict.metric} {verdict.score:.4f}"
+        typer.echo(f"{where}: best of {verdict.trials} trials: {found} (validation {score}); now on fresh seeds")
+
+
+def _named(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{path} = {value}" for path, value in settings.items()]
 
 
 def _write_plan(plan: Plan, folder: StudyFolder) -> None:
@@ -166,22 +204,54 @@ def study_plan(
 ) -> None:
     """Show what a study would run."""
     with plain_errors():
-        plan = _plan(study, settings, plugin)
+        from insgd_lab.studies.search import next_plan
+
+        spec = _study(study, settings, plugin)
+        plan = next_plan(spec)
+        _print_arms(plan)
+        _print_runs(plan)
+
+
+def _print_arms(plan: Plan) -> None:
     spec, rows = plan.study, []
     for arm in spec.arm:
-        tuned = "; ".join(f"{path}: {_levels(levels)}" for path, levels in arm.tune.items())
-        axes = "; ".join(f"{path}: {_levels(levels)}" for path, levels in arm.axes.items())
+        levels = spec.space(arm) if spec.search else arm.tune
         runs = len({row["run"] for row in plan.rows if row["arm"] == arm.name})
-        rows.append((arm.name, arm.optimizer.name, arm.grid, axes, len(spec.cells(arm)), tuned, runs))
-    print_table(("arm", "optimizer", "grid", "axes", "cells", "tuned", "runs"), rows, spec.title or spec.name)
+        rows.append(
+            (arm.name, arm.optimizer.name, arm.grid, _axes(arm.axes), len(spec.cells(arm)), _axes(levels), runs)
+        )
+    tuned, runs_of = ("searched", "trial runs") if spec.search else ("tuned", "runs")
+    columns = ("arm", "optimizer", "grid", "axes", "cells", tuned, runs_of)
+    print_table(columns, rows, spec.title or spec.name)
+
+
+def _axes(axes: Mapping[str, Any]) -> str:
+    return "; ".join(f"{path}: {_levels(levels)}" for path, levels in axes.items())
+
+
+def _print_runs(plan: Plan) -> None:
+    from insgd_lab.studies.search import final_runs
+
+    spec = plan.study
+    what = f"{spec.train.epochs} epochs of {spec.task.data.name} with {spec.task.model.name}"
+    if any(arm.task or arm.train for arm in spec.arm):
+        what += ", but for what arms change"
+    if spec.search is None:
+        typer.echo(f"{len(plan.runs)} runs in all (shared ones counted once), {len(spec.seeds)} seeds, {what}")
+        return
+    trials = f"{spec.search.trials} {spec.search.method} trials"
+    if spec.search.method == "optuna":
+        trials += " (some at a time: only the first are planned)"
     typer.echo(
-        f"{len(plan.runs)} runs in all (shared ones counted once), {len(spec.seeds)} seeds, "
-        f"{spec.train.epochs} epochs of {spec.task.data.name} with {spec.task.model.name}"
+        f"{len(plan.runs)} runs of trials: {trials} in each cell, {len(spec.search.seeds)} seeds; then "
+        f"{final_runs(spec)} final runs of the winners, {len(spec.seeds)} fresh seeds; {what}"
     )
 
 
-def _levels(levels: Sequence[object]) -> str:
-    return ", ".join(str(level) for level in levels)
+def _levels(levels: Any) -> str:
+    if isinstance(levels, list):
+        return ", ".join(map(str, levels))
+    return f"{levels.low:g} to {levels.high:g}{' by its logarithm' if levels.log else ''}"
 
 
 @app.command("status")

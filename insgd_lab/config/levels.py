@@ -45,7 +45,10 @@ class Interval(Spec):
     def at(self, share: float) -> float:
         """The value at `share` in [0, 1) of the way from the low to the high end; whole ones are equally likely."""
         margin = 0.5 if self.whole else 0.0
-        value = _between(self.low - margin, self.high + margin, share, log=self.log)
+        return self.rounded(_between(self.low - margin, self.high + margin, share, log=self.log))
+
+    def rounded(self, value: float) -> float:
+        """The value as the option has it: short enough to be read, and within the range."""
         value = math.floor(value + 0.5) if self.whole else _rounded(value, _DIGITS)
         return min(max(value, self.ends[0]), self.ends[1])
 

@@ -33,16 +33,19 @@ class Plan:
     rows: list[dict[str, Any]] = field(default_factory=list)
     runs: dict[str, RunSpec] = field(default_factory=dict)
 
-    def add(self, arm: ArmSpec, cell: Cell, tuned: Mapping[str, Any], seeds: Sequence[int], **more: Any) -> None:
-        """Add the runs of one cell of `arm`, a row for each seed, to which `more` is written.
+    def add(self, arm: ArmSpec, cell: Cell, tuned: Mapping[str, Any], seeds: Sequence[int], **more: Any) -> list[str]:
+        """Add the runs of one cell of `arm`, a row for each seed, to which `more` is written; return their names.
 
         Raises:
             ConfigError: settings that are possible one by one but not together.
         """
+        names = []
         for run in _run(self.study, arm, {**cell.settings, **tuned}).with_seeds(seeds):
+            names.append(run.id)
             self.runs.setdefault(run.id, run)
             row = {"run": run.id, "arm": arm.name, "varied": cell.varied, "settings": cell.settings, "tune": tuned}
             self.rows.append({**row, "seed": run.seed, **more})
+        return names
 
     def sort(self, seeds: Sequence[int]) -> None:
         """Put the runs in the order of their seeds, so that all arms grow together."""

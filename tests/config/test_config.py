@@ -37,6 +37,9 @@ name = "sgd"
 optimizer = "sgd"
 """)
 
+SGD = STUDY["arm"][1]
+SEARCHED = [SGD]
+
 
 def edited(**changes: Any) -> dict[str, Any]:
     """The study with the value at each path ("arm__0__optimizer__lr") replaced."""
@@ -370,6 +373,41 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
         (
             {"arm__1__task": {"model": "vit"}, "arm__1__axes": {"task.model.width": [1]}},
             "arm.sgd.axes.task.model.width = 1: unk",
+        ),
+        ({"search": {"trial": 3}, "arm": SEARCHED}, "search.trial = 3: unknown key 'trial'; did you mean 'trials'"),
+        ({"search": {"trials": 0}, "arm": SEARCHED}, "search.trials = 0: expected greater than or equal to 1"),
+        (
+            {"search": {"method": "grid"}, "arm": SEARCHED},
+            "search.method = \"grid\": expected 'quasi-random', 'random'",
+        ),
+        ({"search": {"seeds": 0}, "arm": SEARCHED}, "search.seeds = 0: expected a number of seeds from 1 to 10000"),
+        (
+            {"search": {"seeds": [1]}, "arm": SEARCHED},
+            "search.seeds = [1]: 1 is one of the final runs' seeds too, and a",
+        ),
+        (
+            {"search": {"final_seeds": 5}, "arm": SEARCHED},
+            "seeds = 2: are the final runs' seeds, as search.final_seeds",
+        ),
+        ({"search": {"trials_at_once": 2}, "arm": SEARCHED}, 'search.trials_at_once = 2: is read by method = "optuna"'),
+        ({"search": {}, "arm": [STUDY["arm"][0]]}, "arm.insgd.tune = ['lr']: is not for studies with a [search]"),
+        ({"search": {}, "arm__0__tune": {}, "arm__0__search": {"p": [1]}}, "arm.insgd.search.p = [1.0]: is an axis as"),
+        ({"search": {}, "arm": [{**SGD, "search": {"lr": [-1]}}]}, "arm.sgd.search.lr = -1: expected a finite number"),
+        (
+            {"search": {}, "arm": [{**SGD, "search": {"lr": 3}}]},
+            "arm.sgd.search.lr = 3: expected a list of values, or a",
+        ),
+        (
+            {"search": {}, "arm": [{**SGD, "search": {}}]},
+            "arm.sgd.search: sgd has no option left that the registry would",
+        ),
+        (
+            {"search": {}, "arm": [{**SGD, "optimizer": {"name": "sgd", "lr": 1, "momentum": 0.9}}]},
+            "arm.sgd.search: sgd has no option left that the registry would tune; say what to try",
+        ),
+        (
+            {"search": {}, "arm": [{**SGD, "search": {"train.batch_size": {"range": [1, 2.5]}}}]},
+            "arm.sgd.search.train.batch_size = 2.5: expected an integer",
         ),
         ({"arm__1__search": {"lr": [0.1]}}, "arm.sgd.search = ['lr']: is read by studies with a [search] only"),
         ({"arm__0__grid": "one"}, "arm.insgd.grid = \"one\": unknown grid 'one'"),
