@@ -24,6 +24,7 @@ import warnings
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -33,9 +34,19 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from insgd_lab.input_statistics import Settings
-from insgd_lab.measured_layers import PACKED, UNPACKED, computed_from, expanded, measured, owned, power_shape
+from insgd_lab.measured_layers import (
+    PACKED,
+    UNPACKED,
+    SideBySide,
+    computed_from,
+    expanded,
+    measured,
+    measured_members,
+    owned,
+    power_shape,
+)
 
-__all__ = ["InputSensor"]
+__all__ = ["InputSensor", "SideBySide"]
 
 
 class _Call(NamedTuple):
@@ -209,9 +220,13 @@ class InputSensor:
     def _attach(self) -> None:
         for module in self.model.modules():
             _drop_inert_hooks(module)
-            if module in self._hooks or not any(param in self._meters for param in owned(module)):
+            layers = module.members if isinstance(module, SideBySide) else [module]
+            if module in self._hooks or not any(param in self._meters for layer in layers for param in owned(layer)):
                 continue
-            if isinstance(module, nn.MultiheadAttention):
+            if isinstance(module, SideBySide):
+                after = _Hook(self, "_after_members")
+                self._hooks[module] = [(after, module.register_forward_hook(after, with_kwargs=True))]
+            elif isinstance(module, nn.MultiheadAttention):
                 before, after = _Hook(self, "_before_attention"), _Hook(self, "_after_attention")
                 handle = module.register_forward_hook(after, with_kwargs=True, always_call=True)
                 self._hooks[module] = [(before, module.register_forward_pre_hook(before)), (after, handle)]
@@ -284,6 +299,32 @@ class InputSensor:
         if _counts(output):
             x = args[0] if args else kwargs["input"]
             self._hand_over(output, [self._call(module, module._parameters.get("weight"), x)])
+
+    def _after_members(self, module: SideBySide, args: Any, kwargs: Any, output: Any) -> None:
+        if not _counts(output):
+            return
+        x, first, calls = args[0] if args else kwargs["input"], 0, list[_Call | None]()
+        for settings, alike in groupby(module.members, self._settings):
+            members = list(alike)
+            if settings is not None and x.numel():
+                calls += self._calls(members, x, first, settings)
+            first += len(members)
+        self._hand_over(output, calls)
+
+    def _settings(self, layer: nn.Module) -> Settings | None:
+        """What is measured of a layer's input, if anything."""
+        param = layer._parameters.get("weight")
+        meter = None if param is None or not param.requires_grad else self._meters.get(param)
+        return None if meter is None else meter.settings
+
+    def _calls(self, members: list[nn.Module], x: Tensor, first: int, settings: Settings) -> list[_Call]:
+        with torch.no_grad():
+            logs, examples = measured_members(members, x.detach(), first, settings)
+            meters = [self._meters[layer._parameters["weight"]] for layer in members]  # type: ignore[index]
+            return [
+                _Call(meter, expanded(log_s, layer, meter.shape), examples)
+                for meter, log_s, layer in zip(meters, logs.unbind(), members, strict=True)
+            ]
 
     def _before_attention(self, module: nn.MultiheadAttention, args: Any) -> None:
         # The functional form of attention reads the out-projection's weight directly, so that module's own

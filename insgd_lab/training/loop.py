@@ -14,11 +14,11 @@ the run's folder, and checkpoints are written at ends of epochs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pandas as pd
 import torch
@@ -32,7 +32,7 @@ from insgd_lab.training.progress import Progress, now, results
 from insgd_lab.training.ranks import Ranks, ranks_of_environment
 from insgd_lab.training.session import Training
 
-__all__ = ["Outcome", "train"]
+__all__ = ["Outcome", "finish", "first_info", "train", "write_records"]
 
 Status = Literal["done", "diverged"]
 OnEpoch = Callable[[dict[str, Any]], None]
@@ -102,7 +102,7 @@ def train(
         new = partial(Training, spec, data_dir=data_dir, device=own_device, ranks=ranks, loaders=loaders)
         if folder is None or not ranks.leads:
             return _train_unkept(new(record=False), ranks, stop, on_epoch if ranks.leads and on_epoch else _quietly)
-        info = _first_info(spec, own_device, ranks)
+        info = first_info(spec, own_device, ranks)
         with folder.locked():
             return _train_in(folder, new, info, _Habits(checkpoint_seconds, stop), on_epoch or _quietly)
 
@@ -145,19 +145,46 @@ def _train_in(
         failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "finished": now()}
         folder.write_info({**info, **progress.summary(), **failed})
         raise
-    outcome = _outcome(training)
-    if training.spec.record.weights:
+    return finish(training, folder, info)
+
+
+class Finished(Protocol):
+    """A run that has come to its end, alone or in a pack."""
+
+    spec: RunSpec
+    progress: Progress
+    model: nn.Module
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What trained it."""
+
+    def measured(self) -> dict[str, Any]:
+        """Size, speed and results, for run.json."""
+
+
+def finish(run: Finished, folder: RunFolder, info: Mapping[str, Any]) -> Outcome:
+    """Write the results of a run whose layer records are all in their parts; `info` is what run.json had so far."""
+    outcome = _outcome(run)
+    if run.spec.record.weights:
         with replacing(folder.weights_path) as temporary:
-            torch.save(training.model.state_dict(), temporary)
-    final = {"status": outcome.status, **progress.summary(), **training.measured(), "finished": now()}
+            torch.save(run.model.state_dict(), temporary)
+    final = {"status": outcome.status, **run.progress.summary(), **run.measured(), "finished": now()}
     folder.finish({**info, **final}, outcome.metrics)
     return outcome
 
 
-def _outcome(training: Training) -> Outcome:
-    status: Status = "diverged" if training.progress.diverged_at else "done"
-    progress = training.progress
-    return Outcome(status, progress.table(), results(progress.rows), training.model, training.optimizer)
+def _outcome(run: Finished) -> Outcome:
+    progress = run.progress
+    status: Status = "diverged" if progress.diverged_at else "done"
+    return Outcome(status, progress.table(), results(progress.rows), run.model, run.optimizer)
+
+
+def write_records(folder: RunFolder, progress: Progress, records: pd.DataFrame | None) -> None:
+    """Write what has been recorded as one more part of the layer records."""
+    if records is not None and len(records):
+        folder.write_layers_part(progress.parts, records)
+        progress.parts += 1
 
 
 class _Keeper:
@@ -192,14 +219,12 @@ class _Keeper:
 
     def flush(self) -> None:
         """Write what the recorder has gathered as one more part of the layer records."""
-        recorder, progress = self.training.recorder, self.training.progress
-        records = None if recorder is None else recorder.drain()
-        if records is not None and len(records):
-            self.folder.write_layers_part(progress.parts, records)
-            progress.parts += 1
+        recorder = self.training.recorder
+        write_records(self.folder, self.training.progress, None if recorder is None else recorder.drain())
 
 
-def _first_info(spec: RunSpec, device: str, ranks: Ranks) -> dict[str, Any]:
+def first_info(spec: RunSpec, device: str, ranks: Ranks, packing: int = 1) -> dict[str, Any]:
+    """What run.json says of a run from the start; `packing` is how many share the device side by side."""
     commit, dirty = provenance.commit()
     return {
         "id": spec.id,
@@ -213,6 +238,7 @@ def _first_info(spec: RunSpec, device: str, ranks: Ranks) -> dict[str, Any]:
         "device": device,
         "device_name": provenance.device_name(device),
         "processes": ranks.size,
+        "packing": packing,
         "threads": torch.get_num_threads(),
         "finished": None,
         "images_per_second": None,

@@ -35,7 +35,7 @@ from insgd_lab.training.streams import global_stream
 from insgd_lab.training.subsets import SubsetError
 from insgd_lab.training.transfer import freeze, keep_frozen_in_eval, load_initial
 
-__all__ = ["Training", "build_model", "load_data"]
+__all__ = ["Training", "build_model", "initial_model", "load_data"]
 
 AfterStep = Callable[[], None]
 Take = Callable[[Tensor, Tensor, int], Tensor]
@@ -67,6 +67,31 @@ def build_model(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> nn
             model: nn.Module = make(input_shape, classes, **{**entry.defaults, **chosen})
     except ValueError as error:
         raise ConfigError("run", [Problem(("task", "model"), spec.task.model.name, str(error))]) from error
+    return model
+
+
+def initial_model(spec: RunSpec, data: Any, examples: int, device: torch.device, ranks: Ranks = ALONE) -> nn.Module:
+    """The model with which a run begins, on its device.
+
+    Args:
+        spec: the run.
+        data: its data object.
+        examples: of an epoch.
+        device: where it will train.
+        ranks: the processes that share the run.
+
+    Raises:
+        ConfigError: weights of a file that do not fit; a batch of one image that batch norm cannot normalise.
+    """
+    model = build_model(spec, data.input_shape, data.classes)
+    if (init := spec.task.init_from) is not None:
+        load_initial(model, init)
+        freeze(model, init.frozen)
+    _check_single_example(model, examples, data.input_shape, spec, ranks)
+    model = model.to(device)
+    if spec.train.channels_last:
+        # Convolutions on the CPU are a fifth to a third faster with the channels innermost.
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 
@@ -103,7 +128,7 @@ class Training:
         )  # fmt: skip
         self.feed: Feed = self.data.feed(plan)
         self.objective: Objective = self.data.objective(settings.label_smoothing)
-        self.model = self._model()
+        self.model = initial_model(spec, self.data, self.feed.examples, self.device, ranks)
         self.optimizer = self._optimizer()
         self.schedule = Schedule(settings.schedule, self.optimizer, self.batches, settings.epochs)
         watched = record and spec.record.every > 0 and ranks.leads
@@ -116,18 +141,6 @@ class Training:
         self._partial: Mapping[str, Any] | None = None  # of a checkpoint, until its epoch goes on
 
     # ------------------------------------------------------------------------------------------ the objects
-
-    def _model(self) -> nn.Module:
-        model = build_model(self.spec, self.data.input_shape, self.data.classes)
-        if (init := self.spec.task.init_from) is not None:
-            load_initial(model, init)
-            freeze(model, init.frozen)
-        _check_single_example(model, self.feed.examples, self.data.input_shape, self.spec, self.ranks)
-        model = model.to(self.device)
-        if self.spec.train.channels_last:
-            # Convolutions on the CPU are a fifth to a third faster with the channels innermost.
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model
 
     def _optimizer(self) -> torch.optim.Optimizer:
         name, options = self.spec.optimizer.name, dict(self.spec.optimizer.options)
