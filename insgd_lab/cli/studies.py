@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Run a study, look at its plan or its state.", **SETTINGS)
 _SHOWN_FAILURES = 5
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.")]
 
 
 @app.command("run")
@@ -44,7 +45,7 @@ def study_run(
     study: StudyName,
     out: Out = None,
     data_dir: DataDir = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.")] = None,
+    workers: Workers = None,
     device: Device = "cpu",
     settings: StudySettings = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -201,8 +202,12 @@ def study_plan(
     study: StudyName,
     settings: StudySettings = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
+    pilot: Annotated[bool, typer.Option("--pilot", help="Train some steps, and estimate the time from them.")] = False,
+    workers: Workers = None,
+    device: Device = "cpu",
+    data_dir: DataDir = None,
 ) -> None:
-    """Show what a study would run."""
+    """Show what a study would run, and with --pilot about how long it would take."""
     with plain_errors():
         from insgd_lab.studies.search import next_plan
 
@@ -210,6 +215,10 @@ def study_plan(
         plan = next_plan(spec)
         _print_arms(plan)
         _print_runs(plan)
+        if pilot:
+            check_device(device)
+            check_data(plan.runs.values(), data_dir)
+            _print_estimate(plan, workers or _cores(), device, data_dir)
 
 
 def _print_arms(plan: Plan) -> None:
@@ -245,6 +254,30 @@ def _print_runs(plan: Plan) -> None:
     typer.echo(
         f"{len(plan.runs)} runs of trials: {trials} in each cell, {len(spec.search.seeds)} seeds; then "
         f"{final_runs(spec)} final runs of the winners, {len(spec.seeds)} fresh seeds; {what}"
+    )
+
+
+def _print_estimate(plan: Plan, workers: int, device: str, data_dir: Path | None) -> None:
+    """Time a few steps of each family of runs, and say what all would take."""
+    import torch
+
+    from insgd_lab.studies.estimate import families, in_words, study_seconds
+    from insgd_lab.training.pilot import pilot
+
+    torch.set_num_threads(1)  # as each worker has
+    parts, rows = [], []
+    for family in families(plan):
+        pace, run = pilot(family.example, data_dir=data_dir, device=device), family.example
+        parts.append((family, pace.seconds))
+        total = family.seconds(pace.seconds)
+        what = (run.optimizer.name, run.task.data.name, run.task.model.name, run.train.batch_size, family.count)
+        times = (pace.step, pace.evaluation, total / family.count, total)
+        rows.append((*what, f"{pace.steps}", *map(in_words, times)))
+    columns = ("optimizer", "data", "model", "batch", "runs", "steps", "a step", "an evaluation", "a run", "all")
+    print_table(columns, rows, "A pilot of each kind of run")
+    typer.echo(
+        f"about {in_words(study_seconds(parts, workers))} on {workers} workers ({device}): steps times epochs, "
+        "evaluations and the start of each run; workers' own start, the writing of results and packing are left out"
     )
 
 
