@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from insgd_lab.store import StudyFolder
     from insgd_lab.studies.executor import Tally
     from insgd_lab.studies.planning import Plan
-    from insgd_lab.studies.search import SearchPlan
+    from insgd_lab.studies.search import SearchPlan, Verdict
 
 app = typer.Typer(help="Run a study, look at its plan or its state.", **SETTINGS)
 _SHOWN_FAILURES = 5
@@ -70,6 +70,8 @@ def study_run(
             typer.echo(note, err=True)
         if tally.failed:
             _print_failures(plan, folder)
+            for cell in _waiting(plan):
+                typer.echo(f"{cell}: no winner while trials have failed; the same command tries them again", err=True)
         if tally.left:
             message = f"no worker is left for {tally.left} runs; the same command goes on"
             typer.echo(f"{plan.study.name}: {message}", err=True)
@@ -137,12 +139,23 @@ def _tell_verdicts(plan: SearchPlan, further: Plan) -> None:
     for verdict in further.verdicts if isinstance(further, SearchPlan) else ():
         if verdict.trial is None or (verdict.arm, str(verdict.cell)) in told:
             continue
-        where = ", ".join([verdict.arm, *_named(verdict.cell)])
+        where = _cell(verdict)
         if verdict.diverged == verdict.trials:
             typer.echo(f"{where}: all {verdict.trials} trials diverged; the first one stands for the arm")
             continue
         found, score = ", ".join(_named(verdict.settings)), f"{verdict.metric} {verdict.score:.4f}"
         typer.echo(f"{where}: best of {verdict.trials} trials: {found} (validation {score}); now on fresh seeds")
+
+
+def _waiting(plan: Plan) -> list[str]:
+    """The cells of a search that have no winner yet."""
+    from insgd_lab.studies.search import SearchPlan
+
+    return [_cell(v) for v in plan.verdicts if v.trial is None] if isinstance(plan, SearchPlan) else []
+
+
+def _cell(verdict: Verdict) -> str:
+    return ", ".join([verdict.arm, *_named(verdict.cell)])
 
 
 def _named(settings: Mapping[str, Any]) -> list[str]:
@@ -171,9 +184,9 @@ def _execute(plan: Plan, folder: StudyFolder, workers: int, device: str, data_di
     from insgd_lab.studies import executor, progress
 
     before = executor.tally_of(plan, folder)
-    name, report = plan.study.name, f"insgd-lab report {folder.path}"
+    name, report = plan.study.name, "" if _waiting(plan) else f"; see insgd-lab report {folder.path}"
     if before.finished == before.total:
-        typer.echo(f"{name}: all {before.total} runs are finished ({before.diverged} diverged); see {report}")
+        typer.echo(f"{name}: all {before.total} runs are finished ({before.diverged} diverged){report}")
         return before
     kept = f", {before.finished} of them finished earlier" if before.finished else ""
     typer.echo(f"{name}: {before.total} runs{kept}; {workers} workers; results in {folder.path}")
@@ -183,7 +196,7 @@ def _execute(plan: Plan, folder: StudyFolder, workers: int, device: str, data_di
     except executor.Interrupted as stop:
         typer.echo(f"{name}: interrupted after {progress.summary(stop.tally)}; the same command goes on", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    typer.echo(f"{name}: {progress.summary(tally)} ({tally.seconds:.0f} s); see {report}")
+    typer.echo(f"{name}: {progress.summary(tally)} ({tally.seconds:.0f} s){report}")
     return tally
 
 

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, model_serializer
 from insgd_lab.config.base import Spec
 from insgd_lab.config.problems import Problem, raise_if_any, unknown
 
-__all__ = ["Axis", "Interval", "is_number"]
+__all__ = ["Axis", "Interval", "is_number", "read_levels"]
 
 _KINDS = ("range", "log_range")
 _MOST_STEPS = 10_000
@@ -68,7 +68,7 @@ def _rounded(value: float, digits: int) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def _levels(value: Any) -> list[Any] | Interval:
+def read_levels(value: Any) -> list[Any] | Interval:
     """Read what a study file says of an axis.
 
     Raises:
@@ -116,5 +116,5 @@ def _steps(interval: Interval, steps: int, *, whole: bool) -> list[Any]:
     return [int(level) for level in levels] if whole and all(level.is_integer() for level in levels) else levels
 
 
-Axis = Annotated[Any, BeforeValidator(_levels)]
+Axis = Annotated[Any, BeforeValidator(read_levels)]
 """A list of levels, at least one, or an `Interval`."""

@@ -13,8 +13,8 @@ from pydantic import Field, field_validator, model_validator
 
 from insgd_lab import registry
 from insgd_lab.config.base import Spec
-from insgd_lab.config.levels import Interval, is_number
-from insgd_lab.config.options import NamedSpec, jsonable
+from insgd_lab.config.levels import Interval, is_number, read_levels
+from insgd_lab.config.options import NamedSpec, checked_option, jsonable
 from insgd_lab.config.problems import Problem, raise_if_any
 
 __all__ = ["SearchSpec", "Seeds", "default_space", "seeds_of"]
@@ -99,13 +99,20 @@ def default_space(optimizer: NamedSpec) -> dict[str, Any]:
     """Return what the registry recommends to try of the options that are not set.
 
     These are lists of values; learning rates are the range from the lowest to the highest.
+
+    Raises:
+        ValueError: the registry has something else than values or a range, or values that the option cannot have.
     """
+    entry = registry.get_optimizer(optimizer.name)
     space: dict[str, Any] = {}
-    for path, values in registry.get_optimizer(optimizer.name).search.items():
-        if path not in optimizer.options:
-            levels = list(values)
-            rates = path == "lr" and len(levels) > 1 and all(is_number(level) and level > 0 for level in levels)
-            space[path] = (
-                Interval(low=min(levels), high=max(levels), log=True) if rates else list(map(jsonable, levels))
-            )
+    for path, values in entry.search.items():
+        if path in optimizer.options:
+            continue
+        levels = read_levels(list(values) if isinstance(values, tuple) else values)
+        ends = levels.ends if isinstance(levels, Interval) else levels
+        space[path] = [checked_option("optimizer", entry, path, jsonable(level)) for level in ends]
+        if isinstance(levels, Interval):
+            space[path] = levels
+        elif path == "lr" and len(levels) > 1 and all(is_number(level) and level > 0 for level in levels):
+            space[path] = Interval(low=min(levels), high=max(levels), log=True)
     return space

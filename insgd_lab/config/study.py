@@ -26,6 +26,7 @@ _Common = Mapping[str, Any]  # the "task" and "train" of a study or arm, as far 
 _SpecT = TypeVar("_SpecT", TaskSpec, TrainSpec)
 _ROOTS: Mapping[str, type[BaseModel]] = {"task": TaskSpec, "train": TrainSpec}
 _DEFAULT_SEEDS = 5
+_EXAMPLE = "such as search = { lr = { log_range = [1e-4, 1.0] } }"
 
 
 class CompareSpec(Spec):
@@ -103,8 +104,8 @@ class StudySpec(WithPlugins):
         raise_if_any(problems)
         if len(common) == 2:  # else the study is refused, for what is wrong with its task or training
             arms = [_with_plain_levels(arm, _common_of(arm, common)[0]) for arm in arms]
-            found = [_late_problems(arm, _common_of(arm, common)[0], info.data) for arm in arms]
-            raise_if_any([Problem((k, *p.path), p.value, p.message) for k, each in enumerate(found) for p in each])
+            late = [_late_problems(arm, _common_of(arm, common)[0], info.data) for arm in arms]
+            raise_if_any([Problem((k, *p.path), p.value, p.message) for k, each in enumerate(late) for p in each])
         return arms
 
     @cached_property
@@ -378,13 +379,13 @@ def _search_problems(arm: ArmSpec, search: SearchSpec | None) -> list[Problem]:
         return [] if arm.search is None else [Problem(("search",), list(arm.search), message)]
     if arm.tune:
         return [Problem(("tune",), list(arm.tune), "is not for studies with a [search], which tunes; move it there")]
-    if not _space(arm):
-        message = (
-            f"{arm.optimizer.name} has no option left that the registry would tune; say what to try, such as "
-            "search = { lr = { log_range = [1e-4, 1.0] } }"
-        )
-        return [Problem(("search",), Missing(), message)]
-    return []
+    try:
+        if _space(arm):
+            return []
+        reason = f"{arm.optimizer.name} has no option left that the registry would tune"
+    except ValueError as error:
+        reason = f"what the registry would tune of {arm.optimizer.name} cannot be ({error})"
+    return [Problem(("search",), Missing(), f"{reason}; say what to try, {_EXAMPLE}")]
 
 
 def parse_study(raw: Mapping[str, Any], source: str = "study", plugins: Sequence[str] = ()) -> StudySpec:

@@ -6,7 +6,7 @@ for family in families(plan):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from insgd_lab.config import RunSpec
@@ -78,7 +78,7 @@ def _counted(plan: Plan) -> Iterator[tuple[RunSpec, float]]:
         yield plan.runs[row["run"]], missing + finals
 
 
-def study_seconds(parts: list[tuple[Family, Callable[[int, int], float]]], workers: int) -> float:
+def study_seconds(parts: Sequence[tuple[Family, Callable[[int, int], float]]], workers: int) -> float:
     """What a study takes on so many workers: an equal share of the work, but not less than the longest run."""
     total = sum(family.seconds(of_run) for family, of_run in parts)
     longest = max(of_run(*length) for family, of_run in parts for length in family.runs)

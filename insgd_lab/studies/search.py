@@ -14,6 +14,7 @@ lower validation loss, then to the earlier trial; so where all trials diverged t
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 import random
@@ -259,7 +260,7 @@ def _ask_optuna(study: StudySpec, arm: ArmSpec, enter: Callable[[Sequence[Settin
 
 def _optuna(study: StudySpec) -> Any:
     try:
-        import optuna
+        optuna: Any = importlib.import_module("optuna")
     except ImportError:
         message = "needs the package optuna; install it with pip install 'insgd-lab[optuna]', or take quasi-random"
         raise ConfigError(study.name, [Problem(("search", "method"), "optuna", message)]) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from insgd_lab import registry
 from insgd_lab.analysis.runs import StudyError
 from insgd_lab.analysis.runs import load_study as read_results
 from insgd_lab.analysis.setup import setup
@@ -129,6 +131,24 @@ def test_without_a_space_of_its_own_an_arm_tries_what_the_registry_recommends_an
     assert {one["beta"] for one in found} == {0.0, 0.9, 0.99}
     assert 0.001 <= min(one["lr"] for one in found) < 0.002 < 0.5 < max(one["lr"] for one in found) <= 1
     assert len({one["lr"] for one in found}) > 7
+
+
+def recommended(monkeypatch: pytest.MonkeyPatch, search: Any) -> StudySpec:
+    """A study of a rule for which the registry recommends this, without a space of its own."""
+    spec = dataclasses.replace(registry.get_optimizer("sgd"), search=search)
+    monkeypatch.setitem(registry._optimizers._specs, "sgd", spec)
+    return study({"name": "a", "optimizer": "sgd"}, trials=2)
+
+
+def test_a_plugin_may_recommend_values_or_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = recommended(monkeypatch, {"lr": {"range": [0.5, 1]}, "momentum": [0, 0.9]})
+    assert all(row["tune"]["lr"] >= 0.5 and row["tune"]["momentum"] in (0.0, 0.9) for row in plan_of(spec).rows)
+
+
+@pytest.mark.parametrize("search", [{"lr": 3}, {"lr": (-1, 1)}, {"rate": (1, 2)}, {}])
+def test_a_recommendation_that_cannot_be_asks_for_a_space(monkeypatch: pytest.MonkeyPatch, search: Any) -> None:
+    with pytest.raises(ConfigError, match=r"arm\.a\.search: .*; say what to try, such as search = "):
+        recommended(monkeypatch, search)
 
 
 def test_whole_numbers_are_searched_as_such() -> None:
@@ -319,6 +339,7 @@ def test_one_command_searches_and_reruns_the_winners(tmp_path: Path, cli: Cli) -
     assert "6 runs of trials: 3 quasi-random trials in each cell, 1 seeds; then 4 final runs" in plan.stdout
     done = cli("study", "run", "small.toml", "--workers", 1)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("; see insgd-lab report runs/small") == 1, "the trials are no results to look at"
     assert "sgd: best of 3 trials: lr = " in done.stdout
     assert "wild: all 3 trials diverged; the first one stands for the arm" in done.stdout
     folder = StudyFolder(tmp_path / "runs/small")
