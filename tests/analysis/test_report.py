@@ -192,7 +192,7 @@ def test_unreadable_files_are_listed_with_the_remedy(tmp_path):
     text = " ".join(Page(write_report(folder.path).read_text(encoding="utf-8")).texts)
     assert f"{run.id}/metrics.parquet" in text
     assert "/layers.parquet" in text
-    assert "run the study again: only this run is repeated" in text
+    assert "only this run is repeated" in text
 
 
 def test_texts_from_the_study_are_escaped(tmp_path):
