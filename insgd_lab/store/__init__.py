@@ -25,6 +25,7 @@ from insgd_lab.store.compaction import Metrics
 from insgd_lab.store.files import (
     Damaged,
     DiskError,
+    Missing,
     StoreError,
     disk_error,
     fingerprint,
@@ -45,6 +46,7 @@ __all__ = [
     "DiskError",
     "InUse",
     "Metrics",
+    "Missing",
     "RunFolder",
     "StoreError",
     "StudyFolder",

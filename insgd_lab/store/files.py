@@ -20,6 +20,7 @@ from insgd_lab.store.values import to_json_value
 __all__ = [
     "Damaged",
     "DiskError",
+    "Missing",
     "StoreError",
     "disk_error",
     "fingerprint",
@@ -53,6 +54,10 @@ class Damaged(StoreError):
 
     def __reduce__(self) -> tuple[type[Damaged], tuple[Path, str]]:
         return Damaged, (self.path, self.why)
+
+
+class Missing(StoreError):
+    """A file is not there."""
 
 
 class DiskError(StoreError):
@@ -125,13 +130,14 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; infinities stay the string "inf" (see `from_json_value`).
 
     Raises:
-        Damaged: the file is not JSON, or not an object.
-        StoreError: it is missing, or may not be read.
+        Missing: there is no such file.
+        Damaged: it is not JSON, or not an object.
+        StoreError: it may not be read.
     """
     try:
         value = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
-        raise StoreError(f"{path} does not exist; is this the folder of a study or run?") from None
+        raise Missing(f"{path} does not exist; is this the folder of a study or run?") from None
     except OSError as error:
         raise unreadable(path, error) from error
     except ValueError as error:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from insgd_lab.store.compaction import Metrics, read_metrics
-from insgd_lab.store.files import Damaged, StoreError, read_json, set_aside, write_json
+from insgd_lab.store.files import Damaged, Missing, StoreError, read_json, set_aside, write_json
 from insgd_lab.store.runs import InUse, RunFolder
 
 __all__ = ["StudyFolder"]
@@ -72,8 +73,11 @@ class StudyFolder:
         Raises:
             StoreError: a `run.json` may not be read.
         """
-        runs = self.runs() if names is None else (r for r in map(self.run, dict.fromkeys(names)) if r.exists)
-        return {run.id: run.checked_info() for run in runs}
+        infos = {}
+        for run in self.runs() if names is None else map(self.run, dict.fromkeys(names)):
+            with suppress(Missing):
+                infos[run.id] = run.checked_info()
+        return infos
 
     def statuses(self, names: Sequence[str] | None = None) -> dict[str, str]:
         """The status of each started run, or of those in `names` that have been started; "damaged" is one too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from insgd_lab.store.files import Damaged, StoreError, replacing, unreadable
+from insgd_lab.store.files import Damaged, Missing, StoreError, replacing, unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def read_arrow(path: Path, columns: list[str] | None = None) -> pa.Table:
         table = pq.ParquetFile(path).read(columns, use_threads=False)
         return table if columns is None else table.select(columns)
     except FileNotFoundError:
-        raise StoreError(f"{path} does not exist; the run may not have got that far") from None
+        raise Missing(f"{path} does not exist; the run may not have got that far") from None
     except (OSError, KeyError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno:  # without a number it is pyarrow's word for damage
             raise unreadable(path, error) from error
