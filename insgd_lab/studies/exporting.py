@@ -39,7 +39,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Results:
-    """The plan's rows whose runs have metrics, those metrics, and the first and last row (but one) of each run."""
+    """The plan's rows, the metrics of all their runs, and where each run's begin and end."""
 
     rows: Sequence[Mapping[str, Any]]
     table: pa.Table
@@ -65,13 +65,13 @@ def export_parquet(folder: StudyFolder, path: Path) -> Exported:
         raise ExportError(f"{path}: a study is exported as Parquet; give a name that ends in .parquet")
     info = folder.info()
     results = _results(folder, info)
-    spans = [results.spans[row["run"]] for row in results.rows]
+    spans = [results.spans.get(row["run"], (0, 0)) for row in results.rows]
     planned = np.repeat(np.arange(len(spans)), [stop - start for start, stop in spans])
     measured = np.concatenate([np.zeros(0, np.int64), *(np.arange(start, stop) for start, stop in spans)])
-    about = {name: column.take(pa.array(planned)) for name, column in _columns(info, results).items()}
     table = results.table.drop_columns("run").take(pa.array(measured))
-    for name, column in reversed(about.items()):
-        table = table.add_column(0, name, column)
+    for name, column in reversed(_columns(info, results).items()):
+        values = column.take(pa.array(planned))
+        table = table.add_column(0, name, values.dictionary_encode() if pa.types.is_string(values.type) else values)
     write_arrow(path, table)
     return Exported(len(results.spans), table.num_rows, results.damaged)
 
@@ -86,7 +86,7 @@ def _results(folder: StudyFolder, info: Mapping[str, Any]) -> _Results:
     starts = np.searchsorted(codes, np.arange(len(names) + 1)).tolist()
     damaged = {run: str(each["error"]) for run, each in infos.items() if each.get("status") == "damaged"}
     return _Results(
-        rows=[row for row in info["plan"] if row["run"] in set(names)],
+        rows=info["plan"],
         table=read.table,
         spans={name: (starts[k], starts[k + 1]) for k, name in enumerate(names)},
         statuses={run: str(each.get("status")) for run, each in infos.items()},
@@ -110,10 +110,10 @@ def _columns(info: Mapping[str, Any], results: _Results) -> dict[str, pa.Array]:
         "optimizer": [arms[row["arm"]]["optimizer"] for row in rows],
     }
     return {
-        **{name: _words(values) for name, values in words.items()},
+        **{name: pa.array(values, pa.string()) for name, values in words.items()},
         **{_column_name(name): _setting_column([each.get(name) for each in settings]) for name in names},
         "seed": pa.array([row["seed"] for row in rows], pa.int64()),
-        "status": _words([results.statuses[row["run"]] for row in rows]),
+        "status": pa.array([results.statuses.get(row["run"]) for row in rows], pa.string()),
     }
 
 
@@ -126,12 +126,6 @@ def _column_name(name: str) -> str:
     return f"option.{name}" if name in _FIXED else name
 
 
-def _words(values: Sequence[str | None]) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array(values, pa.string()).dictionary_encode()
-
-
 def _setting_column(values: Sequence[Any]) -> pa.Array:
     """Numbers as float64, yes and no as booleans, anything else as text."""
     import pyarrow as pa
@@ -142,7 +136,8 @@ def _setting_column(values: Sequence[Any]) -> pa.Array:
         return pa.array([None if value is None else float(value) for value in plain], pa.float64())
     if kinds == {bool}:
         return pa.array(plain, pa.bool_())
-    return _words([value if value is None or isinstance(value, str) else _text(value) for value in plain])
+    words = [value if value is None or isinstance(value, str) else _text(value) for value in plain]
+    return pa.array(words, pa.string())
 
 
 def _text(value: Any) -> str:
@@ -165,7 +160,7 @@ def export_tensorboard(folder: StudyFolder, logs: Path) -> Exported:
     new_writer = _writer_class()
     results = _results(folder, info)
     points = 0
-    for path, row in _places(results.rows):
+    for path, row in _places([row for row in results.rows if row["run"] in results.spans]):
         start, stop = results.spans[row["run"]]
         rows = results.table.slice(start, stop - start).to_pylist()
         with new_writer(str(logs / path)) as writer:
