@@ -299,7 +299,7 @@ _INFO = ("status", "error", "seed", "commit", "dirty", "device", "device_name", 
 
 def _runs(infos: Mapping[str, Mapping[str, Any]], ids: list[str]) -> pd.DataFrame:
     records = [_run_record(infos.get(run, {"status": "missing"})) for run in ids]
-    columns = [*_INFO, "versions", "diverged_epoch", "diverged_step"]
+    columns = [*_INFO, "versions", "diverged_epoch", "diverged_step", "optimizer", "revision"]
     return pd.DataFrame(records, columns=columns, index=pd.Index(ids, name="run"), dtype=object)
 
 
@@ -308,7 +308,9 @@ def _run_record(info: Mapping[str, Any]) -> dict[str, Any]:
         return {"status": "missing" if info["status"] == "missing" else "unreadable"}
     at = info.get("diverged_at") or {}
     where = {"diverged_epoch": at.get("epoch"), "diverged_step": at.get("step")}
-    return {name: info.get(name) for name in _INFO} | where | {"versions": info.get("versions") or {}}
+    optimizer = info.get("spec", {}).get("optimizer", {})
+    rule = {"optimizer": optimizer.get("name"), "revision": optimizer.get("revision")}
+    return {name: info.get(name) for name in _INFO} | where | rule | {"versions": info.get("versions") or {}}
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
