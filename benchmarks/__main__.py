@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks import steps, training
+from benchmarks import loops, steps, training
 from benchmarks.pairing import compare
 from benchmarks.peers import peers_version
 from benchmarks.report import Measured, facts, heading, save, table
@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("pattern", nargs="?", default="*", help="rows to measure, e.g. 'step(ViT)*' (default: all)")
     parser.add_argument("--pairs", type=int, default=30, help="interleaved pairs a row (default: 30)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the harness on a GPU, alone")
     parser.add_argument("--list", action="store_true", help="print the rows' names and measure nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep ratios, versions, date and machine here")
     parser.add_argument("--cpu-time", action="store_true", help="count this process's time only: for a busy machine")
@@ -35,7 +36,10 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no width of its own
     if peers_version() is None:
         console.print("pytorch_optimizer is not installed: the rows beside it are left out (pip install --group tests)")
-    everything = sorted(itertools.chain(training.rows(), steps.rows()), key=lambda row: row.group)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here; leave it out")
+    on_cpu = itertools.chain(training.rows(), steps.rows()) if arguments.device == "cpu" else ()
+    everything = sorted(itertools.chain(loops.rows(arguments.device), on_cpu), key=lambda row: row.group)
     rows = [row for row in everything if fnmatch.fnmatchcase(row.name, arguments.pattern)]
     if not rows:
         parser.error(f"no row is called {arguments.pattern!r}; --list names them")
@@ -47,7 +51,7 @@ def main() -> None:
     console.print(heading(measured_on, arguments.pairs), highlight=False)
     for row in rows:
         console.print(f"measuring {row.name} …", highlight=False)
-        measured.append(Measured(row, compare(*row.pair(), arguments.pairs, row.repeats, row.warmup, clock)))
+        measured.append(Measured(row, compare(row, arguments.pairs, clock)))
         gc.collect()  # a network of one row must not sit in memory beside the next
         if arguments.json is not None:
             save(arguments.json, measured_on, measured)

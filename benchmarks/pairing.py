@@ -1,4 +1,4 @@
-"""Ratios of two pieces of code that take turns in one process.
+"""Ratios of two pieces of code that take turns.
 
 Machines are noisy, so single times mean little. A and B run in turn, the order alternating from pair to pair;
 the figure is the median of the pairs' ratios, with the distribution-free 95 % interval of a median.
@@ -40,6 +40,8 @@ class Row:
         target: the highest ratio allowed, or None where it is only reported.
         repeats: runs within one timing.
         warmup: runs of each before the first timing.
+        images: that one run is trained on, where they are to be told by the second.
+        memory: whether it is memory that is compared: what a run returns, in bytes.
     """
 
     group: str
@@ -48,16 +50,21 @@ class Row:
     target: float | None = None
     repeats: int = 1
     warmup: int = 1
+    images: int | None = None
+    memory: bool = False
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of A over time of B: the median over pairs and its 95 % interval; ``seconds`` are medians of one run."""
+    """A over B: the median over pairs and its 95 % interval; ``each`` are the medians of one run of A and of B.
+
+    Those are seconds, or bytes where memory is compared.
+    """
 
     median: float
     low: float
     high: float
-    seconds: tuple[float, float]
+    each: tuple[float, float]
     pairs: int
 
     def verdict(self, target: float | None) -> str:
@@ -69,27 +76,38 @@ class Ratio:
         return "missed" if self.low > target else "unresolved"
 
 
-def compare(
-    a: Code, b: Code, pairs: int, repeats: int = 1, warmup: int = 1, clock: Callable[[], float] = time.perf_counter
-) -> Ratio:
-    """Time ``repeats`` runs of ``a`` against as many of ``b``, ``pairs`` times."""
-    times: dict[bool, list[float]] = {True: [], False: []}
+def compare(row: Row, pairs: int, clock: Callable[[], float] = time.perf_counter) -> Ratio:
+    """Measure A against B, ``pairs`` times; memory, which does not vary so much, at most three times."""
+    a, b = row.pair()
+    if row.memory:
+        return _paired(a, b, min(pairs, 3), _returned)
     for code in (a, b):
-        _time(code, warmup, clock)
+        _time(code, row.warmup, clock)
+    return _paired(a, b, pairs, lambda code: _time(code, row.repeats, clock) / row.repeats)
+
+
+def _paired(a: Code, b: Code, pairs: int, measure: Callable[[Code], float]) -> Ratio:
+    measured: dict[bool, list[float]] = {True: [], False: []}
     gc.disable()
     try:
         for pair in range(pairs):
             for first in (True, False):
                 is_a = first == (pair % 2 == 0)
-                times[is_a].append(_time(a if is_a else b, repeats, clock))
+                measured[is_a].append(measure(a if is_a else b))
     finally:
         gc.enable()
-    ratios = sorted(x / y for x, y in zip(times[True], times[False], strict=True))
+    ratios = sorted(x / y for x, y in zip(measured[True], measured[False], strict=True))
     rank = int(binom.ppf(0.025, pairs, 0.5))
     return Ratio(
         statistics.median(ratios), ratios[max(rank - 1, 0)], ratios[min(pairs - rank, pairs - 1)],
-        (statistics.median(times[True]) / repeats, statistics.median(times[False]) / repeats), pairs,
+        (statistics.median(measured[True]), statistics.median(measured[False])), pairs,
     )  # fmt: skip
+
+
+def _returned(code: Code) -> float:
+    value = code.run()
+    assert isinstance(value, (int, float))
+    return value
 
 
 def _time(code: Code, repeats: int, clock: Callable[[], float]) -> float:

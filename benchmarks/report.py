@@ -29,13 +29,21 @@ class Measured:
     ratio: Ratio
 
     def record(self) -> dict[str, Any]:
-        """The row as plain values; times in milliseconds."""
-        milliseconds = [1e3 * seconds for seconds in self.ratio.seconds]
+        """The row as plain values."""
         return {
-            "group": self.row.group, "name": self.row.name, "a_ms": milliseconds[0], "b_ms": milliseconds[1],
+            "group": self.row.group, "name": self.row.name, **self.each(),
             "ratio": self.ratio.median, "low": self.ratio.low, "high": self.ratio.high, "pairs": self.ratio.pairs,
             "repeats": self.row.repeats, "target": self.row.target, "verdict": self.ratio.verdict(self.row.target),
         }  # fmt: skip
+
+    def each(self) -> dict[str, float]:
+        """What A and B have taken: memory in MiB; or time in milliseconds, and images per second where counted."""
+        sides = dict(zip("ab", self.ratio.each, strict=True))
+        if self.row.memory:
+            return {f"{side}_mib": size / 2**20 for side, size in sides.items()}
+        images = self.row.images
+        speeds = {f"{side}_images_per_second": images / seconds for side, seconds in sides.items()} if images else {}
+        return {**{f"{side}_ms": 1e3 * seconds for side, seconds in sides.items()}, **speeds}
 
 
 def facts() -> dict[str, Any]:
@@ -65,14 +73,21 @@ def heading(measured_on: dict[str, Any], pairs: int) -> str:
     )
 
 
+_UNITS = {"ms": "ms", "mib": "MiB", "images_per_second": "images/s"}
+
+
 def table(group: str, measured: Iterable[Measured]) -> Table:
     """The rows of one group."""
-    printed = Table("A / B", "A (ms)", "B (ms)", "ratio", "95 % interval", "target", "verdict", title=group)
-    for each in measured:
-        record = each.record()
-        target = "" if record["target"] is None else f"<= {record['target']}"
+    rows = list(measured)
+    quantities = list(dict.fromkeys(name for row in rows for name in row.each()))
+    titles = [f"{side.upper()} ({_UNITS[unit]})" for side, _, unit in (name.partition("_") for name in quantities)]
+    printed = Table("A / B", *titles, "ratio", "95 % interval", "target", "verdict", title=group)
+    for row in rows:
+        record = row.record()
+        target = "" if record["target"] is None else f"<= {record['target']:.3g}"
+        values = [f"{record[name]:.4g}" if name in record else "" for name in quantities]
         printed.add_row(
-            record["name"].partition(": ")[2], f"{record['a_ms']:.3g}", f"{record['b_ms']:.3g}",
+            record["name"].partition(": ")[2], *values,
             f"{record['ratio']:.3f}", f"{record['low']:.3f} to {record['high']:.3f}", target, record["verdict"],
         )  # fmt: skip
     return printed

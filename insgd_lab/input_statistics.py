@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["ConvShape", "Settings", "conv_statistic", "vector_statistic"]
+__all__ = ["ConvShape", "Settings", "conv_statistic", "conv_statistics", "vector_statistic", "vector_statistics"]
 
 _MIN_STD = 0.01
 _LOG_SMALL = -60.0  # below it a float32 sum of powers may have lost terms to underflow
@@ -70,6 +70,30 @@ def conv_statistic(x: Tensor, settings: Settings, shape: ConvShape) -> Tensor:
         return _log_mean(x, settings, _over(spatial), keep=True)
     grouped = x.view(len(x), shape.groups, -1, *x.shape[2:])
     return _log_mean(grouped, settings, _over_patches(shape), keep=True)
+
+
+def vector_statistics(x: Tensor, settings: Settings, members: int) -> Tensor:
+    """The logarithms of s of vectors that lie side by side, ``[..., members * features]``. Returns ``[members]``."""
+    x = _widen(x).unflatten(-1, (members, -1)).flatten(0, -3)
+    if settings.center:
+        x = _standardise(x, dims=(-1,))
+    return _log_mean(x, settings, _over((-1,)), keep=True)
+
+
+def conv_statistics(x: Tensor, settings: Settings, shape: ConvShape, members: int) -> Tensor:
+    """The logarithms of s of feature maps that lie side by side, ``[batch, members * channels, *spatial]``.
+
+    ``shape`` is one member's. Returns ``[members]`` for "layer", ``[members, channels]`` for "channel" and
+    ``[members, groups]`` for "neuron".
+    """
+    if settings.granularity != "layer":
+        # A member is so many groups more: no receptive field spans two of them.
+        grouped = replace(shape, groups=members * shape.groups)
+        return conv_statistic(x, settings, grouped).view(members, -1)
+    x = _widen(x)
+    if settings.center:
+        x = _standardise(x, tuple(range(2, x.ndim)))
+    return _log_mean(x.unflatten(1, (members, -1)), settings, _over(tuple(range(2, x.ndim + 1))), keep=True)
 
 
 @dataclass(frozen=True)

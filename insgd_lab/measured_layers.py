@@ -7,14 +7,25 @@ its out-projection. Everything else (biases, normalisation, embeddings, tokens) 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from insgd_lab.input_statistics import ConvShape, Settings, conv_statistic, vector_statistic
+from insgd_lab.input_statistics import (
+    ConvShape,
+    Settings,
+    conv_statistic,
+    conv_statistics,
+    vector_statistic,
+    vector_statistics,
+)
 
-__all__ = ["PACKED", "UNPACKED", "computed_from", "expanded", "measured", "owned", "power_shape"]
+__all__ = [
+    "PACKED", "UNPACKED", "SideBySide", "computed_from", "expanded", "measured", "measured_members", "owned",
+    "power_shape",
+]  # fmt: skip
 
 PACKED = "in_proj_weight"
 UNPACKED = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -22,6 +33,16 @@ UNPACKED = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _ANY_CONV = (*_CONV, *_TRANSPOSED)
+
+
+class SideBySide(nn.Module):
+    """A layer that does the work of several alike, its members, in one call.
+
+    The channels (or features) of its input and output are those of the first member, then those of the second, and so
+    on. The members own the parameters and are never called.
+    """
+
+    members: Sequence[nn.Module]
 
 
 def _weights(module: nn.Module) -> tuple[str, ...]:
@@ -89,11 +110,35 @@ def measured(module: nn.Module, x: Tensor, settings: Settings) -> tuple[Tensor, 
         return vector_statistic(x, settings), _examples(x)
     if x.dim() == len(module.kernel_size) + 1:
         x = x.unsqueeze(0)
-    shape = ConvShape(
+    return conv_statistic(x, settings, _conv_shape(module)), x.shape[0]
+
+
+def measured_members(members: Sequence[nn.Module], x: Tensor, first: int, settings: Settings) -> tuple[Tensor, int]:
+    """What :func:`measured` gives for each of several like layers whose inputs lie side by side.
+
+    Args:
+        members: the layers, neighbours.
+        x: the input of all that lie there.
+        first: how many of them come before these.
+        settings: what to measure.
+
+    Returns:
+        The logarithms of s, ``[members]`` or ``[members, …]``, and each one's number of examples.
+    """
+    module: Any = members[0]
+    is_conv = isinstance(module, _ANY_CONV)
+    axis, width = (1, module.in_channels) if is_conv else (-1, module.in_features)
+    x = x.narrow(axis, first * width, len(members) * width)
+    if is_conv:
+        return conv_statistics(x, settings, _conv_shape(module), len(members)), x.shape[0]
+    return vector_statistics(x, settings, len(members)), _examples(x)
+
+
+def _conv_shape(module: Any) -> ConvShape:
+    return ConvShape(
         module.groups, module.kernel_size, module.stride, module.dilation,
         tuple(module._reversed_padding_repeated_twice), module.padding_mode,
     )  # fmt: skip
-    return conv_statistic(x, settings, shape), x.shape[0]
 
 
 def expanded(log_s: Tensor, module: nn.Module, shape: tuple[int, ...]) -> Tensor:

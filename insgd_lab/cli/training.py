@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -130,23 +131,30 @@ def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str, 
 
 @contextmanager
 def _stopping(*, kept: bool) -> Iterator[Callable[[], bool]]:
-    """Have Ctrl-C ask a run that is kept to stop at its next step, with a checkpoint; a second one ends it at once."""
-    asked: list[int] = []
+    """Have Ctrl-C ask a run that is kept to stop at its next step, with a checkpoint; a second one ends it at once.
+
+    Processes that share a run stop together, after the epoch; that torchrun asks them once more changes nothing.
+    """
+    asked, process, shared = list[int](), os.getpid(), int(os.environ.get("WORLD_SIZE", "1")) > 1
 
     def ask(number: int, frame: object) -> None:
-        if asked:
+        if os.getpid() != process or (asked and not shared):
             raise KeyboardInterrupt
+        if not asked:
+            when = "this epoch" if shared else "this step"
+            say(f"Stopping after {when}; the same command goes on from there.", err=True)
         asked.append(number)
-        typer.echo("Stopping after this step; the same command goes on from there.", err=True)
 
     if not kept:
         yield lambda: False
         return
-    before = signal.signal(signal.SIGINT, ask)
+    signals = (signal.SIGINT, signal.SIGTERM) if shared else (signal.SIGINT,)
+    before = [signal.signal(each, ask) for each in signals]
     try:
         yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)
 
 
 def _result_lines(results: Mapping[str, Any]) -> Iterator[str]:

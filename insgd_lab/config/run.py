@@ -159,6 +159,12 @@ class RunSpec(WithPlugins):
         """The run's name: the hash of `canonical()`."""
         return store.run_id(self.canonical())
 
+    @cached_property
+    def pack_key(self) -> str:
+        """What runs must have in common to train side by side: all but optimizer and seed."""
+        alike = {name: part for name, part in self.canonical().items() if name not in ("optimizer", "seed")}
+        return store.canonical_json(alike)
+
     @classmethod
     def from_canonical(
         cls, canonical: Mapping[str, Any], plugins: Sequence[str] = (), init_from: str | None = None

@@ -4,11 +4,11 @@
     tally.done, tally.diverged, tally.failed
 
 Each worker is a fresh Python process with one compute thread (see `worker`). It gets one run at a time over a
-pipe and answers in lines of JSON. Nothing is shared but the study's folder, so one that dies takes only its
-own run along: that run is tried once more, in a fresh worker, and then recorded as failed while the others go
-on. A worker that cannot be replaced leaves its runs to the others. Workers leave at once when their pipe
-closes, so a scheduler that is killed leaves none behind. Finished runs are never run again; what was under way
-or failed goes on from its last checkpoint when the study is run again.
+pipe, or with packing several that train side by side (see `queue`), and answers in lines of JSON. Nothing is shared
+but the study's folder, so one that dies takes only its own runs along: each is tried once more, alone in a fresh
+worker, and then recorded as failed while the others go on. A worker that cannot be replaced leaves its runs to the
+others. Workers leave at once when their pipe closes, so a scheduler that is killed leaves none behind. Finished runs
+are never run again; what was under way or failed goes on from its last checkpoint when the study is run again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from filelock import FileLock, Timeout
 from insgd_lab.config import RunSpec
 from insgd_lab.store import FINISHED, RunFolder, StoreError, StudyFolder
 from insgd_lab.studies.planning import Plan
+from insgd_lab.studies.queue import RunQueue
 
 __all__ = ["ExecutionError", "Interrupted", "Tally", "execute", "in_use", "locked", "sweep", "tally_of"]
 
@@ -40,6 +40,12 @@ _TICK_SECONDS = 0.5
 _LEAVE_SECONDS = 5.0
 _LOG_LINES = 20
 _LOG_BYTES = 1 << 14
+# One compute thread, whatever the user's shell says.
+_THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+# glibc gives large blocks back to the system at once, and a pack's activations are large blocks, thousands a second.
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
+# What would have a worker wait for others that share its run: each trains its own.
+_TORCHRUN = frozenset({"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"})
 _LOCK_SECONDS = 1.0  # longer than `in_use` ever holds the lock
 
 
@@ -190,25 +196,35 @@ def _command(folder: StudyFolder, device: str, data_dir: Path | None) -> list[st
 
 
 class _Worker:
-    """One worker process, its pipe and the run it is at."""
+    """One worker process, its pipe and the runs it is at."""
 
     def __init__(self, number: int, command: list[str], log: Path) -> None:
         self.number, self.log = number, log
         self.ready = False
-        self.run: RunSpec | None = None
+        self.runs: dict[str, RunSpec] = {}
         self._buffer = b""
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = log.stat().st_size if log.exists() else 0
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        inherited = {name: value for name, value in os.environ.items() if name not in _TORCHRUN}
+        environment = {**_MEMORY, **inherited, **_THREADS}
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=environment
             )
 
-    def start(self, run: RunSpec) -> None:
-        """Hand a run to the worker."""
-        self.run = run
-        job = {"run": run.id, "spec": run.canonical(), "plugins": run.plugins}
+    def start(self, runs: list[RunSpec]) -> None:
+        """Hand runs to the worker, to train side by side."""
+        self.runs = {run.id: run for run in runs}
+        asked = [
+            {
+                "run": run.id,
+                "spec": run.canonical(),
+                "plugins": run.plugins,
+                "init_from": run.task.init_from.path if run.task.init_from else None,
+            }
+            for run in runs
+        ]
+        job = {"runs": asked, "always": runs[0].train.packing != "auto"}
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has died, which reading from it will tell
             self.process.stdin.write(json.dumps(job).encode() + b"\n")
@@ -245,7 +261,7 @@ class _Scheduler:
     def __init__(self, plan: Plan, folder: StudyFolder, command: list[str], on_change: Callable[[Tally], None]) -> None:
         self.folder, self.command, self.on_change = folder, command, on_change
         self.tally = Tally(len(plan.runs))
-        self.queue: deque[RunSpec] = deque()
+        self.queue = RunQueue()
         self.attempts: dict[str, int] = {}
         self.failed_before: set[str] = set()
         self.started = False  # whether any worker has ever been ready
@@ -262,15 +278,16 @@ class _Scheduler:
                 continue
             if status == "failed":
                 self.failed_before.add(name)
-            self.queue.append(run)
+            self.queue.add(run)
 
     def run(self, workers: int) -> None:
+        self.queue.takers = workers
         for number in range(min(workers, len(self.queue))):
             self._hire(number)
         while self.workers:
             for key, _ in self.selector.select(_TICK_SECONDS):
                 self._listen(key.data)
-            self.tally.running = sum(worker.run is not None for worker in self.workers)
+            self.tally.running = sum(len(worker.runs) for worker in self.workers)
             self.on_change(self.tally)
 
     def _hire(self, number: int) -> None:
@@ -289,34 +306,42 @@ class _Scheduler:
                 worker.ready = self.started = True
             elif message["event"] == "ended":
                 self._record(worker, message)
+            elif message["event"] == "returned":
+                self._take_back(worker, message)
         if not alive:
             self._bury(worker)
-        elif worker.ready and worker.run is None:
+        elif worker.ready and not worker.runs:
             self._next(worker)
 
     def _next(self, worker: _Worker) -> None:
         if self.queue:
-            worker.start(self.queue.popleft())
+            worker.start(self.queue.take())
         else:
             self._dismiss(worker)
 
     def _record(self, worker: _Worker, message: dict[str, Any]) -> None:
-        run, worker.run = worker.run, None
-        assert run is not None
+        run = worker.runs.pop(message["run"])
         if message["status"] in FINISHED:
             self.tally.executed += 1
             self.tally.add(message["status"])
         else:
             self._fail(run, message["error"])
 
+    def _take_back(self, worker: _Worker, message: dict[str, Any]) -> None:
+        """Runs that the worker does not train side by side are trained one by one."""
+        runs, worker.runs = list(worker.runs.values()), {}
+        self.queue.put_back(runs)
+        if message["reason"] not in self.tally.notes:
+            self.tally.notes += [message["reason"]] if message["reason"] else []
+
     def _bury(self, worker: _Worker) -> None:
-        """A worker has died: its run is tried once more, in a fresh worker, and then recorded as failed."""
+        """A worker has died: its runs are tried once more, in a fresh worker, and then recorded as failed."""
         code = self._dismiss(worker)
         if not worker.ready:
             self._do_without(worker.number, f"{_cause(code)}; end of {worker.log}:\n{worker.last_words()}")
             return
-        if worker.run is not None:
-            self._try_again(worker.run, f"{_cause(code)}; end of {worker.log}:\n{worker.last_words()}")
+        for run in worker.runs.values():
+            self._try_again(run, f"{_cause(code)}; end of {worker.log}:\n{worker.last_words()}")
         if self.queue:
             self._hire(worker.number)
 
@@ -334,7 +359,7 @@ class _Scheduler:
             self.tally.executed += 1
             self.tally.add(str(status))
         elif self.attempts[run.id] < _ATTEMPTS:
-            self.queue.appendleft(run)
+            self.queue.put_back([run])
         else:
             self._fail(run, f"its worker died {_ATTEMPTS} times, at last: {cause}")
 

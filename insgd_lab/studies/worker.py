@@ -2,9 +2,14 @@
 
     python -P -m insgd_lab.studies.worker STUDY_DIR --device cpu [--data-dir DIR]
 
-    <- {"run": "0123456789abcdef", "spec": {…}, "plugins": […]}
+    <- {"runs": [{"run": "0123456789abcdef", "spec": {…}, "plugins": […], "init_from": null}, …], "always": true}
     -> {"event": "ready"}
     -> {"event": "ended", "run": "0123456789abcdef", "status": "done"}
+
+Several runs of one line train side by side. If they cannot, or need not (`always` is false and it would not be
+faster), the worker gives them back, to get them one by one:
+
+    -> {"event": "returned", "reason": "…"}
 
 The protocol keeps its own copy of stdout, and file descriptor 1 is pointed at stderr (the worker's log), so
 that nothing that a library or plugin prints can break it. When stdin closes the worker leaves at once.
@@ -20,8 +25,16 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from insgd_lab.config import RunSpec
+    from insgd_lab.store import RunFolder
+
+Tell = Callable[..., None]
 
 
 def main() -> None:
@@ -38,8 +51,7 @@ def main() -> None:
     _prepare_torch()
     _tell(channel, event="ready")
     while True:
-        job = jobs.get()
-        _tell(channel, event="ended", run=job["run"], **_work(job, arguments))
+        _work(jobs.get(), arguments, partial(_tell, channel))
 
 
 def _listen() -> queue.Queue[dict[str, Any]]:
@@ -64,23 +76,67 @@ def _prepare_torch() -> None:
     torch.set_num_interop_threads(1)
 
 
-def _work(job: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+def _work(job: dict[str, Any], arguments: argparse.Namespace, tell: Tell) -> None:
+    waiting = {asked["run"]: asked for asked in job["runs"]}
+    if len(waiting) > 1:
+        try:
+            _train_side_by_side(job, waiting, arguments, tell)
+        except Exception:  # of a run or a plugin: alone, each will show whose it is
+            traceback.print_exc()
+    for asked in list(waiting.values()):
+        tell(event="ended", run=asked["run"], **_outcome(asked, arguments))
+
+
+def _outcome(asked: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     try:
-        return {"status": _train(job, arguments)}
+        return {"status": _train(asked, arguments)}
     except Exception:  # whatever a run or a plugin raises is that run's failure, not the worker's
         return {"status": "failed", "error": traceback.format_exc()}
 
 
-def _train(job: dict[str, Any], arguments: argparse.Namespace) -> str:
-    from insgd_lab.config import RunSpec
-    from insgd_lab.store import StudyFolder
+def _train(asked: dict[str, Any], arguments: argparse.Namespace) -> str:
     from insgd_lab.training.loop import train
 
-    spec = RunSpec.from_canonical(job["spec"], job["plugins"])
-    if spec.id != job["run"]:
-        raise RuntimeError(f"run {job['run']} came out as {spec.id}: the registry changed since it was planned")
-    folder = StudyFolder(arguments.study).run(spec.id)
-    return train(spec, folder, data_dir=arguments.data_dir, device=arguments.device).status
+    spec = _spec(asked)
+    return train(spec, _folder(spec, arguments), data_dir=arguments.data_dir, device=arguments.device).status
+
+
+def _train_side_by_side(
+    job: dict[str, Any], waiting: dict[str, dict[str, Any]], arguments: argparse.Namespace, tell: Tell
+) -> None:
+    """Train runs together, telling of each when it ends; `waiting` is left with those that have not been told of."""
+    from insgd_lab.training.loop import Outcome
+    from insgd_lab.training.packing import NotPackable, train_packed, worth_packing
+
+    specs = [_spec(asked) for asked in waiting.values()]
+
+    def ended(spec: RunSpec, outcome: Outcome) -> None:
+        del waiting[spec.id]
+        tell(event="ended", run=spec.id, status=outcome.status)
+
+    try:
+        if not job["always"] and not worth_packing(specs[0], arguments.device, arguments.data_dir):
+            raise NotPackable("")
+        folders = [_folder(spec, arguments) for spec in specs]
+        train_packed(specs, folders, data_dir=arguments.data_dir, device=arguments.device, on_end=ended)
+    except NotPackable as reason:
+        waiting.clear()
+        tell(event="returned", reason=f"not packed: {reason}" if job["always"] else "")
+
+
+def _spec(asked: dict[str, Any]) -> RunSpec:
+    from insgd_lab.config import RunSpec
+
+    spec = RunSpec.from_canonical(asked["spec"], asked["plugins"], asked["init_from"])
+    if spec.id != asked["run"]:
+        raise RuntimeError(f"run {asked['run']} came out as {spec.id}: the registry changed since it was planned")
+    return spec
+
+
+def _folder(spec: RunSpec, arguments: argparse.Namespace) -> RunFolder:
+    from insgd_lab.store import StudyFolder
+
+    return StudyFolder(arguments.study).run(spec.id)
 
 
 def _tell(channel: TextIO, **message: Any) -> None:

@@ -53,7 +53,10 @@ class BatchPlan:
 
 
 class Feed(Protocol):
-    """The batches of one run: inputs as float32 on the device, normalised and augmented, and their targets."""
+    """The batches of one run: inputs as float32 on the device, normalised and augmented, and their targets.
+
+    A feed that also has ``inspect(model)``, metrics of the model by name, is asked for them with the test split's.
+    """
 
     @property
     def examples(self) -> int:

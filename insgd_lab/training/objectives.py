@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from insgd_lab.training.recall import by_class as recalls
 
-__all__ = ["Classification", "Objective", "Tally"]
+__all__ = ["TOP", "Classification", "Objective", "Tally", "parts_of"]
 
-_TOP = 5
+TOP = 5
 
 
 class Tally(Protocol):
@@ -69,6 +69,14 @@ class Classification:
         return ClassTally(self.classes, device, tell_classes=self.tell_classes)
 
 
+def parts_of(totals: Tensor, classes: int) -> tuple[Tensor, ...]:
+    """The sums of a tally, or of several ``[tallies, sums]``, one by one, to be written to.
+
+    Images, their summed loss, those recognised, those in the top five; by class those recognised, and all.
+    """
+    return *totals[..., :4].unbind(-1), *torch.split(totals[..., 4:], classes, -1)
+
+
 class ClassTally:
     """Loss, accuracy, top-5 accuracy where there are more than five classes, and how each class fares if asked.
 
@@ -79,8 +87,7 @@ class ClassTally:
         self.classes, self.tell_classes = classes, tell_classes
         by_class = 2 * classes if tell_classes else 0
         self.totals = torch.zeros(4 + by_class, dtype=torch.float64, device=device)
-        # Images, their summed loss, those recognised, those in the top five; by class those recognised, and all.
-        self._parts = (*self.totals[:4].unbind(), *torch.split(self.totals[4:], classes))
+        self._parts = parts_of(self.totals, classes)
 
     def add(self, outputs: Tensor, targets: Tensor, loss: Tensor | None = None) -> None:
         """Count a batch: scores [B, classes], labels int64 [B]."""
@@ -92,8 +99,8 @@ class ClassTally:
         count += len(targets)
         recognised = outputs.argmax(1) == targets
         hits += recognised.sum()
-        if self.classes > _TOP:
-            best = outputs.topk(_TOP, dim=1, sorted=False).indices
+        if self.classes > TOP:
+            best = outputs.topk(TOP, dim=1, sorted=False).indices
             top += (best == targets[:, None]).sum()
         if self.tell_classes:
             hits_by_class, all_by_class = by_class
@@ -104,5 +111,5 @@ class ClassTally:
         """The metrics by name."""
         (count, loss, hits, top), by_class = self.totals[:4].tolist(), self.totals[4:].cpu()
         means = {"loss": loss / count, "accuracy": hits / count}
-        means |= {"top5_accuracy": top / count} if self.classes > _TOP else {}
+        means |= {"top5_accuracy": top / count} if self.classes > TOP else {}
         return {**means, **(recalls(*torch.split(by_class, self.classes)) if self.tell_classes else {})}

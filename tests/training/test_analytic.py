@@ -298,7 +298,7 @@ def test_misalignment_is_that_of_the_impulse_response() -> None:
     model = linear((3,), 1)
     with torch.no_grad():
         model.head.weight.copy_(1.1 * feed.system)
-    assert task.inspect(model)["misalignment"] == pytest.approx(-20, abs=1e-4)
+    assert feed.inspect(model)["misalignment"] == pytest.approx(-20, abs=1e-4)
     assert misalignment(feed.system, feed.system) == -math.inf
 
 

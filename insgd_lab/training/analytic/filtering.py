@@ -86,12 +86,7 @@ class SystemIdentification:
             ConfigError: augmentation is asked for.
         """
         check_plan(self.name, plan)
-        self.followed = IdentificationFeed(self, plan)
-        return self.followed
-
-    def inspect(self, model: nn.Module) -> dict[str, float]:
-        """The misalignment of a model with the system that the feed made last has come to."""
-        return self.followed.inspect(model)
+        return IdentificationFeed(self, plan)
 
     def objective(self, label_smoothing: float = 0.0) -> MeanLoss:
         """Half the squared error.
