@@ -137,6 +137,10 @@ class InputSensor:
         process_group: average statistics over these ranks at each reading; a DistributedDataParallel model
             brings its own.
 
+    Attributes:
+        by_examples: whether ranks count as their examples do, for whoever weights their gradients so; else equally,
+            as DistributedDataParallel weights gradients.
+
     The settings of :meth:`watch` are those of :class:`insgd_lab.input_statistics.Settings`.
 
     A compiled model is measured if it is first called after :meth:`watch`; torch does not look for new hooks in
@@ -146,6 +150,7 @@ class InputSensor:
     def __init__(self, model: nn.Module, process_group: Any = None) -> None:
         self.model = model
         self._process_group = _process_group(model) if process_group is None else process_group
+        self.by_examples = False
         self._meters: dict[Tensor, _Meter] = {}
         self._start()
 
@@ -160,7 +165,7 @@ class InputSensor:
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A process group goes into no file: DDP finds the default one again, and any other must be given anew.
         self.model, self._meters = state["model"], dict(state["meters"])
-        self._process_group = _process_group(self.model)
+        self._process_group, self.by_examples = _process_group(self.model), False
         self._start()
         self._attach()
 
@@ -168,7 +173,7 @@ class InputSensor:
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        twin._process_group = self._process_group
+        twin._process_group, twin.by_examples = self._process_group, self.by_examples
         return twin
 
     def watch(self, params: Iterable[Tensor], *, p: float, granularity: str, center: bool, power: bool) -> None:
@@ -258,24 +263,33 @@ class InputSensor:
 
         All parameters must be watched. Under data-parallel training every rank reads the same ones.
         """
-        readings = [self._meters[param].mean() for param in params]
+        meters = [self._meters[param] for param in params]
+        readings = [meter.mean() for meter in meters]
+        weights = [sum(call.examples for call in meter.calls) if self.by_examples else 1 for meter in meters]
         self.discard()
         if self._process_group is None or not params:
             return readings
-        return self._average_over_ranks(params, readings)
+        return self._average_over_ranks(params, readings, weights)
 
-    def _average_over_ranks(self, params: Sequence[Tensor], readings: list[Tensor | None]) -> list[Tensor | None]:
-        """Unweighted mean over the ranks that measured, as DDP weights gradients; one collective."""
-        shapes = [self._meters[param].shape for param in params]
-        unknown = [torch.full(shape, math.nan, dtype=torch.float64, device=params[0].device) for shape in shapes]
-        pairs = zip(readings, unknown, strict=True)
-        local = torch.cat([(nan if reading is None else reading).reshape(-1) for reading, nan in pairs])
+    def _average_over_ranks(
+        self, params: Sequence[Tensor], readings: list[Tensor | None], weights: Sequence[int]
+    ) -> list[Tensor | None]:
+        """Weighted mean over the ranks that measured; one collective."""
+        shapes, device = [self._meters[param].shape for param in params], params[0].device
+
+        def filled(shape: Sequence[int], value: float) -> Tensor:
+            return torch.full(shape, value, dtype=torch.float64, device=device)
+
+        known = [filled(s, math.nan) if r is None else r for r, s in zip(readings, shapes, strict=True)]
+        shares = [filled(s, math.log(w) if w else -math.inf) for w, s in zip(weights, shapes, strict=True)]
+        local = torch.stack([torch.cat([each.reshape(-1) for each in row]) for row in (known, shares)])
         ranks = [torch.empty_like(local) for _ in range(dist.get_world_size(self._process_group))]
         dist.all_gather(ranks, local, group=self._process_group)
-        logs = torch.stack(ranks)
-        counts = (~logs.isnan()).sum(0)
+        logs, log_weights = torch.stack(ranks, 1)
+        log_weights = torch.where(logs.isnan(), -math.inf, log_weights)
         logs = torch.where(logs.isnan(), -math.inf, logs)
-        mean = torch.where(counts > 0, torch.logsumexp(logs, 0) - counts.double().log(), math.nan)
+        mean = torch.logsumexp(logs + log_weights, 0) - torch.logsumexp(log_weights, 0)
+        mean = torch.where((log_weights > -math.inf).any(0), mean, math.nan)
         parts = torch.split(mean, [math.prod(shape) for shape in shapes])
         merged = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
         if mean.device.type != "cpu":

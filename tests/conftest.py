@@ -25,7 +25,7 @@ settings.load_profile("ci")
 
 # Every warning of a process that a test starts is an error there too, in a study's workers as well.
 STRICT = {"PYTHONWARNINGS": "error"}
-COMMAND = [sys.executable, "-m", "insgd_lab.cli"]
+COMMAND = [sys.executable, "-m", "insgd_lab"]
 
 
 @pytest.fixture

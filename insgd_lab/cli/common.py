@@ -101,10 +101,10 @@ def load_plugins(modules: Sequence[str]) -> None:
         refuse(str(error))
 
 
-def say(line: str) -> None:
+def say(line: str, *, err: bool = False) -> None:
     """Print a line, once where torchrun started several processes."""
     if os.environ.get("RANK", "0") == "0":
-        typer.echo(line)
+        typer.echo(line, err=err)
 
 
 def check_out(path: Path) -> None:
@@ -120,8 +120,10 @@ def check_device(device: str) -> None:
         return
     import torch
 
+    from insgd_lab.training.ranks import own_device
+
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=own_device(device))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         refuse(f"device {device!r} cannot be used ({reason}); use cpu, or cuda where torch sees a GPU")

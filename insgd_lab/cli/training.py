@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +23,7 @@ from insgd_lab.cli.common import (
     refuse,
     say,
 )
+from insgd_lab.cli.settings import put, put_settings, run_path
 
 if TYPE_CHECKING:
     from insgd_lab.config import RunSpec
@@ -75,37 +76,11 @@ def _with_options(raw: dict[str, Any], chosen: Mapping[str, Any], settings: Sequ
     if chosen["optimizer"] is not None:
         raw["optimizer"] = {"name": chosen["optimizer"]}
     for name, path in paths.items():
-        _put(raw, path, defaults[name], keep=True)
+        put(raw, path, defaults[name], keep=True)
         if chosen[name] is not None:
-            _put(raw, path, chosen[name])
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            refuse(f"--set {setting}: expected KEY=VALUE, such as lr=0.1")
-        _put(raw, key if key.startswith(("task.", "train.", "record.")) else f"optimizer.{key}", _value(text))
+            put(raw, path, chosen[name])
+    put_settings(raw, settings, run_path)
     return raw
-
-
-def _put(tables: dict[str, Any], path: str, value: Any, *, keep: bool = False) -> None:
-    """Set the value at a dotted path; a text on the way becomes a table. `keep` spares what is there."""
-    *parents, last = path.split(".")
-    for key in parents:
-        inner = tables.setdefault(key, {})
-        if isinstance(inner, str):
-            inner = tables[key] = {"path" if key == "init_from" else "name": inner}
-        if not isinstance(inner, dict):
-            refuse(f"{path}: {key} is not a table, but {inner!r}")
-        tables = inner
-    if not (keep and last in tables):
-        tables[last] = value
-
-
-def _value(text: str) -> Any:
-    """Read a value as TOML does; what is none of its types is a text, without need of quotes."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str, loaders: int) -> None:
@@ -130,23 +105,30 @@ def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str, 
 
 @contextmanager
 def _stopping(*, kept: bool) -> Iterator[Callable[[], bool]]:
-    """Have Ctrl-C ask a run that is kept to stop at its next step, with a checkpoint; a second one ends it at once."""
-    asked: list[int] = []
+    """Have Ctrl-C ask a run that is kept to stop at its next step, with a checkpoint; a second one ends it at once.
+
+    Processes that share a run stop together, after the epoch; that torchrun asks them once more changes nothing.
+    """
+    asked, process, shared = list[int](), os.getpid(), int(os.environ.get("WORLD_SIZE", "1")) > 1
 
     def ask(number: int, frame: object) -> None:
-        if asked:
+        if os.getpid() != process or (asked and not shared):
             raise KeyboardInterrupt
+        if not asked:
+            when = "this epoch" if shared else "this step"
+            say(f"Stopping after {when}; the same command goes on from there.", err=True)
         asked.append(number)
-        typer.echo("Stopping after this step; the same command goes on from there.", err=True)
 
     if not kept:
         yield lambda: False
         return
-    before = signal.signal(signal.SIGINT, ask)
+    signals = (signal.SIGINT, signal.SIGTERM) if shared else (signal.SIGINT,)
+    before = [signal.signal(each, ask) for each in signals]
     try:
         yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)
 
 
 def _result_lines(results: Mapping[str, Any]) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -179,6 +180,18 @@ class RunSpec(WithPlugins):
     def id(self) -> str:
         """The run's name: the hash of `canonical()`."""
         return store.run_id(self.canonical())
+
+    def with_seeds(self, seeds: Iterable[int]) -> Iterator[RunSpec]:
+        """Give this run with each of the seeds; as only that differs, none is checked or written out anew."""
+        canonical = self.canonical()
+        # The text that is hashed has its keys sorted, so the seed cuts it in two.
+        before = store.canonical_json({key: value for key, value in canonical.items() if key < "seed"})
+        after = store.canonical_json({key: value for key, value in canonical.items() if key > "seed"})
+        for seed in seeds:
+            run = self.model_copy(update={"seed": seed})
+            text = f'{before[:-1]},"seed":{seed},{after[1:]}'
+            run.__dict__["id"] = hashlib.sha256(text.encode()).hexdigest()[:16]  # as store.run_id has it
+            yield run
 
     @cached_property
     def pack_key(self) -> str:

@@ -44,6 +44,8 @@ _LOG_BYTES = 1 << 14
 _THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 # glibc gives large blocks back to the system at once, and a pack's activations are large blocks, thousands a second.
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
+# What would have a worker wait for others that share its run: each trains its own.
+_TORCHRUN = frozenset({"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"})
 _LOCK_SECONDS = 1.0  # longer than `in_use` ever holds the lock
 
 
@@ -203,7 +205,8 @@ class _Worker:
         self._buffer = b""
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = log.stat().st_size if log.exists() else 0
-        environment = {**_MEMORY, **os.environ, **_THREADS}
+        inherited = {name: value for name, value in os.environ.items() if name not in _TORCHRUN}
+        environment = {**_MEMORY, **inherited, **_THREADS}
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=environment
@@ -212,7 +215,15 @@ class _Worker:
     def start(self, runs: list[RunSpec]) -> None:
         """Hand runs to the worker, to train side by side."""
         self.runs = {run.id: run for run in runs}
-        asked = [{"run": run.id, "spec": run.canonical(), "plugins": run.plugins} for run in runs]
+        asked = [
+            {
+                "run": run.id,
+                "spec": run.canonical(),
+                "plugins": run.plugins,
+                "init_from": run.task.init_from.path if run.task.init_from else None,
+            }
+            for run in runs
+        ]
         job = {"runs": asked, "always": runs[0].train.packing != "auto"}
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has died, which reading from it will tell

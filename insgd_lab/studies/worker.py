@@ -2,7 +2,7 @@
 
     python -P -m insgd_lab.studies.worker STUDY_DIR --device cpu [--data-dir DIR]
 
-    <- {"runs": [{"run": "0123456789abcdef", "spec": {…}, "plugins": […]}, …], "always": true}
+    <- {"runs": [{"run": "0123456789abcdef", "spec": {…}, "plugins": […], "init_from": null}, …], "always": true}
     -> {"event": "ready"}
     -> {"event": "ended", "run": "0123456789abcdef", "status": "done"}
 
@@ -127,7 +127,7 @@ def _train_side_by_side(
 def _spec(asked: dict[str, Any]) -> RunSpec:
     from insgd_lab.config import RunSpec
 
-    spec = RunSpec.from_canonical(asked["spec"], asked["plugins"])
+    spec = RunSpec.from_canonical(asked["spec"], asked["plugins"], asked["init_from"])
     if spec.id != asked["run"]:
         raise RuntimeError(f"run {asked['run']} came out as {spec.id}: the registry changed since it was planned")
     return spec

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from insgd_lab.config import RunSpec, parse_run, read_toml
-from insgd_lab.store import FINISHED, StoreError, StudyFolder
+from insgd_lab.store import FINISHED, StudyFolder
 from insgd_lab.training import loop
 
 __all__ = ["train"]
@@ -30,6 +30,9 @@ def train(
     ... })
     >>> outcome.results["test_accuracy_at_best_val"], outcome.metrics, outcome.model
 
+    A run that is finished in `out` already is not trained again: its results are read from there, without model and
+    optimizer.
+
     Args:
         run: tables as in a run's TOML file (docs/training.md), the path of such a file, or a spec.
         out: the run is kept in a folder of its own below this one; None keeps nothing and records no layers.
@@ -42,17 +45,14 @@ def train(
     Raises:
         ConfigError: the run has mistakes; all are listed.
         DataError: data files are missing or wrong.
-        StoreError: the run is finished already, or another process is training it.
+        StoreError: another process is training the run.
     """
     if not isinstance(run, RunSpec):
         raw, source = (run, "run") if isinstance(run, Mapping) else (read_toml(run), str(run))
         run = parse_run(raw, source, plugins)
     folder = None if out is None else StudyFolder(out).run(run.id)
-    if folder is not None and folder.exists and (status := folder.info()["status"]) in FINISHED:
-        raise StoreError(
-            f"{folder.path} is {status} already; read insgd_lab.store.RunFolder({str(folder.path)!r}).metrics(), or "
-            "delete the folder to train it again"
-        )
+    if folder is not None and folder.exists and (info := folder.info())["status"] in FINISHED:
+        return loop.Outcome(info["status"], folder.metrics(), info["results"])
     return loop.train(
         run, folder, data_dir=None if data_dir is None else Path(data_dir), device=device, on_epoch=on_epoch,
         loaders=loaders,

@@ -11,7 +11,7 @@ import torch
 
 from insgd_lab.store import RunFolder, replacing
 
-LAYOUT = 2
+LAYOUT = 3
 
 
 def save(folder: RunFolder, state: Mapping[str, Any]) -> None:

@@ -7,18 +7,15 @@ Batches of another size, such as an epoch's last, and steps that a Recorder look
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from insgd_lab.recorders import Recorder
+from insgd_lab.training.step import Take
 
 __all__ = ["GraphedStep"]
 
 _WARM_UP = 3
-
-Take = Callable[[Tensor, Tensor, int], Tensor]
 
 
 class GraphedStep:
@@ -28,12 +25,13 @@ class GraphedStep:
         take: one whole step on a batch; it must wait for nothing and keep all its state in the same tensors. What it
             returns stays in place, and the next replay writes over it.
         batch_size: of the batches whose step is recorded.
+        device: where the step is taken; it must be the current one.
         recorder: which steps to leave to Python.
     """
 
-    def __init__(self, take: Take, batch_size: int, recorder: Recorder | None) -> None:
+    def __init__(self, take: Take, batch_size: int, device: torch.device, recorder: Recorder | None) -> None:
         self.take, self.batch_size, self.recorder = take, batch_size, recorder
-        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm = 0
 
@@ -64,7 +62,8 @@ class GraphedStep:
         """Record a step, which computes nothing but lets Python's observers count it; then replay it."""
         self.inputs, self.targets = inputs.clone(), targets.clone()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=self.stream):
+        # Other threads, such as the one that pins what loaders have read, may go on calling CUDA.
+        with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
             self.share = self.take(self.inputs, self.targets, self.batch_size)
         self.graph.replay()
         return self.share

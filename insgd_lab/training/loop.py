@@ -14,6 +14,7 @@ the run's folder, and checkpoints are written at ends of epochs.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,13 +30,16 @@ from insgd_lab.store import RunFolder, replacing
 from insgd_lab.training import checkpoint, provenance
 from insgd_lab.training.precision import fp32_arithmetic
 from insgd_lab.training.progress import Progress, now, results
-from insgd_lab.training.ranks import Ranks, ranks_of_environment
+from insgd_lab.training.ranks import Ranks, current, ranks_of_environment
 from insgd_lab.training.session import Training
 
 __all__ = ["Outcome", "finish", "first_info", "train", "write_records"]
 
 Status = Literal["done", "diverged"]
 OnEpoch = Callable[[dict[str, Any]], None]
+
+
+warn = partial(warnings.warn, category=RuntimeWarning, stacklevel=2)
 
 
 def _never() -> bool:
@@ -54,15 +58,15 @@ class Outcome:
         status: how it ended.
         metrics: of every epoch: epoch, step, split, metric, value.
         results: the final and the best ones, labelled (see `progress.results`).
-        model: the trained model.
-        optimizer: its optimizer.
+        model: the trained model; None where the run had been finished before.
+        optimizer: its optimizer, likewise.
     """
 
     status: Status
     metrics: pd.DataFrame
     results: dict[str, Any]
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
+    model: nn.Module | None = None
+    optimizer: torch.optim.Optimizer | None = None
 
 
 def train(
@@ -98,13 +102,14 @@ def train(
         DataError: data files are missing or wrong.
         StoreError: another process is training this very run.
     """
-    with ranks_of_environment(device) as (ranks, own_device), fp32_arithmetic(spec.train.precision):
-        new = partial(Training, spec, data_dir=data_dir, device=own_device, ranks=ranks, loaders=loaders)
+    with ranks_of_environment(device) as (ranks, own), current(own), fp32_arithmetic(spec.train.precision):
+        new = partial(Training, spec, data_dir=data_dir, device=own, ranks=ranks, loaders=loaders)
+        notify = on_epoch if on_epoch is not None and ranks.leads else _quietly
         if folder is None or not ranks.leads:
-            return _train_unkept(new(record=False), ranks, stop, on_epoch if ranks.leads and on_epoch else _quietly)
-        info = first_info(spec, own_device, ranks)
+            return _train_unkept(new(record=False), stop, notify)
+        info = first_info(spec, own, ranks)
         with folder.locked():
-            return _train_in(folder, new, info, _Habits(checkpoint_seconds, stop), on_epoch or _quietly)
+            return _train_in(folder, new, info, _Habits(checkpoint_seconds, stop), notify)
 
 
 @dataclass(frozen=True)
@@ -115,16 +120,20 @@ class _Habits:
     stop: Callable[[], bool]
 
 
-def _train_unkept(training: Training, ranks: Ranks, stop: Callable[[], bool], on_epoch: OnEpoch) -> Outcome:
-    state = ranks.told(None)  # the first rank looks for a checkpoint; without a folder it has none
+def _train_unkept(training: Training, stop: Callable[[], bool], on_epoch: OnEpoch) -> Outcome:
+    """Train without a folder: nothing is to be kept, or another rank keeps it, whose checkpoint all go on from."""
+    state = training.ranks.told(None)
     if state is not None:
         training.load_state_dict(state)
+    alone = training.ranks.size == 1
 
     def after_step() -> None:
-        if stop():
+        if alone and stop():
             raise KeyboardInterrupt
 
     for report in training.epochs(after_step):
+        if training.ranks.told(stop()) and not training.finished:  # just where the rank that keeps the run does
+            raise KeyboardInterrupt
         on_epoch(report)
     return _outcome(training)
 
@@ -133,10 +142,14 @@ def _train_in(
     folder: RunFolder, new: Callable[..., Training], info: dict[str, Any], habits: _Habits, on_epoch: OnEpoch
 ) -> Outcome:
     progress = Progress()
+    state = checkpoint.load(folder, info["id"])
+    if state is not None:
+        progress.load(state)
     folder.write_info({**info, **progress.summary()})
     try:
         training = new(progress, record=True)
-        keeper = _Keeper(training, folder, habits)
+        keeper = _Keeper(training, folder, info, habits)
+        keeper.resume(state)
         for report in training.epochs(keeper.after_step):
             keeper.after_epoch()
             on_epoch(report)
@@ -190,29 +203,41 @@ def write_records(folder: RunFolder, progress: Progress, records: pd.DataFrame |
 class _Keeper:
     """Keeps a run in its folder while it trains: resumes it, and flushes and checkpoints when it is time."""
 
-    def __init__(self, training: Training, folder: RunFolder, habits: _Habits) -> None:
-        self.training, self.folder, self.habits = training, folder, habits
-        state = training.ranks.told(checkpoint.load(folder, training.spec.id))
+    def __init__(self, training: Training, folder: RunFolder, info: Mapping[str, Any], habits: _Habits) -> None:
+        self.training, self.folder, self.info, self.habits = training, folder, info, habits
+        self.saved = time.monotonic()
+
+    def resume(self, state: Mapping[str, Any] | None) -> None:
+        """Go on from a checkpoint if there is one, unless it was made of other data; all ranks do."""
+        training = self.training
+        if state is not None and state["data"] != training.fingerprint:
+            warn(f"{self.folder.path}: its data changed since the checkpoint was written; the run starts over")
+            state = None
+            training.progress.load(vars(Progress()))
+        if state is not None and state["processes"] != training.ranks.size:
+            change = f"{state['processes']} processes, now {training.ranks.size}"
+            warn(f"{self.folder.path}: trained by {change}; what sees a part of a batch, such as dropout, changes")
+        state = training.ranks.told(state)
         if state is not None:
             training.load_state_dict(state)
-        folder.drop_parts_from(training.progress.parts)
-        self.saved = time.monotonic()
+        self.folder.drop_parts_from(training.progress.parts)
 
     def after_step(self) -> None:
         """Write a checkpoint if it is time. Ranks that share a run are at one only after an epoch."""
         if self.training.ranks.size == 1:
-            self._keep()
+            self._keep(stopping=self.habits.stop())
 
     def after_epoch(self) -> None:
         """Write a checkpoint if it is time and there is something left to go on with."""
+        stopping = self.training.ranks.told(self.habits.stop())
         if not self.training.finished:
-            self._keep()
+            self._keep(stopping=stopping)
 
-    def _keep(self) -> None:
-        stopping = self.habits.stop()
+    def _keep(self, *, stopping: bool) -> None:
         if stopping or time.monotonic() - self.saved >= self.habits.every_seconds:
             self.flush()
             checkpoint.save(self.folder, self.training.state_dict())
+            self.folder.write_info({**self.info, **self.training.progress.summary()})
             self.saved = time.monotonic()
         if stopping:
             raise KeyboardInterrupt

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -30,12 +31,13 @@ def scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
 @contextmanager
 def fp32_arithmetic(precision: str) -> Iterator[None]:
     """Run a block with a GPU's float32 products rounded to tf32 if that is the precision, else exact."""
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [place.fp32_precision for place in places]
+    # The newer fp32_precision makes these older names raise when read, as torch's own compiler still does.
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [place.allow_tf32 for place in places]
     try:
         for place in places:
-            place.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+            place.allow_tf32 = precision == "tf32"
         yield
     finally:
-        for place, old in zip(places, before, strict=True):
-            place.fp32_precision = old
+        for place, allowed in zip(places, before, strict=True):
+            place.allow_tf32 = allowed

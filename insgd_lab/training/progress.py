@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +26,8 @@ class Progress:
 
     Attributes:
         epoch: epochs done.
-        step: optimizer steps done.
+        step: steps done, with those that float16's scaler has left out.
+        skipped: how many it has.
         rows: rows of the metrics table.
         diverged_at: epoch and step of the first loss that was not finite.
         parts: parts of the layer records written.
@@ -37,6 +39,7 @@ class Progress:
 
     epoch: int = 0
     step: int = 0
+    skipped: int = 0
     rows: list[Row] = field(default_factory=list)
     diverged_at: dict[str, int] | None = None
     parts: int = 0
@@ -60,8 +63,14 @@ class Progress:
             "started": self.started,
             "seconds": sum(self.seconds),
             "epochs_done": self.epoch,
+            "skipped_steps": self.skipped,
             "diverged_at": self.diverged_at,
         }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what a checkpoint has of it."""
+        for name in vars(self):
+            setattr(self, name, state[name])
 
     def speed(self, examples: int) -> dict[str, Any]:
         """For run.json: images (or other examples) per second of training, in all and epoch by epoch, and the clock.

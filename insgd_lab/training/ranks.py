@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["ALONE", "Ranks", "ranks_of_environment"]
+from insgd_lab.config import ConfigError, Problem
+
+__all__ = ["ALONE", "Ranks", "current", "own_device", "ranks_of_environment"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Ranks:
             dist.all_reduce(sums)
         return sums
 
+    def alike(self, model: nn.Module) -> None:
+        """Give the model the first process's buffers: each has running statistics of its own parts of the batches."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
     def told(self, value: Any) -> Any:
         """What the first process says, in all of them."""
         if self.size == 1:
@@ -57,20 +65,34 @@ class Ranks:
 ALONE = Ranks()
 
 
+def own_device(device: str) -> str:
+    """The device of this process: under torchrun "cuda" is the GPU of its local rank.
+
+    Raises:
+        ConfigError: one GPU is named for several processes.
+    """
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1 and device.startswith("cuda:"):
+        message = "is one GPU, for several processes; write cuda, and each takes its own"
+        raise ConfigError("run", [Problem(("device",), device, message)])
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+
+
+def current(device: str) -> AbstractContextManager[object]:
+    """Make a GPU the current one, on which torch's streams and graphs are."""
+    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
+
+
 @contextmanager
 def ranks_of_environment(device: str) -> Iterator[tuple[Ranks, str]]:
     """Join the processes that torchrun started, if it did, over gloo on CPUs and nccl on GPUs.
 
     Yields:
-        The ranks, and this process's device: where `device` is "cuda", the GPU of its local rank.
+        The ranks, and this process's device, see `own_device`.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "RANK" not in os.environ:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield ALONE, device
         return
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
+    device = own_device(device)
     ours = not dist.is_initialized()
     if ours:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")

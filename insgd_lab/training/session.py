@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from insgd_lab import registry
 from insgd_lab.config import ConfigError, Problem, RunSpec
 from insgd_lab.recorders import Recorder
+from insgd_lab.rules.input_power import Measuring
 from insgd_lab.training.feeds import BatchPlan, Feed
 from insgd_lab.training.graphs import GraphedStep
 from insgd_lab.training.objectives import Objective
@@ -30,7 +31,7 @@ from insgd_lab.training.precision import autocast
 from insgd_lab.training.progress import Progress, results
 from insgd_lab.training.ranks import ALONE, Ranks
 from insgd_lab.training.schedules import Schedule
-from insgd_lab.training.step import Step
+from insgd_lab.training.step import Step, Take
 from insgd_lab.training.streams import global_stream
 from insgd_lab.training.subsets import SubsetError
 from insgd_lab.training.transfer import freeze, keep_frozen_in_eval, load_initial
@@ -38,7 +39,6 @@ from insgd_lab.training.transfer import freeze, keep_frozen_in_eval, load_initia
 __all__ = ["Training", "build_model", "initial_model", "load_data"]
 
 AfterStep = Callable[[], None]
-Take = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def load_data(spec: RunSpec, data_dir: Path | None = None) -> Any:
@@ -91,7 +91,9 @@ def initial_model(spec: RunSpec, data: Any, examples: int, device: torch.device,
     model = model.to(device)
     if spec.train.channels_last:
         # Convolutions on the CPU are a fifth to a third faster with the channels innermost.
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return model
 
 
@@ -136,8 +138,10 @@ class Training:
         self.tally = self.objective.tally(self.device)
         self.losses = torch.zeros(self.batches, device=self.device)
         self.step = Step(self._network(), self.optimizer, self.objective, settings, self.device, ranks)
-        take = self._take
-        self.take: Take = GraphedStep(take, settings.batch_size, self.recorder) if self._is_graphed else take
+        take: Take = self._take
+        if self._is_graphed:
+            take = GraphedStep(take, min(settings.batch_size, self.feed.examples), self.device, self.recorder)
+        self.take: Take = take
         self._partial: Mapping[str, Any] | None = None  # of a checkpoint, until its epoch goes on
 
     # ------------------------------------------------------------------------------------------ the objects
@@ -148,8 +152,11 @@ class Training:
         if self.ranks.size > 1 and able.reads_inputs:
             options["process_group"] = torch.distributed.group.WORLD
         if self._is_graphed:
-            options |= _capturable(self.spec, self.device)
+            options |= _capturable(self.spec, self.device, self.ranks)
         optimizer: torch.optim.Optimizer = registry.create_optimizer(name, self.model, **options)
+        for rule in getattr(optimizer, "rules", ()):
+            if isinstance(rule, Measuring):
+                rule.sensor.by_examples = True  # as this harness weights gradients
         return optimizer
 
     def _network(self) -> nn.Module:
@@ -159,11 +166,16 @@ class Training:
 
     @property
     def _is_graphed(self) -> bool:
-        # Of several ranks, each would have to record its part of every exchange.
-        return self.spec.train.cuda_graph and self.device.type == "cuda" and self.ranks.size == 1
+        return self.spec.train.cuda_graph and self.device.type == "cuda"
 
     def _take(self, inputs: Tensor, targets: Tensor, count: int) -> Tensor:
-        return self.step(inputs, targets, self.tally, count)
+        share = self.step(inputs, targets, self.tally, count)
+        if self.step.skipped:
+            self.progress.skipped += self.step.skipped
+            self.step.skipped = 0
+            if self.recorder is not None:
+                self.recorder.pass_by()  # its steps are the run's, the optimizer's are its own
+        return share
 
     # ------------------------------------------------------------------------------------------- the epochs
 
@@ -203,7 +215,8 @@ class Training:
     def _train_epoch(self, after_step: AfterStep) -> None:
         progress, number, size = self.progress, self.progress.epoch + 1, self.spec.train.batch_size
         clock = time.perf_counter()
-        with global_stream(self.spec.seed, f"dropout, epoch {number}", self.device):
+        purpose = f"dropout, epoch {number}" + (f", rank {self.ranks.rank}" if self.ranks.rank else "")
+        with global_stream(self.spec.seed, purpose, self.device):
             first = self._begin_epoch()
             for k, (inputs, targets) in enumerate(self.feed.epoch(number, first), first):
                 self.schedule.set(progress.step)
@@ -212,8 +225,9 @@ class Training:
                 self.losses[k] = self.take(inputs, targets, min(size, self.feed.examples - k * size))
                 progress.step += 1
                 if k + 1 < self.batches:  # the epoch's last step is followed by its end
-                    progress.spent, clock = progress.spent + time.perf_counter() - clock, time.perf_counter()
+                    progress.spent += time.perf_counter() - clock
                     after_step()
+                    clock = time.perf_counter()
         self._end_epoch()
         progress.training_seconds.append(progress.spent + time.perf_counter() - clock)
         progress.spent = 0.0
@@ -227,6 +241,10 @@ class Training:
             self.tally.totals.zero_()
             return 0
         batch = int(partial["batch"])
+        if not self.ranks.leads:  # what has been counted is counted once
+            self.tally.totals.zero_()
+            self.losses.zero_()
+            return batch
         self.losses[:batch] = partial["losses"].to(self.device)
         self.tally.totals.copy_(partial["totals"])
         torch.set_rng_state(partial["generator"])
@@ -247,6 +265,7 @@ class Training:
             progress.diverged_at = {"epoch": progress.epoch, "step": step}
 
     def _evaluate(self) -> None:
+        self.ranks.alike(self.model)
         for name in ("val", "test"):
             metrics = self._measure(name)
             self.progress.add(name, **metrics)
@@ -268,10 +287,18 @@ class Training:
 
     # ----------------------------------------------------------------------------------- results and state
 
+    @property
+    def fingerprint(self) -> str | None:
+        """What tells these data from others of the same name; None where the name is enough."""
+        found: str | None = getattr(self.data, "fingerprint", None)
+        return found
+
     def measured(self) -> dict[str, Any]:
         """For run.json: the model's size, the speed (evaluation left out), the final and the best results."""
         return {
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "classes": self.data.classes,
+            "data_fingerprint": self.fingerprint,
             **self.progress.speed(self.feed.examples),
             "results": results(self.progress.rows),
         }
@@ -281,6 +308,8 @@ class Training:
         parts = {"scaler": self.step.scaler, "recorder": self.recorder}
         return {
             "run": self.spec.id,
+            "data": self.fingerprint,
+            "processes": self.ranks.size,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             **{name: part.state_dict() for name, part in parts.items() if part is not None},
@@ -305,21 +334,38 @@ class Training:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        _load_optimizer(self.optimizer, state["optimizer"])
         self.step.scaler.load_state_dict(state["scaler"])
         if self.recorder is not None:
             self.recorder.load_state_dict(state["recorder"])
-        for name in vars(self.progress):
-            setattr(self.progress, name, state[name])
+        self.progress.load(state)
         self._partial = state["partial"]
 
 
-def _capturable(spec: RunSpec, device: torch.device) -> dict[str, Any]:
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load a state, but keep the very tensors that a captured step reads, and where it reads them."""
+    before = [dict(group) for group in optimizer.param_groups]
+    optimizer.load_state_dict(dict(state))
+    for group, own in zip(optimizer.param_groups, before, strict=True):
+        rate = own.get("lr")
+        if isinstance(rate, Tensor):
+            rate.fill_(float(group["lr"]))
+            group["lr"] = rate
+        elif isinstance(group.get("lr"), Tensor):
+            group["lr"] = float(group["lr"])
+        if "capturable" in own:
+            group["capturable"] = own["capturable"]
+
+
+def _capturable(spec: RunSpec, device: torch.device, ranks: Ranks) -> dict[str, Any]:
     """The options by which an optimizer can be held in a CUDA graph: a rate that is read from the device.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot, or several processes share the run.
     """
+    if ranks.size > 1:
+        message = f"{ranks.size} processes share this run, and a graph holds no exchange between them; set it to false"
+        raise ConfigError("run", [Problem(("train", "cuda_graph"), True, message)])
     entry = registry.get_optimizer(spec.optimizer.name)
     if not entry.capabilities.capturable:
         message = f"{entry.name} cannot be held in a graph; set it to false"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,7 +15,10 @@ from insgd_lab.training.objectives import Objective, Tally
 from insgd_lab.training.precision import autocast, scaler
 from insgd_lab.training.ranks import Ranks
 
-__all__ = ["Step"]
+__all__ = ["Step", "Take"]
+
+Take = Callable[[Tensor, Tensor, int], Tensor]
+"""One step on a batch: inputs, targets, and the number of examples over all ranks; its share of the mean loss."""
 
 
 class Step:
@@ -27,6 +31,9 @@ class Step:
         settings: precision, accumulation and clipping.
         device: where the batches are.
         ranks: the processes that share each batch; their gradients are averaged by the network.
+
+    Attributes:
+        skipped: steps that float16's scaler has left out, since a gradient was not finite.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class Step:
         self.settings, self.device, self.ranks = settings, device, ranks
         self.scaler = scaler(settings.precision, device)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.skipped = 0
 
     def __call__(self, inputs: Tensor, targets: Tensor, tally: Tally, count: int) -> Tensor:
         """Take one step.
@@ -65,8 +73,14 @@ class Step:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self._update_scale()
         return share
+
+    def _update_scale(self) -> None:
+        if self.scaler.is_enabled():
+            before = self.scaler.get_scale()
+            self.scaler.update()
+            self.skipped += self.scaler.get_scale() < before
 
     def _parts(self, inputs: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The parts of a batch: on several ranks, equally many on each, if some are empty."""

@@ -98,7 +98,7 @@ def test_a_corrupted_table_becomes_a_problem_and_the_rest_is_read(tmp_path):
     assert study.counts()["unreadable"] == 1
     [problem] = study.problems
     assert problem.path == f"{run}/metrics.parquet"
-    assert "delete the folder" in problem.message
+    assert "run the study again" in problem.message
     assert run not in set(study.scores["run"])
     assert len(study.scores) == len(study.plan) - 1
 

@@ -1,4 +1,6 @@
-"""What only a GPU can show: the device's path, and steps replayed as one CUDA graph."""
+"""What only a GPU can show: the device's path, and steps replayed as one CUDA graph. Not run yet: none was at hand."""
+
+import itertools
 
 import pytest
 import torch
@@ -53,3 +55,35 @@ def test_a_graph_is_replayed_and_not_only_recorded():
         pass
     assert training.progress.step == 36
     assert len(calls) == 3 + 1 + 3  # the first, the recorded one, and the short last batch of each epoch
+
+
+def test_a_graphed_run_goes_on_from_its_checkpoint(tmp_path):
+    """Under a schedule, with dropout, whose streams and rates a graph must go on reading where they are."""
+    task = {**BASE["task"], "model": {"name": "custom-cnn", "dropout": 0.3}}
+    spec = RunSpec.model_validate(
+        {**BASE, "task": task, "train": {**BASE["train"], "cuda_graph": True, "clip_norm": 1}}
+    )
+    whole, broken, asked = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken"), itertools.count(1)
+    train(spec, whole, device="cuda")
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, broken, device="cuda", stop=lambda: next(asked) == 17)
+    train(spec, broken, device="cuda")
+    losses = [folder.metrics().query("metric == 'loss'").value.tolist() for folder in (whole, broken)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bfloat16"}, {"accumulate": 2}, {"clip_norm": 0.1}])
+@pytest.mark.parametrize("name", ["insgd-l2", "adamw", "rmsprop"])
+def test_a_graph_holds_every_option_of_a_step(name, settings):
+    plain, graphed = (train(make(name, cuda_graph=graph, **settings), device="cuda") for graph in (False, True))
+    for key, value in plain.model.state_dict().items():
+        torch.testing.assert_close(graphed.model.state_dict()[key], value, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_graph_is_on_the_gpu_that_is_asked_for():
+    outcome = train(make(cuda_graph=True), device="cuda:1")
+    assert {p.device for p in outcome.model.parameters()} == {torch.device("cuda:1")}
+    assert outcome.results["final_test_accuracy"] == pytest.approx(
+        train(make(), device="cuda:0").results["final_test_accuracy"], abs=0.05
+    )

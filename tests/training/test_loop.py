@@ -74,7 +74,7 @@ def test_run_json_tells_what_was_run_on_what(tmp_path):
     info = folder.info()
     assert (info["id"], info["seed"], info["status"], info["error"]) == (spec.id, 1, "done", None)
     assert RunSpec.from_canonical(info["spec"]).id == spec.id
-    assert info["versions"].keys() == {"insgd_lab", "torch", "numpy", "python"}
+    assert info["versions"].keys() == {"insgd_lab", "torch", "torchvision", "pillow", "numpy", "python"}
     assert info["threads"] == torch.get_num_threads()
     assert info["started"] <= info["finished"]
     assert info["images_per_second"] > 0

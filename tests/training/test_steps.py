@@ -3,12 +3,14 @@
 import copy
 import itertools
 import math
+import time
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+import insgd_lab as lab
 from insgd_lab.config import RunSpec
 from insgd_lab.recorders import Recorder
 from insgd_lab.store import RunFolder
@@ -157,13 +159,14 @@ def test_float16_scales_the_loss_and_skips_steps_that_overflow():
 
 
 def test_precisions_leave_the_callers_settings_alone():
-    place = torch.backends.cudnn.conv
-    before = place.fp32_precision
-    seen = []
-    train(with_train(precision="tf32"), on_epoch=lambda report: seen.append(place.fp32_precision))
-    train(with_train(), on_epoch=lambda report: seen.append(place.fp32_precision))
-    assert seen == ["tf32"] * 2 + ["ieee"] * 2
-    assert place.fp32_precision == before
+    def allowed(report=None):
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()  # torch's compiler reads both
+
+    before, seen = allowed(), []
+    train(with_train(precision="tf32"), on_epoch=lambda report: seen.append(allowed()))
+    train(with_train(), on_epoch=lambda report: seen.append(allowed()))
+    assert seen == [(True, "high")] * 2 + [(False, "highest")] * 2
+    assert allowed() == before
 
 
 def test_where_the_channels_lie_is_a_matter_of_rounding():
@@ -239,3 +242,81 @@ def test_looking_at_the_state_after_each_step_does_not_disturb_a_run():
         pass
     assert training.progress.table().equals(train(spec).metrics)
     assert [state["partial"]["batch"] for state in seen] == [1, 2, 3, 4] * 3
+
+
+@pytest.mark.parametrize("name", ["insgd-l2", "adamw"])
+@pytest.mark.parametrize("saved", [0.05, torch.tensor(0.05, dtype=torch.float64)])
+def test_loading_a_state_keeps_the_tensor_of_the_rate_that_a_graph_reads(name, saved):
+    training = Training(make(optimizer={"name": name, "lr": 0.1}))
+    state = training.state_dict()
+    state["optimizer"]["param_groups"][0]["lr"] = saved
+    (group,) = training.optimizer.param_groups
+    rate = group["lr"] = torch.tensor(0.1, dtype=torch.float64)
+    training.load_state_dict(state)
+    assert training.optimizer.param_groups[0]["lr"] is rate
+    assert float(rate) == 0.05
+
+
+def test_a_rate_that_was_a_tensor_is_a_number_where_no_graph_reads_it():
+    training = Training(make())
+    state = training.state_dict()
+    state["optimizer"]["param_groups"][0]["lr"] = torch.tensor(0.05)
+    training.load_state_dict(state)
+    assert isinstance(training.optimizer.param_groups[0]["lr"], float)
+
+
+def test_steps_that_float16_skips_are_told_and_leave_the_numbers_of_steps_in_line(tmp_path, monkeypatch):
+    start = Training.__init__
+
+    def with_a_large_scale(self, *args, **kwargs):
+        start(self, *args, **kwargs)
+        self.step.scaler._init_scale = 2.0**40
+
+    monkeypatch.setattr(Training, "__init__", with_a_large_scale)
+    folder = RunFolder(tmp_path / "run")
+    train(make(record={"every": 1}, train={**BASE["train"], "precision": "float16", "epochs": 8}), folder)
+    skipped = folder.info()["skipped_steps"]
+    assert 0 < skipped < 40
+    steps = folder.layers().step.unique()
+    assert (len(steps), steps.max()) == (40 - skipped, 40)
+
+
+def test_run_json_tells_how_far_a_run_has_come_when_it_stops_and_while_it_goes_on(tmp_path):
+    folder, spec, seen = RunFolder(tmp_path / "run"), make(RICH), []
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, folder, stop=stop_after(7))
+    stopped = folder.info()
+    assert (stopped["status"], stopped["epochs_done"]) == ("running", 1)
+    train(spec, folder, on_epoch=lambda report: seen.append(folder.info()))
+    assert (seen[0]["epochs_done"], seen[0]["started"]) == (1, stopped["started"])
+
+
+def test_the_time_that_checkpoints_take_is_not_the_trainings():
+    training = Training(make())
+    for _ in training.epochs(lambda: time.sleep(0.05)):
+        pass
+    assert sum(training.progress.training_seconds) < 8 * 0.05
+
+
+def test_a_run_whose_data_changed_since_its_checkpoint_starts_over(tmp_path, monkeypatch):
+    folder, spec = RunFolder(tmp_path / "run"), make()
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, folder, stop=stop_after(7))
+    monkeypatch.setattr(Training, "fingerprint", "other")
+    with pytest.warns(RuntimeWarning, match="its data changed since the checkpoint was written; the run starts over"):
+        train(spec, folder)
+    assert folder.metrics().value.tolist() == train(spec).metrics.value.tolist()
+
+
+def test_only_weights_with_four_axes_have_their_channels_last():
+    class Volumes(nn.Module):
+        def __init__(self, shape, classes):
+            super().__init__()
+            self.conv = nn.Conv3d(1, 2, 3)
+            self.head = nn.Linear(2 * 6 * 6, classes)
+
+        def forward(self, x):
+            return self.head(self.conv(x[:, :, None].expand(-1, -1, 3, -1, -1)).flatten(1))
+
+    lab.register_model(lab.ModelSpec("volumes", Volumes))
+    assert train(make(task={**BASE["task"], "model": "volumes"})).status == "done"

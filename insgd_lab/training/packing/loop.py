@@ -18,12 +18,12 @@ from typing import Any
 from insgd_lab.config import RunSpec
 from insgd_lab.store import RunFolder
 from insgd_lab.training import checkpoint
-from insgd_lab.training.loop import Outcome, finish, first_info, write_records
+from insgd_lab.training.loop import Outcome, finish, first_info, warn, write_records
 from insgd_lab.training.packing.model import release
 from insgd_lab.training.packing.training import Member, PackedTraining
 from insgd_lab.training.precision import fp32_arithmetic
 from insgd_lab.training.progress import Progress
-from insgd_lab.training.ranks import ALONE
+from insgd_lab.training.ranks import ALONE, current
 
 __all__ = ["train_packed"]
 
@@ -62,7 +62,7 @@ def train_packed(
         KeyboardInterrupt: `stop` said True.
         StoreError: another process is training one of them.
     """
-    with fp32_arithmetic(specs[0].train.precision), ExitStack() as locks:
+    with current(device), fp32_arithmetic(specs[0].train.precision), ExitStack() as locks:
         for folder in folders:
             locks.enter_context(folder.locked())
         states = [checkpoint.load(folder, spec.id) for spec, folder in zip(specs, folders, strict=True)]
@@ -90,7 +90,10 @@ class _Pack:
 
     def begin(self, states: Sequence[State | None]) -> None:
         """Go on from the checkpoints, if there are any."""
-        saved = [state for state in states if state is not None]
+        fingerprint = getattr(self.training.data, "fingerprint", None)
+        saved = [state for state in states if state is not None and state["data"] == fingerprint]
+        if len(saved) < sum(state is not None for state in states):
+            warn(f"{self.folders[0].path}: its data changed since the checkpoint was written; the pack starts over")
         if saved:
             self.training.load_state_dicts(saved)
         for folder, info, progress in zip(self.folders, self.infos, self.progresses, strict=True):
@@ -125,7 +128,9 @@ class _Pack:
         for member in self.training.members:
             if not member.finished:
                 self._flush(member)
-                checkpoint.save(self.folders[member.number], self.training.state_dict(member))
+                folder, info = self.folders[member.number], self.infos[member.number]
+                checkpoint.save(folder, self.training.state_dict(member))
+                folder.write_info({**info, **member.progress.summary()})
         self.saved = time.monotonic()
 
     def _flush(self, member: Member) -> None:

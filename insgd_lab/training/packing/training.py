@@ -46,6 +46,7 @@ class Member:
     number: int
     spec: RunSpec
     progress: Progress
+    data: Any
     feed: Feed
     model: nn.Module
     shared: Shared
@@ -65,6 +66,8 @@ class Member:
         """For run.json, as `session.Training.measured`; seconds are this run's share of the pack's."""
         return {
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "classes": self.data.classes,
+            "data_fingerprint": getattr(self.data, "fingerprint", None),
             **self.progress.speed(self.feed.examples),
             "results": results(self.progress.rows),
         }
@@ -123,7 +126,7 @@ class PackedTraining:
             for number in shared.members:
                 progress = progresses[number] if progresses else Progress()
                 self.members.append(
-                    Member(number, specs[number], progress, feeds[number], models[number], shared, records)
+                    Member(number, specs[number], progress, self.data, feeds[number], models[number], shared, records)
                 )
         self.members.sort(key=lambda member: member.number)
         self.batches = self._batches(feeds[0])
@@ -286,7 +289,7 @@ class PackedTraining:
 
     def _add(self, member: Member, split: str, metrics: Mapping[str, float]) -> None:
         progress = member.progress
-        inspect = getattr(self.data, "inspect", None) if split == "test" else None
+        inspect = getattr(member.feed, "inspect", None) if split == "test" else None
         found = {} if inspect is None else inspect(member.model)
         progress.add(split, **metrics, **found)
         if not math.isfinite(metrics["loss"]) and progress.diverged_at is None:
@@ -313,6 +316,8 @@ class PackedTraining:
         records = member.records
         return {
             "run": member.spec.id,
+            "data": getattr(self.data, "fingerprint", None),
+            "processes": 1,
             "model": {name: value.clone() for name, value in member.model.state_dict().items()},
             "optimizer": member.shared.state_dict(member.number),
             "scaler": {},
@@ -339,8 +344,7 @@ class PackedTraining:
         """Go on from what `state_dict` gave of each member, or `session.Training` of the runs, all at one step."""
         for member, state in zip(self.members, states, strict=True):
             member.model.load_state_dict(state["model"])
-            for name in vars(member.progress):
-                setattr(member.progress, name, state[name])
+            member.progress.load(state)
             if member.records is not None:
                 member.records.recorder.load_state_dict(state["recorder"])
         for shared in self.shared:
