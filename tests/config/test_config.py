@@ -390,7 +390,10 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
             "seeds = 2: are the final runs' seeds, as search.final_seeds",
         ),
         ({"search": {"trials_at_once": 2}, "arm": SEARCHED}, 'search.trials_at_once = 2: is read by method = "optuna"'),
-        ({"search": {}, "arm": [STUDY["arm"][0]]}, "arm.insgd.tune = ['lr']: is not for studies with a [search]"),
+        (
+            {"search": {}, "arm__0__search": {"lr": [1]}},
+            "arm.insgd.tune = ['lr']: is what the study's [search] would try",
+        ),
         ({"search": {}, "arm__0__tune": {}, "arm__0__search": {"p": [1]}}, "arm.insgd.search.p = [1.0]: is an axis as"),
         ({"search": {}, "arm": [{**SGD, "search": {"lr": [-1]}}]}, "arm.sgd.search.lr = -1: expected a finite number"),
         (

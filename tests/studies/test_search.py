@@ -21,7 +21,7 @@ from insgd_lab.analysis.runs import load_study as read_results
 from insgd_lab.analysis.setup import setup
 from insgd_lab.config import ConfigError, StudySpec, parse_study
 from insgd_lab.store import StudyFolder, to_json_value
-from insgd_lab.studies.planning import Plan, study_info
+from insgd_lab.studies.planning import Plan, make_plan, study_info
 from insgd_lab.studies.search import SearchPlan, final_runs, next_plan
 from insgd_lab.training.loop import train
 
@@ -131,6 +131,19 @@ def test_without_a_space_of_its_own_an_arm_tries_what_the_registry_recommends_an
     assert {one["beta"] for one in found} == {0.0, 0.9, 0.99}
     assert 0.001 <= min(one["lr"] for one in found) < 0.002 < 0.5 < max(one["lr"] for one in found) <= 1
     assert len({one["lr"] for one in found}) > 7
+
+
+def test_a_search_laid_over_a_tuned_study_tries_what_was_tuned() -> None:
+    tuned = {"name": "a", "optimizer": {"name": "adam", "lr": 0.1}, "tune": {"lr": [0.1, 1]}}
+    plan = plan_of(study(tuned))
+    assert [row["tune"] for row in plan.rows] == [{"lr": 0.1}, {"lr": 1.0}]
+    [info] = study_info(plan, versions={}, created="now")["arms"]
+    assert (info["tune"], info["fixed"], info["search"]) == ({}, {}, {"lr": [0.1, 1.0]}), "a report has no choice left"
+
+
+def test_a_search_has_no_plan_that_does_without_results() -> None:
+    with pytest.raises(ValueError, match=r"mine has a search, .* use studies\.search\.next_plan"):
+        make_plan(study())
 
 
 def recommended(monkeypatch: pytest.MonkeyPatch, search: Any) -> StudySpec:
