@@ -23,15 +23,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from insgd_lab.analysis.labels import describe
-from insgd_lab.store import FINISHED, RunFolder, StoreError, StudyFolder, canonical_json
+from insgd_lab.store import FINISHED, StoreError, StudyFolder, canonical_json, read_arrow
 
 __all__ = ["Arm", "Cell", "Problem", "Study", "StudyError", "key_of", "load_study"]
 
 SCORES = ("val_error", "val_loss", "test_error", "best_test_error")
-_METRICS = pa.schema([("epoch", pa.int32()), ("split", pa.string()), ("metric", pa.string()), ("value", pa.float64())])
 _LAYERS = pa.schema(
     [("step", pa.int64()), ("parameter", pa.string()), ("quantity", pa.string()), ("value", pa.float64())]
 )
@@ -218,7 +216,7 @@ class Study:
         path = StudyFolder(self.path).run(run).layers_path
         table = _LAYERS.empty_table()
         try:
-            table = _read(path, _LAYERS) if path.is_file() else table
+            table = read_arrow(path, _LAYERS.names).cast(_LAYERS) if path.is_file() else table
         except StoreError as error:
             problem = Problem(f"{run}/layers.parquet", str(error))
             self.problems.extend([] if problem in self.problems else [problem])
@@ -261,12 +259,17 @@ def load_study(path: str | Path) -> Study:
             f"{folder.path} has trials of a search, and no winner of one yet; run the study on: its results are the "
             "winners' runs on fresh seeds"
         )
-    runs, problems = _runs(folder, list(dict.fromkeys(plan["run"])))
-    finished = [str(run) for run, status in runs["status"].items() if status in FINISHED]
-    metrics, bad = _metrics(folder, finished)
-    for problem, run in bad:
-        problems.append(problem)
-        runs.loc[run, "status"] = "unreadable"
+    ids = list(dict.fromkeys(plan["run"]))
+    infos = folder.infos(ids)
+    runs = _runs(infos, ids)
+    problems = [
+        Problem(f"{run}/{info['damaged']}", info["error"]) for run, info in infos.items() if info["status"] == "damaged"
+    ]
+    read = folder.metrics({run: info for run, info in infos.items() if info.get("status") in FINISHED})
+    problems += [Problem(f"{run}/{damage.path.name}", str(damage)) for run, damage in read.damaged.items()]
+    runs.loc[list(read.damaged), "status"] = "unreadable"
+    metrics = _frame(read.table)
+    info = _with_classes(info, runs)
     curves = _curves(metrics)
     runs = runs.join(_scores(runs, curves, _guesses(info, arms, plan))).join(_digests(metrics))
     return Study(folder.path, info, arms, cells, plan, runs, curves, problems, tunes)
@@ -288,6 +291,12 @@ def _arm(raw: Mapping[str, Any]) -> Arm:
         tune=raw.get("tune") or {},
         fixed=raw.get("fixed") or {},
     )
+
+
+def _with_classes(info: Mapping[str, Any], runs: pd.DataFrame) -> Mapping[str, Any]:
+    """The study with the number of classes that its runs have met, where only the data's files tell it."""
+    met = runs["classes"].dropna()
+    return info if info.get("classes") or met.empty else {**info, "classes": int(met.iloc[0])}
 
 
 def _results(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -321,57 +330,29 @@ def _plan(rows: list[Mapping[str, Any]]) -> tuple[pd.DataFrame, dict[tuple[str, 
 
 
 _INFO = ("status", "error", "seed", "commit", "dirty", "device", "device_name", "threads", "started", "finished",
-         "seconds", "images_per_second", "epochs_done", "parameters")  # fmt: skip
+         "seconds", "images_per_second", "epochs_done", "parameters", "classes")  # fmt: skip
 
 
-def _runs(folder: StudyFolder, ids: list[str]) -> tuple[pd.DataFrame, list[Problem]]:
-    problems: list[Problem] = []
-    records = [_run_record(folder.run(run), problems) for run in ids]
-    columns = [*_INFO, "versions", "diverged_epoch", "diverged_step"]
-    return pd.DataFrame(records, columns=columns, index=pd.Index(ids, name="run"), dtype=object), problems
+def _runs(infos: Mapping[str, Mapping[str, Any]], ids: list[str]) -> pd.DataFrame:
+    records = [_run_record(infos.get(run, {"status": "missing"})) for run in ids]
+    columns = [*_INFO, "versions", "diverged_epoch", "diverged_step", "optimizer", "revision"]
+    return pd.DataFrame(records, columns=columns, index=pd.Index(ids, name="run"), dtype=object)
 
 
-def _run_record(run: RunFolder, problems: list[Problem]) -> dict[str, Any]:
-    if not run.exists:
-        return {"status": "missing"}
-    try:
-        info = run.info()
-    except StoreError as error:
-        problems.append(Problem(f"{run.id}/run.json", str(error)))
-        return {"status": "unreadable"}
+def _run_record(info: Mapping[str, Any]) -> dict[str, Any]:
+    if info["status"] in ("missing", "damaged"):
+        return {"status": "missing" if info["status"] == "missing" else "unreadable"}
     at = info.get("diverged_at") or {}
     where = {"diverged_epoch": at.get("epoch"), "diverged_step": at.get("step")}
-    return {name: info.get(name) for name in _INFO} | where | {"versions": info.get("versions") or {}}
+    optimizer = info.get("spec", {}).get("optimizer", {})
+    rule = {"optimizer": optimizer.get("name"), "revision": optimizer.get("revision")}
+    return {name: info.get(name) for name in _INFO} | where | rule | {"versions": info.get("versions") or {}}
 
 
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read a Parquet file's columns as plain types.
-
-    `ParquetFile` rather than the store's own reading: opening 500 files is most of a report's time, and a
-    pandas frame for each would double it.
-    """
-    try:
-        return pq.ParquetFile(path).read(columns=schema.names).select(schema.names).cast(schema)
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise StoreError(
-            f"{path} cannot be read ({error}); delete the folder {path.parent} and run the study again: "
-            "only this run is repeated"
-        ) from error
-
-
-def _metrics(folder: StudyFolder, ids: list[str]) -> tuple[pd.DataFrame, list[tuple[Problem, str]]]:
-    tables, bad = {}, []
-    for run in ids:
-        try:
-            tables[run] = _read(folder.run(run).metrics_path, _METRICS)
-        except StoreError as error:
-            bad.append((Problem(f"{run}/metrics.parquet", str(error)), run))
-    if not tables:
-        return _METRICS.empty_table().to_pandas().assign(run=pd.Series(dtype=object)), bad
-    frame: pd.DataFrame = pa.concat_tables(tables.values()).to_pandas()
-    codes = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables.values()])
-    frame["run"] = pd.Series(np.array(list(tables), dtype=object)[codes], dtype="category")
-    return frame, bad
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """The metrics without their steps, runs as a category."""
+    frame: pd.DataFrame = table.drop_columns("step").to_pandas()
+    return frame
 
 
 def _curves(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -300,35 +300,6 @@ def _levels(levels: Any) -> str:
     return f"{levels.low:g} to {levels.high:g}{' by its logarithm' if levels.log else ''}"
 
 
-@app.command("status")
-def study_status(study_dir: StudyDir) -> None:
-    """Count what is done, diverged, failed and still to do, arm by arm."""
-    with plain_errors():
-        from insgd_lab.store import StudyFolder
-        from insgd_lab.studies.executor import in_use
-
-        folder = StudyFolder(study_dir)
-        try:
-            rows, title = _counts(folder.info(), folder.statuses())
-        except (KeyError, TypeError, AttributeError) as error:
-            refuse(
-                f"{folder.info_path} is not a study as this version writes it ({type(error).__name__}: {error}); "
-                "run the study again into a new folder"
-            )
-        started = "running" if in_use(folder) else "interrupted"
-    print_table(("arm", "runs", "done", "diverged", "failed", started, "not started"), rows, title)
-
-
-def _counts(info: Mapping[str, Any], statuses: Mapping[str, str]) -> tuple[list[tuple[object, ...]], str]:
-    """Each arm's row of `study status`, and the title above them."""
-    rows = []
-    for arm in info["arms"]:
-        runs = {row["run"] for row in info["plan"] if row["arm"] == arm["name"]}
-        counts = [sum(statuses.get(run) == s for run in runs) for s in ("done", "diverged", "failed", "running")]
-        rows.append((arm["name"], len(runs), *counts, len(runs) - sum(counts)))
-    return rows, info["title"] or info["name"]
-
-
 def report(
     study_dir: StudyDir,
     force: Annotated[bool, typer.Option("--force", help="Write it even if it is up to date.")] = False,

@@ -131,17 +131,38 @@ class RunSpec(WithPlugins):
         return spec
 
     @model_validator(mode="after")
-    def _scheduled(self) -> Self:
+    def _trainable(self) -> Self:
+        """Check that the data and the optimizer are up to what the training asks of them."""
+        problems = [*self._unscheduled(), *self._unlike_the_data(), *self._not_held_in_a_graph()]
+        raise_if_any([Problem(("train", *p.path), p.value, p.message) for p in problems])
+        return self
+
+    def _unscheduled(self) -> list[Problem]:
         name, schedule = self.optimizer.name, self.train.schedule
         message = f"{name} has no option {{!r}} to change; leave it out, or take another optimizer"
-        raise_if_any(
-            [
-                Problem(("train", "schedule", key), getattr(schedule, key), message.format(option))
-                for option, key in schedule.needs().items()
-                if option not in registry.get_optimizer(name).defaults
-            ]
-        )
-        return self
+        return [
+            Problem(("schedule", key), getattr(schedule, key), message.format(option))
+            for option, key in schedule.needs().items()
+            if option not in registry.get_optimizer(name).defaults
+        ]
+
+    def _unlike_the_data(self) -> list[Problem]:
+        data, train = registry.get_data(self.task.data.name), self.train
+        problems = []
+        if train.augment and not data.images:
+            message = f"{data.name} has no images to crop and mirror; leave it out"
+            problems.append(Problem(("augment",), True, message))
+        if train.label_smoothing and not data.labels:
+            message = f"{data.name} has no classes whose labels could be smoothed; leave it out"
+            problems.append(Problem(("label_smoothing",), train.label_smoothing, message))
+        return problems
+
+    def _not_held_in_a_graph(self) -> list[Problem]:
+        name = self.optimizer.name
+        if not self.train.cuda_graph or registry.get_optimizer(name).capabilities.capturable:
+            return []
+        message = f"{name} cannot be held in a CUDA graph; leave it out, or take another optimizer"
+        return [Problem(("cuda_graph",), True, message)]
 
     def canonical(self) -> dict[str, Any]:
         """Return the run in plain JSON types: defaults left out, revisions and the seed in."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -225,6 +226,52 @@ def test_a_schedule_needs_an_optimizer_with_a_learning_rate(
     assert trained("sgd").train.schedule.plain() == "constant"
     with pytest.raises(ConfigError, match=rf"train\.schedule\.{key}: sgd has no option 'lr' to change"):
         trained("sgd", schedule=schedule)
+
+
+WITHOUT_LABELS = ("quadratic", "rosenbrock", "system-identification", "teacher-student")
+
+
+@pytest.mark.parametrize("data", WITHOUT_LABELS)
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ({"augment": True}, "train.augment = True: {} has no images to crop and mirror; leave it out"),
+        ({"label_smoothing": 0.1}, "train.label_smoothing = 0.1: {} has no classes whose labels could be smoothed"),
+    ],
+)
+def test_what_needs_images_or_labels_is_refused_where_the_data_have_none(
+    data: str, train: dict[str, Any], expected: str
+) -> None:
+    task = {"data": data, "model": "point"}
+    parse_run({"task": task, "train": {"epochs": 1}, "optimizer": "sgd"})
+    with pytest.raises(ConfigError, match=re.escape(expected.format(data))):
+        parse_run({"task": task, "train": {"epochs": 1, **train}, "optimizer": "sgd"})
+    study = {"name": "s", "seeds": 1, "task": task, "train": {"epochs": 1, **train}}
+    with pytest.raises(ConfigError, match=re.escape(expected.format(data))):
+        make_plan(parse_study({**study, "arm": [{"name": "a", "optimizer": "sgd"}]}))
+
+
+@pytest.mark.parametrize("data", sorted(set(registry.list_data()) - set(WITHOUT_LABELS)))
+def test_sets_of_labelled_images_are_augmented_and_their_labels_smoothed(data: str) -> None:
+    train = {"epochs": 1, "augment": True, "label_smoothing": 0.1}
+    assert parse_run({"task": {"data": data, "model": "linear"}, "train": train, "optimizer": "sgd"}).train.augment
+
+
+def test_a_graph_needs_an_optimizer_that_it_can_hold() -> None:
+    assert trained("adadelta", cuda_graph=True).train.cuda_graph
+    expected = "train.cuda_graph = True: adagrad cannot be held in a CUDA graph; leave it out, or take another"
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        trained("adagrad", cuda_graph=True)
+
+
+def test_all_that_data_and_optimizer_are_not_up_to_is_named_at_once() -> None:
+    schedule = {"name": "inverse-sqrt", "beta1_decay": 0.9}
+    task = {"data": "quadratic", "model": "point"}
+    train = {"epochs": 1, "augment": True, "label_smoothing": 0.1, "schedule": schedule}
+    with pytest.raises(ConfigError) as caught:
+        parse_run({"task": task, "train": train, "optimizer": "sgd"})
+    paths = [problem.path for problem in caught.value.problems]
+    assert paths == [("train", "schedule", "beta1_decay"), ("train", "augment"), ("train", "label_smoothing")]
 
 
 def test_a_raised_revision_renames_runs(monkeypatch: pytest.MonkeyPatch) -> None:
