@@ -117,6 +117,15 @@ def test_what_changes_the_numbers_changes_the_name() -> None:
     assert len({each.id for each in [base, *others]}) == len(others) + 1
 
 
+def test_a_changed_copy_has_a_name_of_its_own() -> None:
+    base = run()
+    assert base.id == next(base.with_seeds([0])).id
+    longer = base.model_copy(update={"train": base.train.model_copy(update={"epochs": 3})})
+    assert longer.id == next(longer.with_seeds([0])).id == RunSpec.model_validate(longer.model_dump()).id
+    assert longer.id != base.id
+    assert base.model_copy().id == base.id
+
+
 LATER_TRAINING = {
     "schedule": {"name": "cosine", "warmup": 1},
     "precision": "bfloat16",
