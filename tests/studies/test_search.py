@@ -239,6 +239,21 @@ def test_the_winner_runs_on_fresh_seeds_and_trials_stay_as_they_are(folder: Stud
     assert (again.rows, list(again.runs)) == (plan.rows, list(plan.runs)), "what final runs score changes nothing"
 
 
+def test_a_damaged_trial_is_waited_for(folder: StudyFolder) -> None:
+    spec = study()
+    first = plan_of(spec)
+    finish_trials(folder, first, 0.1, 0.9, 0.9, 0.3)
+    tied = folder.run(rows(first, "trial")[2]["run"])
+    whole = tied.metrics_path.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"x" * len(whole)):
+        tied.metrics_path.write_bytes(damaged)
+        assert plan_of(spec, folder).verdicts[0].trial is None
+    tied.metrics_path.write_bytes(whole)
+    assert plan_of(spec, folder).verdicts[0].trial == 1
+    tied.info_path.write_text("{")
+    assert plan_of(spec, folder).verdicts[0].trial is None
+
+
 def test_each_cell_has_a_winner_of_its_own(folder: StudyFolder) -> None:
     spec = study(arm(axes={"dampening": [0, 0.5]}), final_seeds=1)
     plan = plan_of(spec)
