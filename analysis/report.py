@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,7 @@ def report_path(study_dir: str | Path) -> Path:
 
 def is_current(study_dir: str | Path) -> bool:
     """Whether the report exists and was made from the files that are there now."""
-    made = _made_from(study_dir)
-    return report_path(study_dir).is_file() and made.get("digest") == _digest(Path(study_dir))
+    return _is_made_from(study_dir, _digest(Path(study_dir)))
 
 
 def write_report(study_dir: str | Path, force: bool = False) -> Path:
@@ -46,11 +46,11 @@ def write_report(study_dir: str | Path, force: bool = False) -> Path:
         PublishedError: the study compares itself with a table that is not on record.
     """
     path = report_path(study_dir)
-    if not force and is_current(study_dir):
+    digest = _digest(Path(study_dir))  # before reading: a run that finishes meanwhile makes the report stale
+    if not force and _is_made_from(study_dir, digest):
         return path
     from insgd_lab.analysis.runs import load_study
 
-    digest = _digest(Path(study_dir))  # before reading: a run that finishes meanwhile makes the report stale
     study = load_study(study_dir)
     _check_scored(study)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +79,10 @@ def _check_scored(study: Study) -> None:
 # ------------------------------------------------------------------------------------------------ freshness
 
 
+def _is_made_from(study_dir: str | Path, digest: str) -> bool:
+    return report_path(study_dir).is_file() and _made_from(study_dir).get("digest") == digest
+
+
 def _made_from(study_dir: str | Path) -> dict[str, Any]:
     try:
         return read_json(report_path(study_dir).parent / ".inputs.json")
@@ -89,16 +93,23 @@ def _made_from(study_dir: str | Path) -> dict[str, Any]:
 def _digest(folder: Path) -> str:
     """A hash over the plan, every run.json, the sizes of the tables, and what the report is made with."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in [*_contents(folder), *_own_files()]:
+    study = folder / "study.json"
+    for path in [*([study] if study.is_file() else []), *_own_files()]:
         digest.update(path.name.encode() + path.read_bytes())
-    for path in sorted(folder.glob("*/*.parquet")):
-        digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size}".encode())
+    for path in sorted(entry.path for entry in os.scandir(folder) if entry.is_dir()) if folder.is_dir() else ():
+        for name, content in _contents(path):
+            digest.update(f"{os.path.basename(path)}/{name} ".encode() + content)
     return digest.hexdigest()
 
 
-def _contents(folder: Path) -> list[Path]:
-    study = folder / "study.json"
-    return ([study] if study.is_file() else []) + sorted(folder.glob("*/run.json"))
+def _contents(folder: str) -> Iterator[tuple[str, bytes]]:
+    """The run.json of a run, and the sizes of its tables."""
+    for file in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if file.name == "run.json":
+            with open(file.path, "rb") as opened:
+                yield file.name, opened.read()
+        elif file.name.endswith(".parquet"):
+            yield file.name, str(file.stat().st_size).encode()
 
 
 def _own_files() -> list[Path]:
@@ -124,7 +135,7 @@ def _write(study: Study, path: Path) -> list[str]:
     from insgd_lab.analysis.figures import save_figure
     from insgd_lab.analysis.reproduction import reproduce
     from insgd_lab.analysis.selection import choose
-    from insgd_lab.analysis.statements import comparisons, findings, headline
+    from insgd_lab.analysis.statements import comparisons, findings, headline, mixture
     from insgd_lab.analysis.tables import divergence_table, effects_table, failures_table, results_table
 
     choices = choose(study)
@@ -148,7 +159,7 @@ def _write(study: Study, path: Path) -> list[str]:
         images[drawing.name] = _embedded(drawing, saved)
     page = _render(
         study,
-        headline=headline(study),
+        notice=" ".join(filter(None, (headline(study), mixture(study)))),
         findings=findings(study, choices, effects, inert),
         comparisons=comparisons(reproduction) if reproduction else [],
         tables=tables,
@@ -179,7 +190,7 @@ def _embedded(drawing: Drawing, saved: dict[str, Path]) -> dict[str, Any]:
 def _render(
     study: Study,
     *,
-    headline: str | None,
+    notice: str,
     findings: list[str],
     comparisons: list[str],
     tables: dict[str, Table],
@@ -195,7 +206,7 @@ def _render(
     return template.render(
         study=study,
         title=study.info.get("title") or study.info.get("name") or os.fspath(study.path.name),
-        headline=headline,
+        notice=notice,
         findings=[*comparisons, *findings],
         tables=tables,
         images=images,

@@ -5,7 +5,8 @@
 
 The words: an *arm* is an optimizer with axes to vary; a *cell* is one combination of its axes' values; a
 *tune* is one combination of values of the tuned options (mostly the learning rate) that every cell is crossed
-with. Cells and tunes are known by their canonical JSON, so that they can be keys.
+with. Cells and tunes are known by their canonical JSON, so that they can be keys. Of a study with a search the
+winners' runs are read, not the trials.
 
 A diverged run is a result: it scores the error of guessing, and worst in loss, whatever it had reached.
 """
@@ -22,15 +23,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from insgd_lab.analysis.labels import describe
-from insgd_lab.store import FINISHED, RunFolder, StoreError, StudyFolder, canonical_json
+from insgd_lab.store import FINISHED, StoreError, StudyFolder, canonical_json, read_arrow
 
 __all__ = ["Arm", "Cell", "Problem", "Study", "StudyError", "key_of", "load_study"]
 
 SCORES = ("val_error", "val_loss", "test_error", "best_test_error")
-_METRICS = pa.schema([("epoch", pa.int32()), ("split", pa.string()), ("metric", pa.string()), ("value", pa.float64())])
 _LAYERS = pa.schema(
     [("step", pa.int64()), ("parameter", pa.string()), ("quantity", pa.string()), ("value", pa.float64())]
 )
@@ -61,6 +60,10 @@ class Arm:
     base: Mapping[str, Any]
     tune: Mapping[str, list[Any]]
     fixed: Mapping[str, Any]
+    classes: int | None = None
+    """How many classes its data have, where the arm has data of its own."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """What a search tried, by option: values, or a table of a range."""
 
     def levels(self, axis: str) -> list[Any]:
         """The values of `axis` that ran, in the order of the study file."""
@@ -190,14 +193,20 @@ class Study:
 
     def cell_label(self, cell: Cell) -> str:
         """The cell in words: what was moved off the base, or all settings where the grid has no base."""
-        arm = self.arms[cell.arm]
+        arm, found = self.arms[cell.arm], self._found(cell)
         if not cell.settings:
-            return describe({k: v for k, v in arm.options.items() if k not in arm.tune}) or "defaults"
+            return describe({k: v for k, v in arm.options.items() if k not in arm.tune} | found) or "defaults"
         if arm.grid != "one-at-a-time":
-            return describe(cell.settings)
-        if cell.varied is None:
-            return "base"
-        return describe({cell.varied: cell.settings[cell.varied]})
+            return describe({**cell.settings, **found})
+        moved = {k: v for k, v in cell.settings.items() if _plain(v) != _plain(arm.base.get(k))}
+        return describe({**moved, **found}) or "base"
+
+    def _found(self, cell: Cell) -> dict[str, Any]:
+        """What a search has found for the cell; nothing where the study has none."""
+        if not self.info.get("search"):
+            return {}
+        tunes = self.plan.loc[(self.plan["arm"] == cell.arm) & (self.plan["cell"] == cell.key), "tune"]
+        return dict(self.tunes[tunes.iloc[0]])
 
     def layers(self, run: str) -> pd.DataFrame:
         """A run's layer records: step, parameter, quantity, value.
@@ -207,7 +216,7 @@ class Study:
         path = StudyFolder(self.path).run(run).layers_path
         table = _LAYERS.empty_table()
         try:
-            table = _read(path, _LAYERS) if path.is_file() else table
+            table = read_arrow(path, _LAYERS.names).cast(_LAYERS) if path.is_file() else table
         except StoreError as error:
             problem = Problem(f"{run}/layers.parquet", str(error))
             self.problems.extend([] if problem in self.problems else [problem])
@@ -239,20 +248,30 @@ def load_study(path: str | Path) -> Study:
     info = folder.info()
     try:
         arms = {arm["name"]: _arm(arm) for arm in info["arms"]}
-        plan, cells, tunes = _plan(info["plan"])
+        plan, cells, tunes = _plan(_results(info["plan"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise StudyError(
             f"{folder.info_path} is not a study as this version writes it ({type(error).__name__}: {error}); "
             "run the study again into a new folder"
         ) from error
-    runs, problems = _runs(folder, list(dict.fromkeys(plan["run"])))
-    finished = [str(run) for run, status in runs["status"].items() if status in FINISHED]
-    metrics, bad = _metrics(folder, finished)
-    for problem, run in bad:
-        problems.append(problem)
-        runs.loc[run, "status"] = "unreadable"
+    if info["plan"] and plan.empty:
+        raise StudyError(
+            f"{folder.path} has trials of a search, and no winner of one yet; run the study on: its results are the "
+            "winners' runs on fresh seeds"
+        )
+    ids = list(dict.fromkeys(plan["run"]))
+    infos = folder.infos(ids)
+    runs = _runs(infos, ids)
+    problems = [
+        Problem(f"{run}/{info['damaged']}", info["error"]) for run, info in infos.items() if info["status"] == "damaged"
+    ]
+    read = folder.metrics({run: info for run, info in infos.items() if info.get("status") in FINISHED})
+    problems += [Problem(f"{run}/{damage.path.name}", str(damage)) for run, damage in read.damaged.items()]
+    runs.loc[list(read.damaged), "status"] = "unreadable"
+    metrics = _frame(read.table)
+    info = _with_classes(info, runs)
     curves = _curves(metrics)
-    runs = runs.join(_scores(runs, curves, guess_error(info))).join(_digests(metrics))
+    runs = runs.join(_scores(runs, curves, _guesses(info, arms, plan))).join(_digests(metrics))
     return Study(folder.path, info, arms, cells, plan, runs, curves, problems, tunes)
 
 
@@ -263,13 +282,32 @@ def _arm(raw: Mapping[str, Any]) -> Arm:
         name=raw["name"],
         label=raw.get("label") or raw["name"],
         optimizer=raw["optimizer"],
-        options=raw.get("options") or {},
+        options={**(raw.get("options") or {}), **(raw.get("overrides") or {})},
+        classes=raw.get("classes"),
+        search=raw.get("search") or {},
         grid=raw.get("grid") or "one-at-a-time",
         axes=axes if raw.get("grid", "one-at-a-time") == "one-at-a-time" else dict(raw.get("axes") or {}),
         base=base,
         tune=raw.get("tune") or {},
         fixed=raw.get("fixed") or {},
     )
+
+
+def _with_classes(info: Mapping[str, Any], runs: pd.DataFrame) -> Mapping[str, Any]:
+    """The study with the number of classes that its runs have met, where only the data's files tell it."""
+    met = runs["classes"].dropna()
+    return info if info.get("classes") or met.empty else {**info, "classes": int(met.iloc[0])}
+
+
+def _results(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows that are results: the trials of a search have only served to choose settings."""
+    return [row for row in rows if row.get("stage") != "trial"]
+
+
+def _guesses(info: Mapping[str, Any], arms: Mapping[str, Arm], plan: pd.DataFrame) -> pd.Series:
+    """The error of guessing of each run, by its arm's data."""
+    by_arm = {name: guess_error({"classes": arm.classes or info.get("classes")}) for name, arm in arms.items()}
+    return plan.drop_duplicates("run").set_index("run")["arm"].map(by_arm)
 
 
 def _with(base: Any, values: list[Any]) -> list[Any]:
@@ -292,57 +330,29 @@ def _plan(rows: list[Mapping[str, Any]]) -> tuple[pd.DataFrame, dict[tuple[str, 
 
 
 _INFO = ("status", "error", "seed", "commit", "dirty", "device", "device_name", "threads", "started", "finished",
-         "seconds", "images_per_second", "epochs_done", "parameters")  # fmt: skip
+         "seconds", "images_per_second", "epochs_done", "parameters", "classes")  # fmt: skip
 
 
-def _runs(folder: StudyFolder, ids: list[str]) -> tuple[pd.DataFrame, list[Problem]]:
-    problems: list[Problem] = []
-    records = [_run_record(folder.run(run), problems) for run in ids]
-    columns = [*_INFO, "versions", "diverged_epoch", "diverged_step"]
-    return pd.DataFrame(records, columns=columns, index=pd.Index(ids, name="run"), dtype=object), problems
+def _runs(infos: Mapping[str, Mapping[str, Any]], ids: list[str]) -> pd.DataFrame:
+    records = [_run_record(infos.get(run, {"status": "missing"})) for run in ids]
+    columns = [*_INFO, "versions", "diverged_epoch", "diverged_step", "optimizer", "revision"]
+    return pd.DataFrame(records, columns=columns, index=pd.Index(ids, name="run"), dtype=object)
 
 
-def _run_record(run: RunFolder, problems: list[Problem]) -> dict[str, Any]:
-    if not run.exists:
-        return {"status": "missing"}
-    try:
-        info = run.info()
-    except StoreError as error:
-        problems.append(Problem(f"{run.id}/run.json", str(error)))
-        return {"status": "unreadable"}
+def _run_record(info: Mapping[str, Any]) -> dict[str, Any]:
+    if info["status"] in ("missing", "damaged"):
+        return {"status": "missing" if info["status"] == "missing" else "unreadable"}
     at = info.get("diverged_at") or {}
     where = {"diverged_epoch": at.get("epoch"), "diverged_step": at.get("step")}
-    return {name: info.get(name) for name in _INFO} | where | {"versions": info.get("versions") or {}}
+    optimizer = info.get("spec", {}).get("optimizer", {})
+    rule = {"optimizer": optimizer.get("name"), "revision": optimizer.get("revision")}
+    return {name: info.get(name) for name in _INFO} | where | rule | {"versions": info.get("versions") or {}}
 
 
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read a Parquet file's columns as plain types.
-
-    `ParquetFile` rather than the store's own reading: opening 500 files is most of a report's time, and a
-    pandas frame for each would double it.
-    """
-    try:
-        return pq.ParquetFile(path).read(columns=schema.names).select(schema.names).cast(schema)
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise StoreError(
-            f"{path} cannot be read ({error}); delete the folder {path.parent} and run the study again: "
-            "only this run is repeated"
-        ) from error
-
-
-def _metrics(folder: StudyFolder, ids: list[str]) -> tuple[pd.DataFrame, list[tuple[Problem, str]]]:
-    tables, bad = {}, []
-    for run in ids:
-        try:
-            tables[run] = _read(folder.run(run).metrics_path, _METRICS)
-        except StoreError as error:
-            bad.append((Problem(f"{run}/metrics.parquet", str(error)), run))
-    if not tables:
-        return _METRICS.empty_table().to_pandas().assign(run=pd.Series(dtype=object)), bad
-    frame: pd.DataFrame = pa.concat_tables(tables.values()).to_pandas()
-    codes = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables.values()])
-    frame["run"] = pd.Series(np.array(list(tables), dtype=object)[codes], dtype="category")
-    return frame, bad
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """The metrics without their steps, runs as a category."""
+    frame: pd.DataFrame = table.drop_columns("step").to_pandas()
+    return frame
 
 
 def _curves(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -361,8 +371,8 @@ def _curves(metrics: pd.DataFrame) -> pd.DataFrame:
     return wide
 
 
-def _scores(runs: pd.DataFrame, curves: pd.DataFrame, guess: float) -> pd.DataFrame:
-    """Last and best values of each run; guessing and infinite loss for diverged ones.
+def _scores(runs: pd.DataFrame, curves: pd.DataFrame, guesses: pd.Series) -> pd.DataFrame:
+    """Last and best values of each run; guessing (whose error is given by run) and infinite loss for diverged ones.
 
     The best test error of a diverged run is the best it had reached, at worst that of guessing.
     """
@@ -370,7 +380,9 @@ def _scores(runs: pd.DataFrame, curves: pd.DataFrame, guess: float) -> pd.DataFr
     last["best_test_error"] = curves["test_error"].groupby(level="run").min()
     last = last.reindex(runs.index).astype(float)
     diverged = (runs["status"] == "diverged").to_numpy()
-    last.loc[diverged, ["val_error", "test_error"]] = guess
+    guess = guesses.reindex(runs.index)[diverged].astype(float)
+    for score in ("val_error", "test_error"):
+        last.loc[diverged, score] = guess
     last.loc[diverged, "val_loss"] = np.inf
     last.loc[diverged, "best_test_error"] = last.loc[diverged, "best_test_error"].fillna(guess).clip(upper=guess)
     return last

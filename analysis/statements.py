@@ -9,6 +9,7 @@ and none was singled out beforehand, so all of them are exploratory.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
@@ -20,8 +21,9 @@ from insgd_lab.analysis.runs import Cell, Study
 from insgd_lab.analysis.selection import Choices, tune_at, tune_label, tuned_name
 from insgd_lab.analysis.series import main_arms
 from insgd_lab.analysis.statistics import Summary, paired_difference, summarize
+from insgd_lab.store import FINISHED
 
-__all__ = ["comparisons", "findings", "headline"]
+__all__ = ["comparisons", "findings", "headline", "mixture"]
 
 
 LISTED = 12
@@ -38,6 +40,41 @@ def headline(study: Study) -> str | None:
     rest = ", ".join(f"{count} {words.get(status, status)}" for status, count in sorted(counts.items()))
     share = f"{finished} of {len(study.runs)} runs have finished ({rest})"
     return f"Incomplete: {share}. What follows covers those only."
+
+
+def mixture(study: Study) -> str | None:
+    """Which versions of the lab, or revisions of an optimizer, stand beside each other; None if they are all one."""
+    ran = study.runs[study.runs["status"].isin(FINISHED)]
+    parts = [part for part in (_mixed_labs(ran), *_mixed_revisions(ran)) if part]
+    if not parts:
+        return None
+    return (
+        f"Mixed: {'; '.join(parts)}. Their numbers may differ for that reason alone; `insgd-lab study run` with "
+        "`--rerun stale` makes all of them anew with one version."
+    )
+
+
+def _mixed_labs(ran: pd.DataFrame) -> str | None:
+    versions = [str(versions["insgd_lab"]) if "insgd_lab" in versions else None for versions in ran["versions"]]
+    commits = [commit if isinstance(commit, str) else None for commit in ran["commit"]]
+    if max(len(set(versions) - {None}), len(set(commits) - {None})) < 2:
+        return None
+    labs = Counter(
+        f"{version or 'an unknown version'}{f' at {commit[:10]}' if commit else ''}"
+        for version, commit in zip(versions, commits, strict=True)
+    )
+    return f"runs by different versions of the lab: {_numbered(labs)}"
+
+
+def _mixed_revisions(ran: pd.DataFrame) -> Iterator[str]:
+    for optimizer, runs in ran.dropna(subset=["optimizer", "revision"]).groupby("optimizer"):
+        revisions = Counter(f"revision {revision}" for revision in runs["revision"])
+        if len(revisions) > 1:
+            yield f"runs of {optimizer} in different revisions: {_numbered(revisions)}"
+
+
+def _numbered(counts: Counter[str]) -> str:
+    return ", ".join(f"{text} ({count} {'run' if count == 1 else 'runs'})" for text, count in sorted(counts.items()))
 
 
 def findings(study: Study, choices: Choices, effects: pd.DataFrame, inert: Sequence[Inert]) -> list[str]:

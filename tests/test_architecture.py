@@ -16,11 +16,12 @@ PACKAGE = Path(lab.__file__).parent
 ANALYSIS = Path(insgd_lab.analysis.__file__).parent
 
 # Each room, and the rooms that it may import. A room is a module or package directly below insgd_lab.
-LEAVES = {"batch", "capabilities", "hyperparameters", "input_statistics", "store"}
-CORE = LEAVES | {"registry", "chain", "rules", "optimizers", "sensors", "recorders", "catalogue"}
+LEAVES = {"batch", "capabilities", "hyperparameters", "input_statistics"}
+CORE = LEAVES | {"store", "registry", "chain", "rules", "optimizers", "sensors", "recorders", "catalogue"}
 ALLOWED: dict[str, set[str]] = {
     "": set(),
     **{leaf: set() for leaf in LEAVES},
+    "store": {"store"},
     "registry": {"capabilities"},
     "catalogue": {"hyperparameters", "registry"},
     "measured_layers": {"input_statistics"},

@@ -11,13 +11,14 @@ from typing import Annotated
 
 import typer
 
-from insgd_lab.cli import checking, data, optimizers, studies, training
+from insgd_lab.cli import checking, data, optimizers, studies, study_tools, training
 from insgd_lab.cli.common import SETTINGS
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(help="A laboratory for input- and gradient-normalised optimizers.", **SETTINGS)
 app.add_typer(optimizers.app, name="optimizers")
+study_tools.add_to(studies.app)
 app.add_typer(studies.app, name="study")
 app.add_typer(data.app, name="data")
 for command in (checking.check, training.train, studies.report):

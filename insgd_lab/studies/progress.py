@@ -10,7 +10,7 @@ from typing import TextIO
 
 from insgd_lab.studies.executor import Tally
 
-__all__ = ["shown", "summary"]
+__all__ = ["duration", "shown", "summary"]
 
 _PLAIN_SECONDS = 5.0
 
@@ -21,11 +21,16 @@ def summary(tally: Tally) -> str:
     return f"{ended} of {tally.total} runs: {tally.done} done, {tally.diverged} diverged, {tally.failed} failed"
 
 
+def duration(seconds: float) -> str:
+    """Return a time in words: "40 s", "12 min", "5.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def _time_left(tally: Tally) -> str:
     seconds = tally.seconds_left
-    if seconds is None:
-        return ""
-    return f"; about {seconds:.0f} s left" if seconds < 100 else f"; about {seconds / 60:.0f} min left"
+    return "" if seconds is None else f"; about {duration(seconds)} left"
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -7,6 +8,7 @@ from insgd_lab.analysis.report import is_current, report_path, write_report
 from insgd_lab.analysis.runs import StudyError, load_study
 from insgd_lab.analysis.selection import choose, tune_at
 from insgd_lab.analysis.setup import setup
+from insgd_lab.analysis.statements import mixture
 from insgd_lab.analysis.statistics import paired_difference, summarize
 from insgd_lab.store import write_json
 
@@ -89,6 +91,29 @@ def test_the_first_line_says_that_the_study_is_incomplete(page, study):
     first = page.texts[1]
     done = sum(study.counts()[status] for status in ("done", "diverged"))
     assert first.startswith(f"Incomplete: {done} of {len(study.runs)} runs have finished (1 failed)")
+
+
+def test_the_first_line_says_that_versions_are_mixed(tmp_path):
+    folder = small(tmp_path / "s")
+    first, second, *_ = folder.runs()
+    first.write_info({**first.info(), "commit": None})
+    assert mixture(load_study(folder.path)) is None, "of an unknown commit nothing is known to differ"
+    first.write_info({**first.info(), "versions": {"insgd_lab": "0.2.0"}, "commit": "def456"})
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    assert page.texts[:2] == ["INSGD on handwritten digits", page.texts[1]]
+    assert page.texts[1].startswith(
+        "Mixed: runs by different versions of the lab: 0.1.0 at abc123 (5 runs), 0.2.0 at def456 (1 run)."
+    )
+    second.write_info({**second.info(), "status": "running"})
+    assert re.match(r"Incomplete: 5 of 6 .* Mixed: ", Page(write_report(folder.path).read_text("utf-8")).texts[1])
+
+
+def test_the_first_line_says_that_revisions_are_mixed(tmp_path):
+    folder = small(tmp_path / "s")
+    for number, run in enumerate(folder.runs()):
+        run.write_info({**run.info(), "spec": {"optimizer": {"name": "sgd", "revision": 1 + number // 4}}})
+    said = mixture(load_study(folder.path))
+    assert said.startswith("Mixed: runs of sgd in different revisions: revision 1 (4 runs), revision 2 (2 runs).")
 
 
 def test_statements_agree_with_recomputed_numbers(page, study, choices):
@@ -192,7 +217,7 @@ def test_unreadable_files_are_listed_with_the_remedy(tmp_path):
     text = " ".join(Page(write_report(folder.path).read_text(encoding="utf-8")).texts)
     assert f"{run.id}/metrics.parquet" in text
     assert "/layers.parquet" in text
-    assert "run the study again: only this run is repeated" in text
+    assert "only this run is repeated" in text
 
 
 def test_texts_from_the_study_are_escaped(tmp_path):

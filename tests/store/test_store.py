@@ -169,7 +169,7 @@ def test_a_damaged_file_is_named_with_its_remedy(tmp_path: Path, content: bytes)
     run.info_path.write_bytes(content)
     run.metrics_path.write_bytes(content)
     for read, path in ((run.info, run.info_path), (run.metrics, run.metrics_path)):
-        with pytest.raises(StoreError, match="delete the folder") as caught:
+        with pytest.raises(StoreError, match="run the study again: the file is set aside and only this run") as caught:
             read()
         assert str(path) in str(caught.value)
 
@@ -183,13 +183,13 @@ def test_a_missing_study_says_how_to_make_one(tmp_path: Path) -> None:
 
 def test_a_damaged_study_json_keeps_the_runs(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text("{")
-    with pytest.raises(StoreError, match="delete it and run the study again; finished runs are kept"):
+    with pytest.raises(StoreError, match="the file is set aside and written anew; finished runs are kept"):
         StudyFolder(tmp_path).info()
 
 
 def test_only_folders_named_like_runs_are_runs(tmp_path: Path) -> None:
     for name in (NAME, "report", "logs", NAME[:-1]):
-        RunFolder(tmp_path / name).write_info({"status": "done"})
+        RunFolder(tmp_path / name).finish({"status": "done"}, metrics())
     (tmp_path / NAME[::-1]).mkdir()
     assert [run.id for run in StudyFolder(tmp_path).runs()] == [NAME]
     assert StudyFolder(tmp_path).statuses([NAME, NAME[::-1]]) == {NAME: "done"}

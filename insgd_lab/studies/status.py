@@ -1,0 +1,291 @@
+"""How far a study has got, arm by arm: what is done, the best settings so far, the time left, what is stale.
+
+    survey = Survey(StudyFolder("runs/digits"), Lab("0.1.0"))
+    survey.state().arms[0].counts["done"]
+
+A run is *stale* if another version of the lab made it, or the same version at another commit, where both commits
+are known. A rule whose numbers changed makes other runs altogether (its `revision` is part of their names); what
+is stale may well hold the same numbers, and is done again only on request.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from insgd_lab.store import FINISHED, InUse, Missing, StoreError, StudyFolder
+from insgd_lab.studies.executor import in_use
+
+__all__ = ["ArmState", "Best", "Lab", "StudyState", "Survey", "set_stale_aside", "stale_runs"]
+
+Info = Mapping[str, Any]
+_KEPT = ("status", "error", "seconds", "results", "versions", "commit")  # of a run.json, while a study is watched
+
+
+# ------------------------------------------------------------------------------------------------ versions
+
+
+@dataclass(frozen=True, order=True)
+class Lab:
+    """A version of the lab; `commit` is empty where it is not known."""
+
+    version: str
+    commit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.version} at {self.commit[:10]}" if self.commit else self.version
+
+    @classmethod
+    def of(cls, info: Info) -> Lab | None:
+        """The version that made a run, None if its `run.json` does not say."""
+        version = (info.get("versions") or {}).get("insgd_lab")
+        return None if version is None else cls(str(version), info.get("commit") or "")
+
+    def differs(self, other: Lab) -> bool:
+        """Whether two versions are known to differ."""
+        return self.version != other.version or bool(self.commit and other.commit and self.commit != other.commit)
+
+
+def stale_runs(infos: Mapping[str, Info], lab: Lab) -> dict[str, Lab]:
+    """The runs that another version than `lab` made, finished or not, and which one; `infos` are their `run.json`."""
+    made = {run: Lab.of(info) for run, info in infos.items()}
+    return {run: by for run, by in made.items() if by is not None and by.differs(lab)}
+
+
+def set_stale_aside(folder: StudyFolder, runs: Iterable[str], lab: Lab) -> list[str]:
+    """Rename all files of those of `runs` that are stale, to run.json.stale-1 and so on, so that they run again.
+
+    A run that someone else holds is left alone.
+
+    Returns:
+        The names of the runs.
+
+    Raises:
+        DiskError: something cannot be renamed.
+    """
+    aside = []
+    for name in stale_runs(folder.infos(list(runs)), lab):
+        run = folder.run(name)
+        try:
+            with run.locked():
+                run.set_aside("stale", scratch=True)
+        except InUse:
+            continue
+        aside.append(name)
+    return aside
+
+
+# ------------------------------------------------------------------------------------------------ arms
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best cell of an arm so far, by its mean over the seeds that have finished, on the validation split.
+
+    Attributes:
+        metric: "accuracy", or "loss" where the task has no accuracy.
+        value: the mean after the last epoch; a diverged run counts as the worst there is.
+        settings: those of the arm's settings that vary.
+        seeds: how many runs stand behind it.
+    """
+
+    metric: str
+    value: float
+    settings: Mapping[str, Any]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class ArmState:
+    """How far an arm has got.
+
+    Attributes:
+        name: the arm.
+        runs: how many runs it has planned; one that two arms share counts in both.
+        counts: of "done", "running", "diverged", "failed", "damaged" and "not started".
+        stale: how many are stale.
+        best: None before a run of it is done.
+        seconds_left: how long its unfinished runs will take all workers; None while that is not known.
+    """
+
+    name: str
+    runs: int
+    counts: Mapping[str, int]
+    stale: int
+    best: Best | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """How far a study has got.
+
+    Attributes:
+        title: of the study.
+        arms: in the order of the study file.
+        in_use: whether some process is running it now.
+        ended: whether every run is finished or has failed.
+        damaged: what is wrong with each damaged run.
+        stale: the stale runs of each version that made some.
+        lab: the present version.
+        seconds_left: for all arms; None while that is not known.
+    """
+
+    title: str
+    arms: tuple[ArmState, ...]
+    in_use: bool
+    ended: bool
+    damaged: Mapping[str, str]
+    stale: Mapping[Lab, int]
+    lab: Lab
+    seconds_left: float | None
+
+
+class Survey:
+    """Reads a study's state, again and again if need be: only a `run.json` that has changed is opened again."""
+
+    def __init__(self, folder: StudyFolder, lab: Lab) -> None:
+        self.folder, self.lab = folder, lab
+        self._known: dict[str, tuple[tuple[int, ...], Info]] = {}
+
+    def state(self) -> StudyState:
+        """Look at the study as it is now.
+
+        Raises:
+            StoreError: there is no readable study.json, or none of this version's.
+        """
+        info = self.folder.info()
+        try:
+            plan = _Plan(info)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"{self.folder.info_path} is not a study as this version writes it ({type(error).__name__}: "
+                f"{error}); run the study again into a new folder"
+            ) from error
+        return self._state(plan, dict(self._infos(plan.runs)))
+
+    def _infos(self, runs: Iterable[str]) -> Iterator[tuple[str, Info]]:
+        for name in runs:
+            try:
+                file = os.stat(f"{self.folder.path}/{name}/run.json")
+                stamp = (file.st_ino, file.st_mtime_ns, file.st_size)
+                if name not in self._known or self._known[name][0] != stamp:
+                    info = self.folder.run(name).checked_info()
+                    self._known[name] = (stamp, {key: info.get(key) for key in _KEPT})
+            except (FileNotFoundError, NotADirectoryError, Missing):
+                continue
+            yield name, self._known[name][1]
+
+    def _state(self, plan: _Plan, infos: Mapping[str, Info]) -> StudyState:
+        statuses = {name: str(info.get("status")) for name, info in infos.items()}
+        running = _in_use(self.folder)
+        pace = _Pace(plan, infos, statuses) if running else None
+        stale = stale_runs(infos, self.lab)
+        arms = tuple(
+            ArmState(
+                name=arm,
+                runs=len(runs),
+                counts=_counts(runs, statuses),
+                stale=len(stale.keys() & runs),
+                best=_best(plan.rows[arm], infos),
+                seconds_left=pace.seconds_left([arm]) if pace else None,
+            )
+            for arm, runs in plan.arms.items()
+        )
+        return StudyState(
+            title=plan.title,
+            arms=arms,
+            in_use=running,
+            ended=all(statuses.get(run) in FINISHED | {"failed"} for run in plan.runs),
+            damaged={name: str(info["error"]) for name, info in infos.items() if statuses[name] == "damaged"},
+            stale=Counter(stale.values()),
+            lab=self.lab,
+            seconds_left=pace.seconds_left(plan.arms) if pace else None,
+        )
+
+
+def _in_use(folder: StudyFolder) -> bool:
+    try:
+        return in_use(folder)
+    except OSError:  # a folder that nobody can lock, nobody runs
+        return False
+
+
+def _counts(runs: set[str], statuses: Mapping[str, str]) -> dict[str, int]:
+    counts = Counter(statuses.get(run, "not started") for run in runs)
+    return {word: counts[word] for word in ("done", "running", "diverged", "failed", "damaged", "not started")}
+
+
+class _Plan:
+    """The rows of study.json, by arm."""
+
+    def __init__(self, info: Info) -> None:
+        self.title = str(info["title"] or info["name"])
+        self.rows: dict[str, list[Info]] = {arm["name"]: [] for arm in info["arms"]}
+        for row in info["plan"]:
+            self.rows[row["arm"]].append(row)
+        self.arms = {arm: {row["run"] for row in rows} for arm, rows in self.rows.items()}
+        self.runs = list(dict.fromkeys(row["run"] for rows in self.rows.values() for row in rows))
+
+
+def _best(rows: Iterable[Info], infos: Mapping[str, Info]) -> Best | None:
+    """The cell with the highest accuracy, or else the lowest loss, on the validation split."""
+    rows = list(rows)
+    cells: dict[str, list[Info]] = {}
+    for row in rows:
+        if infos.get(row["run"], {}).get("status") in FINISHED:
+            cells.setdefault(str({**row["settings"], **row["tune"]}), []).append(row)
+    results = [infos[row["run"]].get("results") or {} for cell in cells.values() for row in cell]
+    metric = next((m for m in ("accuracy", "loss") if any(f"final_val_{m}" in result for result in results)), None)
+    if metric is None:
+        return None
+    better, worst = (max, -math.inf) if metric == "accuracy" else (min, math.inf)
+    means = {key: fmean(_score(infos[row["run"]], metric, worst) for row in cell) for key, cell in cells.items()}
+    key = better(means, key=lambda name: means[name])
+    if means[key] == worst:
+        return None
+    row = cells[key][0]
+    varied = _varied(rows)
+    settings = {name: value for name, value in {**row["settings"], **row["tune"]}.items() if name in varied}
+    return Best(metric, means[key], settings, len(cells[key]))
+
+
+def _score(info: Info, metric: str, worst: float) -> float:
+    value = (info.get("results") or {}).get(f"final_val_{metric}")
+    return worst if info["status"] == "diverged" or not isinstance(value, (int, float)) else float(value)
+
+
+def _varied(rows: Iterable[Info]) -> set[str]:
+    """The settings with more than one value."""
+    seen: dict[str, set[str]] = {}
+    for row in rows:
+        for name, value in {**row["settings"], **row["tune"]}.items():
+            seen.setdefault(name, set()).add(str(value))
+    return {name for name, values in seen.items() if len(values) > 1}
+
+
+class _Pace:
+    """How long what is left will take, from the seconds that finished runs took and how many run at a time."""
+
+    def __init__(self, plan: _Plan, infos: Mapping[str, Info], statuses: Mapping[str, str]) -> None:
+        self.plan = plan
+        self.running = {run for run, status in statuses.items() if status == "running"}
+        self.left = {run for run in plan.runs if statuses.get(run) not in FINISHED | {"failed"}}
+        took = {run: float(info.get("seconds") or 0) for run, info in infos.items() if statuses[run] in FINISHED}
+        self.mean = fmean(took.values()) if took else math.nan
+        self.means = {
+            arm: fmean(known) if (known := [took[run] for run in runs if run in took]) else self.mean
+            for arm, runs in plan.arms.items()
+        }
+
+    def seconds_left(self, arms: Iterable[str]) -> float | None:
+        """For the unfinished runs of these arms; a run under way counts as one half done."""
+        if math.isnan(self.mean) or not self.running:
+            return None
+        seconds = {run: self.means[arm] for arm in arms for run in self.plan.arms[arm] & self.left}
+        return sum(each / 2 if run in self.running else each for run, each in seconds.items()) / len(self.running)
