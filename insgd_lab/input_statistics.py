@@ -74,7 +74,7 @@ def conv_statistic(x: Tensor, settings: Settings, shape: ConvShape) -> Tensor:
 
 def vector_statistics(x: Tensor, settings: Settings, members: int) -> Tensor:
     """The logarithms of s of vectors that lie side by side, ``[..., members * features]``. Returns ``[members]``."""
-    x = _widen(x).unflatten(-1, (members, -1)).flatten(0, -3)
+    x = torch.unflatten(_widen(x), -1, (members, -1)).flatten(0, -3)
     if settings.center:
         x = _standardise(x, dims=(-1,))
     return _log_mean(x, settings, _over((-1,)), keep=True)
@@ -93,7 +93,7 @@ def conv_statistics(x: Tensor, settings: Settings, shape: ConvShape, members: in
     x = _widen(x)
     if settings.center:
         x = _standardise(x, tuple(range(2, x.ndim)))
-    return _log_mean(x.unflatten(1, (members, -1)), settings, _over(tuple(range(2, x.ndim + 1))), keep=True)
+    return _log_mean(torch.unflatten(x, 1, (members, -1)), settings, _over(tuple(range(2, x.ndim + 1))), keep=True)
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ class PackedLayerNorm(PackedLayer):
         """[…, members * features] to the same; of several normalised axes the first holds the members."""
         shape: tuple[int, ...] = self.like.normalized_shape
         weight, bias = self.stacks["weight"], self.stacks["bias"]
-        out = F.layer_norm(x.unflatten(-len(shape), (len(self.members), shape[0])), shape, eps=self.like.eps)
+        out = F.layer_norm(torch.unflatten(x, -len(shape), (len(self.members), shape[0])), shape, eps=self.like.eps)
         out = out if weight is None else out * weight
         out = out if bias is None else out + bias
         return out.flatten(-len(shape) - 1, -len(shape))
@@ -195,7 +195,7 @@ class PackedFlatten(PackedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """[B, members * channels, …] to [B, members * features]."""
         if x.requires_grad and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
-            x.register_hook(_channels_last)
+            x.register_hook(_channels_last)  # type: ignore[no-untyped-call]
         return x.flatten(1)
 
 

@@ -57,7 +57,7 @@ class PackedModel(nn.Module):
 
     def apart(self, outputs: Tensor) -> Tensor:
         """The members' outputs: ``[B, members * K]`` to ``[members, B, K]``."""
-        return outputs.unflatten(1, (len(self.members), -1)).transpose(0, 1)
+        return torch.unflatten(outputs, 1, (len(self.members), -1)).transpose(0, 1)
 
     def keep(self, numbers: Sequence[int]) -> None:
         """Go on with these of the members; the others have no gradients any more."""

@@ -90,7 +90,7 @@ def _create(spec: RunSpec, model: PackedModel, members: Sequence[int]) -> torch.
     name, options = spec.optimizer.name, dict(spec.optimizer.options)
     if registry.get_optimizer(name).capabilities.reads_inputs:
         options["model"] = model
-    params: nn.Module | list[Tensor] = model.members[members[0]]  # type: ignore[assignment]
+    params: nn.Module | list[Tensor] = model.members[members[0]]
     if len(members) > 1 or "model" in options:
         params = [parameter for member in members for parameter in model.members[member].parameters()]
     optimizer: torch.optim.Optimizer = registry.create_optimizer(name, params, **options)
