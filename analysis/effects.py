@@ -35,14 +35,19 @@ def level_cells(study: Study, arm: str, axis: str, level: Any) -> list[Cell]:
     """The cells that a level's main effect is averaged over.
 
     One factor at a time: the single cell with every other axis at its base. Crossed in full: all cells with
-    that level, so the other axes are averaged out.
+    that level, so the other axes are averaged out; only those that were planned at every other level too, or cells
+    that the study excludes or includes would make levels differ by what they are averaged over.
     """
     spec = study.arms[arm]
     if spec.grid == "one-at-a-time":
         cell = study.find_cell(arm, {**spec.base, axis: level})
         return [cell] if cell else []
-    wanted = key_of({axis: level})
-    return [cell for cell in study.cells_of(arm) if key_of({axis: cell.settings[axis]}) == wanted]
+    with_level = [cell for cell in study.cells_of(arm) if _same(axis, cell.settings[axis], level)]
+    return [
+        cell
+        for cell in with_level
+        if all(study.find_cell(arm, {**cell.settings, axis: other}) for other in spec.levels(axis))
+    ]
 
 
 def main_effects(study: Study, choices: Choices) -> pd.DataFrame:

@@ -5,7 +5,8 @@
 
 The words: an *arm* is an optimizer with axes to vary; a *cell* is one combination of its axes' values; a
 *tune* is one combination of values of the tuned options (mostly the learning rate) that every cell is crossed
-with. Cells and tunes are known by their canonical JSON, so that they can be keys.
+with. Cells and tunes are known by their canonical JSON, so that they can be keys. Of a study with a search the
+winners' runs are read, not the trials.
 
 A diverged run is a result: it scores the error of guessing, and worst in loss, whatever it had reached.
 """
@@ -59,6 +60,10 @@ class Arm:
     base: Mapping[str, Any]
     tune: Mapping[str, list[Any]]
     fixed: Mapping[str, Any]
+    classes: int | None = None
+    """How many classes its data have, where the arm has data of its own."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """What a search tried, by option: values, or a table of a range."""
 
     def levels(self, axis: str) -> list[Any]:
         """The values of `axis` that ran, in the order of the study file."""
@@ -188,14 +193,20 @@ class Study:
 
     def cell_label(self, cell: Cell) -> str:
         """The cell in words: what was moved off the base, or all settings where the grid has no base."""
-        arm = self.arms[cell.arm]
+        arm, found = self.arms[cell.arm], self._found(cell)
         if not cell.settings:
-            return describe({k: v for k, v in arm.options.items() if k not in arm.tune}) or "defaults"
+            return describe({k: v for k, v in arm.options.items() if k not in arm.tune} | found) or "defaults"
         if arm.grid != "one-at-a-time":
-            return describe(cell.settings)
-        if cell.varied is None:
-            return "base"
-        return describe({cell.varied: cell.settings[cell.varied]})
+            return describe({**cell.settings, **found})
+        moved = {k: v for k, v in cell.settings.items() if _plain(v) != _plain(arm.base.get(k))}
+        return describe({**moved, **found}) or "base"
+
+    def _found(self, cell: Cell) -> dict[str, Any]:
+        """What a search has found for the cell; nothing where the study has none."""
+        if not self.info.get("search"):
+            return {}
+        tunes = self.plan.loc[(self.plan["arm"] == cell.arm) & (self.plan["cell"] == cell.key), "tune"]
+        return dict(self.tunes[tunes.iloc[0]])
 
     def layers(self, run: str) -> pd.DataFrame:
         """A run's layer records: step, parameter, quantity, value.
@@ -237,12 +248,17 @@ def load_study(path: str | Path) -> Study:
     info = folder.info()
     try:
         arms = {arm["name"]: _arm(arm) for arm in info["arms"]}
-        plan, cells, tunes = _plan(info["plan"])
+        plan, cells, tunes = _plan(_results(info["plan"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise StudyError(
             f"{folder.info_path} is not a study as this version writes it ({type(error).__name__}: {error}); "
             "run the study again into a new folder"
         ) from error
+    if info["plan"] and plan.empty:
+        raise StudyError(
+            f"{folder.path} has trials of a search, and no winner of one yet; run the study on: its results are the "
+            "winners' runs on fresh seeds"
+        )
     ids = list(dict.fromkeys(plan["run"]))
     infos = folder.infos(ids)
     runs = _runs(infos, ids)
@@ -253,8 +269,9 @@ def load_study(path: str | Path) -> Study:
     problems += [Problem(f"{run}/{damage.path.name}", str(damage)) for run, damage in read.damaged.items()]
     runs.loc[list(read.damaged), "status"] = "unreadable"
     metrics = _frame(read.table)
+    info = _with_classes(info, runs)
     curves = _curves(metrics)
-    runs = runs.join(_scores(runs, curves, guess_error(info))).join(_digests(metrics))
+    runs = runs.join(_scores(runs, curves, _guesses(info, arms, plan))).join(_digests(metrics))
     return Study(folder.path, info, arms, cells, plan, runs, curves, problems, tunes)
 
 
@@ -265,13 +282,32 @@ def _arm(raw: Mapping[str, Any]) -> Arm:
         name=raw["name"],
         label=raw.get("label") or raw["name"],
         optimizer=raw["optimizer"],
-        options=raw.get("options") or {},
+        options={**(raw.get("options") or {}), **(raw.get("overrides") or {})},
+        classes=raw.get("classes"),
+        search=raw.get("search") or {},
         grid=raw.get("grid") or "one-at-a-time",
         axes=axes if raw.get("grid", "one-at-a-time") == "one-at-a-time" else dict(raw.get("axes") or {}),
         base=base,
         tune=raw.get("tune") or {},
         fixed=raw.get("fixed") or {},
     )
+
+
+def _with_classes(info: Mapping[str, Any], runs: pd.DataFrame) -> Mapping[str, Any]:
+    """The study with the number of classes that its runs have met, where only the data's files tell it."""
+    met = runs["classes"].dropna()
+    return info if info.get("classes") or met.empty else {**info, "classes": int(met.iloc[0])}
+
+
+def _results(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows that are results: the trials of a search have only served to choose settings."""
+    return [row for row in rows if row.get("stage") != "trial"]
+
+
+def _guesses(info: Mapping[str, Any], arms: Mapping[str, Arm], plan: pd.DataFrame) -> pd.Series:
+    """The error of guessing of each run, by its arm's data."""
+    by_arm = {name: guess_error({"classes": arm.classes or info.get("classes")}) for name, arm in arms.items()}
+    return plan.drop_duplicates("run").set_index("run")["arm"].map(by_arm)
 
 
 def _with(base: Any, values: list[Any]) -> list[Any]:
@@ -294,7 +330,7 @@ def _plan(rows: list[Mapping[str, Any]]) -> tuple[pd.DataFrame, dict[tuple[str, 
 
 
 _INFO = ("status", "error", "seed", "commit", "dirty", "device", "device_name", "threads", "started", "finished",
-         "seconds", "images_per_second", "epochs_done", "parameters")  # fmt: skip
+         "seconds", "images_per_second", "epochs_done", "parameters", "classes")  # fmt: skip
 
 
 def _runs(infos: Mapping[str, Mapping[str, Any]], ids: list[str]) -> pd.DataFrame:
@@ -335,8 +371,8 @@ def _curves(metrics: pd.DataFrame) -> pd.DataFrame:
     return wide
 
 
-def _scores(runs: pd.DataFrame, curves: pd.DataFrame, guess: float) -> pd.DataFrame:
-    """Last and best values of each run; guessing and infinite loss for diverged ones.
+def _scores(runs: pd.DataFrame, curves: pd.DataFrame, guesses: pd.Series) -> pd.DataFrame:
+    """Last and best values of each run; guessing (whose error is given by run) and infinite loss for diverged ones.
 
     The best test error of a diverged run is the best it had reached, at worst that of guessing.
     """
@@ -344,7 +380,9 @@ def _scores(runs: pd.DataFrame, curves: pd.DataFrame, guess: float) -> pd.DataFr
     last["best_test_error"] = curves["test_error"].groupby(level="run").min()
     last = last.reindex(runs.index).astype(float)
     diverged = (runs["status"] == "diverged").to_numpy()
-    last.loc[diverged, ["val_error", "test_error"]] = guess
+    guess = guesses.reindex(runs.index)[diverged].astype(float)
+    for score in ("val_error", "test_error"):
+        last.loc[diverged, score] = guess
     last.loc[diverged, "val_loss"] = np.inf
     last.loc[diverged, "best_test_error"] = last.loc[diverged, "best_test_error"].fillna(guess).clip(upper=guess)
     return last

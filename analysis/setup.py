@@ -70,6 +70,8 @@ def _parameters(study: Study) -> str:
 
 
 def _choice(study: Study) -> str:
+    if search := study.info.get("search"):
+        return _searched(search)
     if not study.tuned:
         return "nothing was tuned: every cell ran as given"
     names = ", ".join(dict.fromkeys(name_label(name) for arm in study.arms.values() for name in arm.tuned))
@@ -77,6 +79,15 @@ def _choice(study: Study) -> str:
         f"the {names} of each cell is the one with the lowest mean validation error over seeds after the "
         "last epoch (ties: lower validation loss, then the smaller value), among those at which the most seeds "
         "finished; the test split had no say in it"
+    )
+
+
+def _searched(search: Mapping[str, Any]) -> str:
+    seeds = ", ".join(map(str, search["seeds"]))
+    return (
+        f"each cell was tuned by {search['trials']} trials ({search['method']}), run with the seeds {seeds}; the one "
+        "with the best validation score (a mean of each run's best epoch) was run again with the seeds above, which "
+        "had no say in it, as the test split had none; only these runs are reported"
     )
 
 
@@ -171,16 +182,25 @@ def _arms_table(study: Study) -> Table:
 
 def _arm_row(study: Study, arm: Arm) -> dict[str, Any]:
     axes = [f"{name_label(a)}: {_values(values)}{_base(arm, a)}" for a, values in arm.axes.items()]
+    tried = arm.search or arm.tune
     return {
         "label": arm.label,
         "optimizer": arm.optimizer,
         "options": describe({name: value for name, value in arm.options.items() if name not in arm.tune}) or "defaults",
         "grid": arm.grid if arm.axes else "–",
         "axes": "; ".join(axes) or "–",
-        "tune": "; ".join(f"{name_label(name)}: {_values(values)}" for name, values in arm.tune.items()) or "–",
+        "tune": "; ".join(f"{name_label(name)}: {_tried(values)}" for name, values in tried.items()) or "–",
         "fixed": describe(arm.fixed) or "–",
         "cells": len(study.cells_of(arm.name)),
     }
+
+
+def _tried(values: Any) -> str:
+    """The levels of a tuned option, or the ends of the range that a search drew from."""
+    if not isinstance(values, Mapping):
+        return _values(values)
+    [(kind, (low, high))] = values.items()
+    return f"{value_label(low)} to {value_label(high)}{' by its logarithm' if kind == 'log_range' else ''}"
 
 
 def _values(values: list[Any]) -> str:

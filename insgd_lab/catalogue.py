@@ -352,23 +352,25 @@ _DATA = (
 )  # fmt: skip
 
 # Tasks without classes and files.
+_NEITHER: Mapping[str, Any] = {"images": False, "labels": False}
 _ANALYTIC = (
     DataSpec("quadratic", "insgd_lab.training.analytic:quadratic",
              "sum h_i (theta_i - z_i)^2 / 2 with curvatures h from 1 / condition to 1; for the model point",
              "Zhang et al., Which Algorithmic Choices Matter at Which Batch Sizes?, NeurIPS 2019, arXiv:1907.04164",
-             {"dimension": 10, "condition": 100.0, "noise": 0.0, "steps": 100}, domains=DOMAINS),
+             {"dimension": 10, "condition": 100.0, "noise": 0.0, "steps": 100}, domains=DOMAINS, **_NEITHER),
     DataSpec("rosenbrock", "insgd_lab.training.analytic:rosenbrock",
              "the sum over pairs of coordinates of 100 (y - x^2)^2 + (1 - x)^2; for the model point",
              "Rosenbrock, An Automatic Method for Finding the Greatest or Least Value of a Function, 1960",
-             {"dimension": 2, "steps": 100}, domains=PAIRS),
+             {"dimension": 2, "steps": 100}, domains=PAIRS, **_NEITHER),
     DataSpec("system-identification", "insgd_lab.training.analytic:system_identification",
              "an unknown FIR system to be followed online; for the model linear with bias = false, batch size 1",
              f"Sayed, Adaptive Filters, 2008; {INSGD_PAPER}: Section 1.2",
-             {"taps": 32, "colour": 0.0, "snr": 30.0, "drift": 0.0, "samples": 1000}, domains=DOMAINS),
+             {"taps": 32, "colour": 0.0, "snr": 30.0, "drift": 0.0, "samples": 1000}, domains=DOMAINS, **_NEITHER),
     DataSpec("teacher-student", "insgd_lab.training.analytic:teacher_student",
              "regression on what a perceptron answers to normal inputs; for the models mlp and linear",
              "Saad and Solla, On-line Learning in Soft Committee Machines, 1995",
-             {"features": 20, "condition": 1.0, "hidden": [10], "noise": 0.0, "examples": 1000}, domains=NO_LAYER),
+             {"features": 20, "condition": 1.0, "hidden": [10], "noise": 0.0, "examples": 1000},
+             domains=NO_LAYER, **_NEITHER),
 )  # fmt: skip
 
 SPECS: tuple[OptimizerSpec | ModelSpec | DataSpec, ...] = (*_OPTIMIZERS, *_MODELS, *_DATA, *_ANALYTIC)

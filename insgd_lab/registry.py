@@ -118,8 +118,19 @@ class ModelSpec:
 class DataSpec:
     """A named data set: ``factory(data_dir, **options)`` returns its train, validation and test splits.
 
-    ``files`` are the paths it needs below the data directory; none for embedded data. ``classes`` is their
-    number, by which a diverged run is scored as a guess; None where there are none.
+    Attributes:
+        name: as written in study files.
+        factory: a callable or "module:attribute".
+        description: what it is, in one line.
+        citation: where it was published.
+        defaults: every option it takes, with its default.
+        files: the paths it needs below the data directory; none for embedded data.
+        classes: their number, by which a diverged run is scored as a guess; None where there are none, or where
+            only the user's files tell.
+        revision: raised whenever the same options give other numbers.
+        domains: as in :class:`OptimizerSpec`.
+        images: whether the examples are images, which ``train.augment`` can crop and mirror.
+        labels: whether the targets are labels of classes, which ``train.label_smoothing`` can smooth.
     """
 
     name: str
@@ -131,6 +142,8 @@ class DataSpec:
     classes: int | None = None
     revision: int = 1
     domains: Mapping[str, Any] = field(default_factory=dict)
+    images: bool = True
+    labels: bool = True
 
 
 class _Named(Protocol):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,15 +26,18 @@ from insgd_lab.cli.common import (
     print_table,
     refuse,
 )
+from insgd_lab.cli.settings import StudySettings, put_settings, study_path
 
 if TYPE_CHECKING:
     from insgd_lab.config import StudySpec
     from insgd_lab.store import StudyFolder
     from insgd_lab.studies.executor import Tally
     from insgd_lab.studies.planning import Plan
+    from insgd_lab.studies.search import SearchPlan, Verdict
 
 app = typer.Typer(help="Run a study, look at its plan or its state.", **SETTINGS)
 _SHOWN_FAILURES = 5
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.")]
 
 
 @app.command("run")
@@ -42,30 +45,33 @@ def study_run(
     study: StudyName,
     out: Out = None,
     data_dir: DataDir = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.")] = None,
+    workers: Workers = None,
     device: Device = "cpu",
+    settings: StudySettings = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
     """Run all runs of a study that have no result yet."""
     with plain_errors():
         from insgd_lab.store import StudyFolder
-        from insgd_lab.studies.executor import locked, sweep
+        from insgd_lab.studies.executor import locked
+        from insgd_lab.studies.search import next_plan
 
-        plan = _plan(study, plugin)
-        folder = StudyFolder(out or Path("runs") / plan.study.name)
+        spec = _study(study, settings, plugin)
+        folder = StudyFolder(out or Path("runs") / spec.name)
         check_out(folder.path)
-        _check_same_study(plan, folder)
+        _check_same_study(spec, folder)
+        plan = next_plan(spec, folder)
         if _unfinished(plan, folder):
             check_device(device)
             check_data(plan.runs.values(), data_dir)
         with locked(folder):
-            _write_plan(plan, folder)
-            sweep(plan, folder)
-            tally = _execute(plan, folder, workers or _cores(), device, data_dir)
+            plan, tally = _work_off(plan, folder, workers or _cores(), device, data_dir)
         for note in tally.notes:
             typer.echo(note, err=True)
         if tally.failed:
             _print_failures(plan, folder)
+            for cell in _waiting(plan):
+                typer.echo(f"{cell}: no winner while trials have failed; the same command tries them again", err=True)
         if tally.left:
             message = f"no worker is left for {tally.left} runs; the same command goes on"
             typer.echo(f"{plan.study.name}: {message}", err=True)
@@ -81,14 +87,15 @@ def _check_comparison(spec: StudySpec) -> None:
         load_paper(spec.compare.paper).find_table(spec.compare.table)
 
 
-def _plan(study: str, plugins: Sequence[str]) -> Plan:
-    """What a study asks for, checked as far as it can be before anything runs."""
-    from insgd_lab.config import load_study
-    from insgd_lab.studies.planning import make_plan
+def _study(study: str, settings: Sequence[str], plugins: Sequence[str]) -> StudySpec:
+    """A study with settings over it, checked as far as it can be before it is planned."""
+    from insgd_lab.config import parse_study, read_study
 
-    spec = load_study(study, plugins)
+    raw, source = read_study(study)
+    put_settings(raw, settings, study_path)
+    spec = parse_study(raw, " with ".join([source, *settings]), plugins)
     _check_comparison(spec)
-    return make_plan(spec)
+    return spec
 
 
 def _unfinished(plan: Plan, folder: StudyFolder) -> int:
@@ -101,9 +108,58 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_same_study(plan: Plan, folder: StudyFolder) -> None:
-    if folder.exists and (there := folder.info().get("name")) != plan.study.name:
-        refuse(f"{folder.path} holds the study {there!r}, not {plan.study.name!r}; name another --out")
+def _check_same_study(study: StudySpec, folder: StudyFolder) -> None:
+    if folder.exists and (there := folder.info().get("name")) != study.name:
+        refuse(f"{folder.path} holds the study {there!r}, not {study.name!r}; name another --out")
+
+
+def _work_off(plan: Plan, folder: StudyFolder, workers: int, device: str, data_dir: Path | None) -> tuple[Plan, Tally]:
+    """Run a plan, and what follows from its results where the study searches; the last plan and how it went."""
+    from insgd_lab.studies.executor import sweep
+    from insgd_lab.studies.search import SearchPlan, next_plan
+
+    while True:
+        _write_plan(plan, folder)
+        sweep(plan, folder)
+        tally = _execute(plan, folder, workers, device, data_dir)
+        if not isinstance(plan, SearchPlan):
+            return plan, tally
+        further = next_plan(plan.study, folder)
+        if further.runs.keys() == plan.runs.keys():
+            return plan, tally
+        _tell_verdicts(plan, further)
+        plan = further
+
+
+def _tell_verdicts(plan: SearchPlan, further: Plan) -> None:
+    """Say which trials have won since `plan` was made."""
+    from insgd_lab.studies.search import SearchPlan
+
+    told = {(verdict.arm, str(verdict.cell)) for verdict in plan.verdicts if verdict.trial is not None}
+    for verdict in further.verdicts if isinstance(further, SearchPlan) else ():
+        if verdict.trial is None or (verdict.arm, str(verdict.cell)) in told:
+            continue
+        where = _cell(verdict)
+        if verdict.diverged == verdict.trials:
+            typer.echo(f"{where}: all {verdict.trials} trials diverged; the first one stands for the arm")
+            continue
+        found, score = ", ".join(_named(verdict.settings)), f"{verdict.metric} {verdict.score:.4f}"
+        typer.echo(f"{where}: best of {verdict.trials} trials: {found} (validation {score}); now on fresh seeds")
+
+
+def _waiting(plan: Plan) -> list[str]:
+    """The cells of a search that have no winner yet."""
+    from insgd_lab.studies.search import SearchPlan
+
+    return [_cell(v) for v in plan.verdicts if v.trial is None] if isinstance(plan, SearchPlan) else []
+
+
+def _cell(verdict: Verdict) -> str:
+    return ", ".join([verdict.arm, *_named(verdict.cell)])
+
+
+def _named(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{path} = {value}" for path, value in settings.items()]
 
 
 def _write_plan(plan: Plan, folder: StudyFolder) -> None:
@@ -128,9 +184,9 @@ def _execute(plan: Plan, folder: StudyFolder, workers: int, device: str, data_di
     from insgd_lab.studies import executor, progress
 
     before = executor.tally_of(plan, folder)
-    name, report = plan.study.name, f"insgd-lab report {folder.path}"
+    name, report = plan.study.name, "" if _waiting(plan) else f"; see insgd-lab report {folder.path}"
     if before.finished == before.total:
-        typer.echo(f"{name}: all {before.total} runs are finished ({before.diverged} diverged); see {report}")
+        typer.echo(f"{name}: all {before.total} runs are finished ({before.diverged} diverged){report}")
         return before
     kept = f", {before.finished} of them finished earlier" if before.finished else ""
     typer.echo(f"{name}: {before.total} runs{kept}; {workers} workers; results in {folder.path}")
@@ -140,7 +196,7 @@ def _execute(plan: Plan, folder: StudyFolder, workers: int, device: str, data_di
     except executor.Interrupted as stop:
         typer.echo(f"{name}: interrupted after {progress.summary(stop.tally)}; the same command goes on", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    typer.echo(f"{name}: {progress.summary(tally)} ({tally.seconds:.0f} s); see {report}")
+    typer.echo(f"{name}: {progress.summary(tally)} ({tally.seconds:.0f} s){report}")
     return tally
 
 
@@ -157,28 +213,91 @@ def _print_failures(plan: Plan, folder: StudyFolder) -> None:
 @app.command("plan")
 def study_plan(
     study: StudyName,
+    settings: StudySettings = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
+    pilot: Annotated[bool, typer.Option("--pilot", help="Train some steps, and estimate the time from them.")] = False,
+    workers: Workers = None,
+    device: Device = "cpu",
+    data_dir: DataDir = None,
 ) -> None:
-    """Show what a study would run."""
+    """Show what a study would run, and with --pilot about how long it would take."""
     with plain_errors():
-        from insgd_lab.studies.planning import cells
+        from insgd_lab.studies.search import next_plan
 
-        plan = _plan(study, plugin)
+        spec = _study(study, settings, plugin)
+        plan = next_plan(spec)
+        _print_arms(plan)
+        _print_runs(plan)
+        if pilot:
+            check_device(device)
+            check_data(plan.runs.values(), data_dir)
+            _print_estimate(plan, workers or _cores(), device, data_dir)
+
+
+def _print_arms(plan: Plan) -> None:
     spec, rows = plan.study, []
     for arm in spec.arm:
-        tuned = "; ".join(f"{path}: {_levels(levels)}" for path, levels in arm.tune.items())
-        axes = "; ".join(f"{path}: {_levels(levels)}" for path, levels in arm.axes.items())
+        levels = spec.space(arm) if spec.search else arm.tune
         runs = len({row["run"] for row in plan.rows if row["arm"] == arm.name})
-        rows.append((arm.name, arm.optimizer.name, arm.grid, axes, len(cells(spec, arm)), tuned, runs))
-    print_table(("arm", "optimizer", "grid", "axes", "cells", "tuned", "runs"), rows, spec.title or spec.name)
+        rows.append(
+            (arm.name, arm.optimizer.name, arm.grid, _axes(arm.axes), len(spec.cells(arm)), _axes(levels), runs)
+        )
+    tuned, runs_of = ("searched", "trial runs") if spec.search else ("tuned", "runs")
+    columns = ("arm", "optimizer", "grid", "axes", "cells", tuned, runs_of)
+    print_table(columns, rows, spec.title or spec.name)
+
+
+def _axes(axes: Mapping[str, Any]) -> str:
+    return "; ".join(f"{path}: {_levels(levels)}" for path, levels in axes.items())
+
+
+def _print_runs(plan: Plan) -> None:
+    from insgd_lab.studies.search import final_runs
+
+    spec = plan.study
+    what = f"{spec.train.epochs} epochs of {spec.task.data.name} with {spec.task.model.name}"
+    if any(arm.task or arm.train for arm in spec.arm):
+        what += ", but for what arms change"
+    if spec.search is None:
+        typer.echo(f"{len(plan.runs)} runs in all (shared ones counted once), {len(spec.seeds)} seeds, {what}")
+        return
+    trials = f"{spec.search.trials} {spec.search.method} trials"
+    if spec.search.method == "optuna":
+        trials += " (some at a time: only the first are planned)"
     typer.echo(
-        f"{len(plan.runs)} runs in all (shared ones counted once), {len(spec.seeds)} seeds, "
-        f"{spec.train.epochs} epochs of {spec.task.data.name} with {spec.task.model.name}"
+        f"{len(plan.runs)} runs of trials: {trials} in each cell, {len(spec.search.seeds)} seeds; then "
+        f"{final_runs(spec)} final runs of the winners, {len(spec.seeds)} fresh seeds; {what}"
     )
 
 
-def _levels(levels: Sequence[object]) -> str:
-    return ", ".join(str(level) for level in levels)
+def _print_estimate(plan: Plan, workers: int, device: str, data_dir: Path | None) -> None:
+    """Time a few steps of each family of runs, and say what all would take."""
+    import torch
+
+    from insgd_lab.studies.estimate import families, in_words, study_seconds
+    from insgd_lab.training.pilot import pilot
+
+    torch.set_num_threads(1)  # as each worker has
+    parts, rows = [], []
+    for family in families(plan):
+        pace, run = pilot(family.example, data_dir=data_dir, device=device), family.example
+        parts.append((family, pace.seconds))
+        total = family.seconds(pace.seconds)
+        what = (run.optimizer.name, run.task.data.name, run.task.model.name, run.train.batch_size, family.count)
+        times = (pace.step, pace.evaluation, total / family.count, total)
+        rows.append((*what, f"{pace.steps}", *map(in_words, times)))
+    columns = ("optimizer", "data", "model", "batch", "runs", "steps", "a step", "an evaluation", "a run", "all")
+    print_table(columns, rows, "A pilot of each kind of run")
+    typer.echo(
+        f"about {in_words(study_seconds(parts, workers))} on {workers} workers ({device}): steps times epochs, "
+        "evaluations and the start of each run; workers' own start, the writing of results and packing are left out"
+    )
+
+
+def _levels(levels: Any) -> str:
+    if isinstance(levels, list):
+        return ", ".join(map(str, levels))
+    return f"{levels.low:g} to {levels.high:g}{' by its logarithm' if levels.log else ''}"
 
 
 def report(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from insgd_lab.cli.common import (
     refuse,
     say,
 )
+from insgd_lab.cli.settings import put, put_settings, run_path
 
 if TYPE_CHECKING:
     from insgd_lab.config import RunSpec
@@ -76,37 +76,11 @@ def _with_options(raw: dict[str, Any], chosen: Mapping[str, Any], settings: Sequ
     if chosen["optimizer"] is not None:
         raw["optimizer"] = {"name": chosen["optimizer"]}
     for name, path in paths.items():
-        _put(raw, path, defaults[name], keep=True)
+        put(raw, path, defaults[name], keep=True)
         if chosen[name] is not None:
-            _put(raw, path, chosen[name])
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            refuse(f"--set {setting}: expected KEY=VALUE, such as lr=0.1")
-        _put(raw, key if key.startswith(("task.", "train.", "record.")) else f"optimizer.{key}", _value(text))
+            put(raw, path, chosen[name])
+    put_settings(raw, settings, run_path)
     return raw
-
-
-def _put(tables: dict[str, Any], path: str, value: Any, *, keep: bool = False) -> None:
-    """Set the value at a dotted path; a text on the way becomes a table. `keep` spares what is there."""
-    *parents, last = path.split(".")
-    for key in parents:
-        inner = tables.setdefault(key, {})
-        if isinstance(inner, str):
-            inner = tables[key] = {"path" if key == "init_from" else "name": inner}
-        if not isinstance(inner, dict):
-            refuse(f"{path}: {key} is not a table, but {inner!r}")
-        tables = inner
-    if not (keep and last in tables):
-        tables[last] = value
-
-
-def _value(text: str) -> Any:
-    """Read a value as TOML does; what is none of its types is a text, without need of quotes."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str, loaders: int) -> None:

@@ -16,23 +16,30 @@ explicitly written default changes nothing.
 
 from __future__ import annotations
 
-from insgd_lab.config.files import list_studies, load_study, read_toml
+from insgd_lab.config.arms import ArmSpec
+from insgd_lab.config.files import list_studies, load_study, read_study, read_toml
+from insgd_lab.config.grids import Cell
 from insgd_lab.config.initial import InitSpec
+from insgd_lab.config.levels import Interval
 from insgd_lab.config.options import NamedSpec
 from insgd_lab.config.problems import ConfigError, Problem
 from insgd_lab.config.run import RecordSpec, RunSpec, TaskSpec, TrainSpec, parse_run
 from insgd_lab.config.schedules import ScheduleSpec
-from insgd_lab.config.study import ArmSpec, StudySpec, parse_study
+from insgd_lab.config.search import SearchSpec
+from insgd_lab.config.study import StudySpec, parse_study
 
 __all__ = [
     "ArmSpec",
+    "Cell",
     "ConfigError",
     "InitSpec",
+    "Interval",
     "NamedSpec",
     "Problem",
     "RecordSpec",
     "RunSpec",
     "ScheduleSpec",
+    "SearchSpec",
     "StudySpec",
     "TaskSpec",
     "TrainSpec",
@@ -40,5 +47,6 @@ __all__ = [
     "load_study",
     "parse_run",
     "parse_study",
+    "read_study",
     "read_toml",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -130,17 +131,38 @@ class RunSpec(WithPlugins):
         return spec
 
     @model_validator(mode="after")
-    def _scheduled(self) -> Self:
+    def _trainable(self) -> Self:
+        """Check that the data and the optimizer are up to what the training asks of them."""
+        problems = [*self._unscheduled(), *self._unlike_the_data(), *self._not_held_in_a_graph()]
+        raise_if_any([Problem(("train", *p.path), p.value, p.message) for p in problems])
+        return self
+
+    def _unscheduled(self) -> list[Problem]:
         name, schedule = self.optimizer.name, self.train.schedule
         message = f"{name} has no option {{!r}} to change; leave it out, or take another optimizer"
-        raise_if_any(
-            [
-                Problem(("train", "schedule", key), getattr(schedule, key), message.format(option))
-                for option, key in schedule.needs().items()
-                if option not in registry.get_optimizer(name).defaults
-            ]
-        )
-        return self
+        return [
+            Problem(("schedule", key), getattr(schedule, key), message.format(option))
+            for option, key in schedule.needs().items()
+            if option not in registry.get_optimizer(name).defaults
+        ]
+
+    def _unlike_the_data(self) -> list[Problem]:
+        data, train = registry.get_data(self.task.data.name), self.train
+        problems = []
+        if train.augment and not data.images:
+            message = f"{data.name} has no images to crop and mirror; leave it out"
+            problems.append(Problem(("augment",), True, message))
+        if train.label_smoothing and not data.labels:
+            message = f"{data.name} has no classes whose labels could be smoothed; leave it out"
+            problems.append(Problem(("label_smoothing",), train.label_smoothing, message))
+        return problems
+
+    def _not_held_in_a_graph(self) -> list[Problem]:
+        name = self.optimizer.name
+        if not self.train.cuda_graph or registry.get_optimizer(name).capabilities.capturable:
+            return []
+        message = f"{name} cannot be held in a CUDA graph; leave it out, or take another optimizer"
+        return [Problem(("cuda_graph",), True, message)]
 
     def canonical(self) -> dict[str, Any]:
         """Return the run in plain JSON types: defaults left out, revisions and the seed in."""
@@ -158,6 +180,18 @@ class RunSpec(WithPlugins):
     def id(self) -> str:
         """The run's name: the hash of `canonical()`."""
         return store.run_id(self.canonical())
+
+    def with_seeds(self, seeds: Iterable[int]) -> Iterator[RunSpec]:
+        """Give this run with each of the seeds; as only that differs, none is checked or written out anew."""
+        canonical = self.canonical()
+        # The text that is hashed has its keys sorted, so the seed cuts it in two.
+        before = store.canonical_json({key: value for key, value in canonical.items() if key < "seed"})
+        after = store.canonical_json({key: value for key, value in canonical.items() if key > "seed"})
+        for seed in seeds:
+            run = self.model_copy(update={"seed": seed})
+            text = f'{before[:-1]},"seed":{seed},{after[1:]}'
+            run.__dict__["id"] = hashlib.sha256(text.encode()).hexdigest()[:16]  # as store.run_id has it
+            yield run
 
     @cached_property
     def pack_key(self) -> str:

@@ -49,9 +49,9 @@ class ScheduleSpec(Spec):
         period: epochs.
         period_factor: a whole number.
         beta1_decay: lambda in (0, 1]: the first of the optimizer's betas is beta1 lambda^(t-1) at the t-th step.
-        warmup: epochs, before anything else, in which the rate rises linearly: at the k-th of n steps it is k/n of
-            the learning rate. Milestones and `step_size` count the epochs of the run; the clocks of the other
-            schedules start when the warm-up ends.
+        warmup: epochs, before anything else, in which the rate rises linearly: at the k-th of n steps, to whole ones
+            and at least one, it is k/n of the learning rate. Milestones and `step_size` count the epochs of the run;
+            the clocks of the other schedules start when the warm-up ends.
     """
 
     name: Literal["constant", "multi-step", "step", "cosine", "cosine-restarts", "inverse-sqrt"] = "constant"

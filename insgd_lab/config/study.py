@@ -3,115 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self, TypeVar
+from functools import cached_property
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from insgd_lab import registry
+from insgd_lab import registry, store
+from insgd_lab.config.arms import AXES, ArmSpec, checked_axes, repeated, tables_of
 from insgd_lab.config.base import Spec, WithPlugins, validated
-from insgd_lab.config.options import LOOKUP, Entry, NamedSpec, checked, checked_option, jsonable
-from insgd_lab.config.problems import Problem, ProblemsError, problems_of, raise_if_any, unknown
+from insgd_lab.config.grids import Cell, cells
+from insgd_lab.config.levels import Interval
+from insgd_lab.config.merging import merged
+from insgd_lab.config.options import LOOKUP, NamedSpec, checked, jsonable
+from insgd_lab.config.problems import Missing, Problem, ProblemsError, problems_of, raise_if_any, unknown
 from insgd_lab.config.run import RecordSpec, RunSpec, TaskSpec, TrainSpec
 from insgd_lab.config.schedules import ScheduleSpec
+from insgd_lab.config.search import SearchSpec, Seeds, default_space, seeds_of
 
-__all__ = ["ArmSpec", "CompareSpec", "StudySpec", "parse_study"]
+__all__ = ["CompareSpec", "StudySpec", "parse_study"]
 
-GRIDS = ("full", "one-at-a-time", "zip")
-_LATER_GRIDS = ("random",)
-_Common = Mapping[str, Any]  # the study's "task" and "train", as far as they are valid
+_Common = Mapping[str, Any]  # the "task" and "train" of a study or arm, as far as they are valid
 _SpecT = TypeVar("_SpecT", TaskSpec, TrainSpec)
-Axis = Annotated[list[Any], Field(min_length=1)]
-
-
-class ArmSpec(Spec):
-    """One line of the comparison: an optimizer, the axes that vary, and what is tuned at every setting."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*$")]
-    label: str | None = None
-    optimizer: NamedSpec
-    grid: str = "full"
-    axes: dict[str, Axis] = {}
-    tune: dict[str, Axis] = {}
-
-    @field_validator("optimizer")
-    @classmethod
-    def _known(cls, value: NamedSpec) -> NamedSpec:
-        return checked("optimizer", value)
-
-    @field_validator("grid")
-    @classmethod
-    def _known_grid(cls, value: str) -> str:
-        if value in _LATER_GRIDS:
-            raise ValueError(f"is not available yet; choose from {', '.join(GRIDS)}")
-        if value not in GRIDS:
-            raise ValueError(unknown(value, GRIDS, "grid"))
-        return value
-
-    @field_validator("axes", "tune")
-    @classmethod
-    def _option_axes(cls, value: dict[str, list[Any]], info: ValidationInfo) -> dict[str, list[Any]]:
-        """Check the axes over the optimizer's options; those over task and training wait for the study."""
-        if "optimizer" not in info.data:
-            return value
-        value, problems = _checked_axes(value, info.data["optimizer"].name)
-        raise_if_any(problems)
-        return value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        raise_if_any(
-            [
-                Problem(("tune", path), self.tune[path], "is an axis as well; keep one of the two")
-                for path in self.tune
-                if path in self.axes
-            ]
-        )
-        lengths = {path: len(levels) for path, levels in self.axes.items()}
-        if self.grid == "zip" and len(set(lengths.values())) > 1:
-            raise ProblemsError([Problem(("axes",), lengths, "zip needs axes of equal length")])
-        return self
-
-
-def _checked_axes(axes: Mapping[str, Any], optimizer: str) -> tuple[dict[str, list[Any]], list[Problem]]:
-    """Return the axes, the levels of options in the types of their defaults, and the mistakes in them."""
-    entry, result, problems = registry.get_optimizer(optimizer), dict(axes), []
-    for path, levels in axes.items():
-        if not path.startswith(("task.", "train.")):
-            result[path], found = _checked_levels(entry, path, levels)
-            problems += found
-        problems += _repeated(path, result[path])
-    return result, problems
-
-
-def _checked_levels(entry: Entry, path: str, levels: list[Any]) -> tuple[list[Any], list[Problem]]:
-    result: list[Any] = []
-    for level in levels:
-        try:
-            result.append(checked_option("optimizer", entry, path, level))
-        except ValueError as error:
-            if path not in entry.defaults:
-                return [], [Problem((path,), levels, str(error))]
-            return [], [Problem((path,), level, str(error))]
-    return result, []
-
-
-def _repeated(path: str, levels: Sequence[Any]) -> list[Problem]:
-    return [
-        Problem((path,), level, "is listed twice; keep one")
-        for k, level in enumerate(levels)
-        if any(level == other and type(level) is type(other) for other in levels[:k])
-    ]
-
-
-def _twice(arm: ArmSpec) -> list[Problem]:
-    """Levels that a study file writes in two ways."""
-    tables = (("axes", arm.axes), ("tune", arm.tune))
-    return [
-        Problem((name, *p.path), p.value, p.message)
-        for name, table in tables
-        for path, levels in table.items()
-        for p in _repeated(path, levels)
-    ]
+_ROOTS: Mapping[str, type[BaseModel]] = {"task": TaskSpec, "train": TrainSpec}
+_DEFAULT_SEEDS = 5
+_EXAMPLE = "such as search = { lr = { log_range = [1e-4, 1.0] } }"
 
 
 class CompareSpec(Spec):
@@ -122,32 +37,51 @@ class CompareSpec(Spec):
 
 
 class StudySpec(WithPlugins):
-    """A whole study: what is common to all runs, and the arms."""
+    """A whole study: what is common to all runs, and the arms. `seeds` are those of the final runs if it searches."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*$")]
     title: str = ""
     description: str = ""
     compare: CompareSpec | None = None
-    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]]
+    seeds: Seeds
     task: TaskSpec
     train: TrainSpec
     record: RecordSpec = RecordSpec()
+    search: SearchSpec | None = None
     arm: Annotated[list[ArmSpec], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seeds_of_search(cls, value: Any) -> Any:
+        """Put the final seeds of a search where a plain study has its seeds."""
+        search = value.get("search") if isinstance(value, Mapping) else None
+        if not isinstance(search, Mapping) or ("seeds" in value and search.get("final_seeds") is None):
+            return value
+        final = search.get("final_seeds", _DEFAULT_SEEDS)
+        if "seeds" in value:
+            if value["seeds"] != final:
+                message = "are the final runs' seeds, as search.final_seeds is; keep one of the two"
+                raise_if_any([Problem(("seeds",), value["seeds"], message)])
+            return value
+        return {**value, "seeds": final}
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _counted(cls, value: Any) -> Any:
-        if isinstance(value, int) and not isinstance(value, bool):
-            if not 1 <= value <= 10_000:
-                raise ValueError("expected a number of seeds from 1 to 10000, or a list of them")
-            return list(range(value))
-        return value
+        return seeds_of(value)
 
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, value: list[int]) -> list[int]:
         if not value or len(set(value)) < len(value):
             raise ValueError("expected at least one seed, each once")
+        return value
+
+    @field_validator("search")
+    @classmethod
+    def _fresh(cls, value: SearchSpec | None, info: ValidationInfo) -> SearchSpec | None:
+        if value is not None:
+            raise_if_any(value.overlap(info.data.get("seeds", []), "the final runs' seeds"))
         return value
 
     @field_validator("arm", mode="wrap")
@@ -161,20 +95,53 @@ class StudySpec(WithPlugins):
             arms = []
         else:
             problems = _repeated_names(arms)
-        common: _Common = {key: info.data[key] for key in ("task", "train") if key in info.data}
+        common: _Common = {key: info.data[key] for key in _ROOTS if key in info.data}
         tables = arms or (value if isinstance(value, list) else [])
         for k, arm in enumerate(tables):
-            found = _axis_problems(arm, common) if isinstance(arm, ArmSpec) else _raw_axis_problems(arm, common)
+            own, found = _common_of(arm, common)
+            found = found + (_axis_problems if isinstance(arm, ArmSpec) else _raw_axis_problems)(arm, own)
             problems += [Problem((k, *p.path), p.value, p.message) for p in found]
         raise_if_any(problems)
         if len(common) == 2:  # else the study is refused, for what is wrong with its task or training
-            arms = [_with_plain_levels(arm, common) for arm in arms]
-            raise_if_any([Problem((k, *p.path), p.value, p.message) for k, a in enumerate(arms) for p in _twice(a)])
+            arms = [_with_plain_levels(arm, _common_of(arm, common)[0]) for arm in arms]
+            late = [_late_problems(arm, _common_of(arm, common)[0], info.data) for arm in arms]
+            raise_if_any([Problem((k, *p.path), p.value, p.message) for k, each in enumerate(late) for p in each])
         return arms
+
+    @cached_property
+    def _commons(self) -> dict[str, _Common]:
+        common = {"task": self.task, "train": self.train}
+        return {arm.name: _common_of(arm, common)[0] for arm in self.arm}
+
+    @cached_property
+    def _cells(self) -> dict[str, list[Cell]]:
+        return {arm.name: cells(arm, {path: self.base(arm, path) for path in arm.axes}) for arm in self.arm}
+
+    @cached_property
+    def _overridden(self) -> dict[str, Any]:
+        return {}
+
+    def task_of(self, arm: ArmSpec) -> TaskSpec:
+        """Return what `arm` learns when no axis varies it."""
+        task: TaskSpec = self._commons[arm.name]["task"]
+        return task
+
+    def train_of(self, arm: ArmSpec) -> TrainSpec:
+        """Return how `arm` is trained when no axis varies it."""
+        train: TrainSpec = self._commons[arm.name]["train"]
+        return train
+
+    def cells(self, arm: ArmSpec) -> list[Cell]:
+        """Return the settings that `arm` asks for, the base cell first where its grid has one."""
+        return self._cells[arm.name]
+
+    def space(self, arm: ArmSpec) -> dict[str, Any]:
+        """Return what the search tries in `arm`: by path, a list of levels or an `Interval`."""
+        return _space(arm)
 
     def base(self, arm: ArmSpec, path: str) -> Any:
         """Return the value that an axis or tuned option of `arm` has when nothing varies it."""
-        return _base(arm, path, {"task": self.task, "train": self.train})
+        return _base(arm, path, self._commons[arm.name])
 
     def run(self, arm: ArmSpec, settings: Mapping[str, Any], seed: int) -> RunSpec:
         """Return the run of `arm` in which each path of `settings` has the given value.
@@ -183,15 +150,25 @@ class StudySpec(WithPlugins):
             ValueError: values that are possible one by one but not together.
         """
         optimizer = {key: value for key, value in settings.items() if not key.startswith(("task.", "train."))}
-        overrides = {path: value for path, value in settings.items() if path not in optimizer}
         return RunSpec(
-            task=_overridden(self.task, {p: v for p, v in overrides.items() if p.startswith("task.")}),
-            train=_overridden(self.train, {p: v for p, v in overrides.items() if p.startswith("train.")}),
+            task=self._varied(arm, "task", settings),
+            train=self._varied(arm, "train", settings),
             record=self.record,
             optimizer=NamedSpec(name=arm.optimizer.name, options={**arm.optimizer.options, **optimizer}),
             seed=seed,
             plugins=self.plugins,
         )
+
+    def _varied(self, arm: ArmSpec, root: str, settings: Mapping[str, Any]) -> Any:
+        """The task or training of a run; remembered, for a grid comes back to each many times."""
+        overrides = {path: value for path, value in settings.items() if path.startswith(f"{root}.")}
+        spec = self._commons[arm.name][root]
+        if not overrides:
+            return spec
+        key = store.canonical_json({"arm": arm.name, **overrides})
+        if key not in self._overridden:
+            self._overridden[key] = _overridden(spec, overrides)
+        return self._overridden[key]
 
 
 def _repeated_names(arms: Sequence[ArmSpec]) -> list[Problem]:
@@ -201,6 +178,38 @@ def _repeated_names(arms: Sequence[ArmSpec]) -> list[Problem]:
         for k, name in enumerate(names)
         if name in names[:k]
     ]
+
+
+# ---------------------------------------------------------------------------------- an arm's task and training
+
+
+def _common_of(arm: Any, common: _Common) -> tuple[_Common, list[Problem]]:
+    """Return the task and training of an arm, or of the raw table of one, and what is wrong with its own part.
+
+    A part that is wrong, or whose study's part is, is left out.
+    """
+    own, problems = dict(common), []
+    for root in common:
+        over = arm.get(root) if isinstance(arm, Mapping) else getattr(arm, root, None)
+        if not isinstance(over, Mapping) or not over:
+            continue
+        model = _ROOTS[root]
+        try:
+            own[root] = model.model_validate(merged(_written(common[root]), over))
+        except ValidationError as error:
+            del own[root]
+            problems += [Problem((root, *p.path), p.value, p.message) for p in problems_of(error, model)]
+    return own, problems
+
+
+def _written(spec: TaskSpec | TrainSpec) -> dict[str, Any]:
+    """The task or training as a study file would have it."""
+    if isinstance(spec, TrainSpec):
+        return {**spec.model_dump(exclude={"schedule"}), "schedule": spec.schedule.plain()}
+    named = {key: {"name": named.name, **named.options} for key, named in (("data", spec.data), ("model", spec.model))}
+    if spec.init_from is None:
+        return named
+    return {**named, "init_from": spec.init_from.model_dump(exclude={"sha256"})}  # which an arm's own file has not
 
 
 def _overridden(spec: _SpecT, settings: Mapping[str, Any]) -> _SpecT:
@@ -230,69 +239,6 @@ def _overridden(spec: _SpecT, settings: Mapping[str, Any]) -> _SpecT:
         raise ValueError("; ".join(p.message for p in problems_of(error, type(spec)))) from None
 
 
-def _with_plain_levels(arm: ArmSpec, common: _Common) -> ArmSpec:
-    """Return a valid arm whose levels over task and training read as the values that they stand for."""
-    tables = {"axes": arm.axes, "tune": arm.tune}
-    return arm.model_copy(
-        update={
-            name: {path: [_plain_level(arm, path, level, common) for level in levels] for path, levels in table.items()}
-            for name, table in tables.items()
-        }
-    )
-
-
-def _plain_level(arm: ArmSpec, path: str, level: Any, common: _Common) -> Any:
-    root = path.split(".")[0] if "." in path else "optimizer"
-    if root not in common:
-        return level
-    return _base(arm, path, {**common, root: _overridden(common[root], {path: level})})
-
-
-def _axis_problems(arm: ArmSpec, common: _Common) -> list[Problem]:
-    """What only the study can tell about the axes of a valid arm."""
-    problems = _task_axis_problems("axes", arm.axes, common) + _task_axis_problems("tune", arm.tune, common)
-    return problems or (_fixed_problems(arm, common) if len(common) == 2 else [])
-
-
-def _raw_axis_problems(arm: Any, common: _Common) -> list[Problem]:
-    """The mistakes in the axes of an arm that has others, so that all are reported at once."""
-    problems: list[Problem] = []
-    for table in ("axes", "tune") if isinstance(arm, Mapping) else ():
-        axes = arm.get(table, {})
-        if isinstance(axes, Mapping) and all(isinstance(levels, list) for levels in axes.values()):
-            problems += _task_axis_problems(table, axes, common) + _unchecked_axis_problems(arm, table, axes)
-    return problems
-
-
-def _unchecked_axis_problems(arm: Mapping[str, Any], table: str, axes: Mapping[str, Any]) -> list[Problem]:
-    """What `ArmSpec` left out where the optimizer's own options are wrong but its name is right."""
-    try:
-        name = NamedSpec.model_validate(arm.get("optimizer")).name
-        registry.get_optimizer(name)
-    except (ValidationError, registry.UnknownName):
-        return []
-    try:
-        checked("optimizer", NamedSpec.model_validate(arm["optimizer"]))
-    except ProblemsError:
-        _, problems = _checked_axes(axes, name)
-        return [Problem((table, *p.path), p.value, p.message) for p in problems]
-    return []
-
-
-def _task_axis_problems(table: str, axes: Mapping[str, Any], common: _Common) -> list[Problem]:
-    problems = []
-    for path, levels in axes.items():
-        spec = common.get(path.split(".")[0]) if "." in path else None
-        if spec is None:
-            continue
-        for level in levels:
-            try:
-                _overridden(spec, {path: level})
-            except ValueError as error:
-                problems.append(Problem((table, path), level, str(error)))
-    return problems
-
-
 def _base(arm: ArmSpec, path: str, common: _Common) -> Any:
     root, *keys = path.split(".")
     if root == "train":
@@ -304,19 +250,142 @@ def _base(arm: ArmSpec, path: str, common: _Common) -> Any:
     return named.options.get(option, jsonable(entry.defaults[option]))
 
 
+# ------------------------------------------------------------------------------------------- levels over both
+
+
+def _with_plain_levels(arm: ArmSpec, common: _Common) -> ArmSpec:
+    """Return a valid arm whose levels over task and training read as the values that they stand for."""
+    tables = {name: table for name in AXES if (table := getattr(arm, name)) is not None}
+    plain: dict[str, Any] = {
+        name: {path: _plain_levels(arm, path, levels, common) for path, levels in table.items()}
+        for name, table in tables.items()
+    }
+    for name in ("include", "exclude"):
+        entries = getattr(arm, name)
+        plain[name] = [{path: _plain_level(arm, path, v, common) for path, v in entry.items()} for entry in entries]
+    return arm.model_copy(update=plain)
+
+
+def _plain_levels(arm: ArmSpec, path: str, levels: Any, common: _Common) -> Any:
+    if not isinstance(levels, Interval):
+        return [_plain_level(arm, path, level, common) for level in levels]
+    base = _base(arm, path, common)
+    whole = "." in path and isinstance(base, int)  # an optimizer's whole numbers have fractions between them
+    return levels.model_copy(update={"whole": whole})
+
+
+def _plain_level(arm: ArmSpec, path: str, level: Any, common: _Common) -> Any:
+    root = path.split(".")[0] if "." in path else "optimizer"
+    if root not in common:
+        return level
+    return _base(arm, path, {**common, root: _overridden(common[root], {path: level})})
+
+
+def _axis_problems(arm: ArmSpec, common: _Common) -> list[Problem]:
+    """What only the study can tell about the levels of a valid arm."""
+    problems = [p for where, table in tables_of(arm) for p in _task_axis_problems(where, table, common)]
+    return problems or (_fixed_problems(arm, common) if len(common) == 2 else [])
+
+
+def _raw_axis_problems(arm: Any, common: _Common) -> list[Problem]:
+    """The mistakes in the levels of an arm that has others, so that all are reported at once."""
+    problems: list[Problem] = []
+    for where, table in tables_of(arm) if isinstance(arm, Mapping) else ():
+        lists = {path: levels for path, levels in table.items() if isinstance(levels, list) and levels}
+        problems += _task_axis_problems(where, lists, common) + _unchecked_axis_problems(arm, where, lists)
+    return problems
+
+
+def _unchecked_axis_problems(
+    arm: Mapping[str, Any], where: tuple[str | int, ...], axes: Mapping[str, Any]
+) -> list[Problem]:
+    """What `ArmSpec` left out where the optimizer's own options are wrong but its name is right."""
+    try:
+        name = NamedSpec.model_validate(arm.get("optimizer")).name
+        registry.get_optimizer(name)
+    except (ValidationError, registry.UnknownName):
+        return []
+    try:
+        checked("optimizer", NamedSpec.model_validate(arm["optimizer"]))
+    except ProblemsError:
+        _, problems = checked_axes(axes, name)
+        return [Problem((*where, *p.path), p.value, p.message) for p in problems]
+    return []
+
+
+def _task_axis_problems(where: tuple[str | int, ...], axes: Mapping[str, Any], common: _Common) -> list[Problem]:
+    problems = []
+    for path, levels in axes.items():
+        spec = common.get(path.split(".")[0]) if "." in path else None
+        if spec is None:
+            continue
+        for level in _whole_ends(levels) if isinstance(levels, Interval) else levels:
+            try:
+                _overridden(spec, {path: level})
+            except ValueError as error:
+                problems.append(Problem((*where, path), level, str(error)))
+    return problems
+
+
+def _whole_ends(interval: Interval) -> list[float]:
+    """The ends of a range, whole where they can be: an option may ask for that, and none refuses it."""
+    return [int(end) if end.is_integer() else end for end in (interval.low, interval.high)]
+
+
 def _fixed_problems(arm: ArmSpec, common: _Common) -> list[Problem]:
-    """A tuned option needs its fixed value in the list; an axis varied alone needs a level to return to."""
+    """A tuned option needs its fixed value in the list; an axis varied alone, or left out, a level to return to."""
     problems = []
     for path, levels in arm.tune.items():
         fixed = _base(arm, path, common)
         if fixed not in levels:
             remedy = f"does not hold {fixed!r}, the value outside tuning; add it, or set {path} to one of these"
             problems.append(Problem(("tune", path), levels, remedy))
+    left_out = {path for entry in arm.include for path in arm.axes if path not in entry}
     for path, levels in arm.axes.items():
-        if arm.grid == "one-at-a-time" and _base(arm, path, common) is None:
+        if (arm.grid == "one-at-a-time" or path in left_out) and _base(arm, path, common) is None:
             remedy = f"has no value to return to; set {path} in the optimizer's table"
             problems.append(Problem(("axes", path), levels, remedy))
     return problems
+
+
+def _late_problems(arm: ArmSpec, common: _Common, study: Mapping[str, Any]) -> list[Problem]:
+    """What can be told once all levels are plain: those written in two ways, idle cells, and what a search needs."""
+    problems = [
+        Problem((*where, *p.path), p.value, p.message)
+        for where, table in tables_of(arm)
+        for path, levels in table.items()
+        for p in repeated(path, levels)
+    ]
+    if not problems:
+        try:
+            cells(arm, {path: _base(arm, path, common) for path in arm.axes})
+        except ProblemsError as error:
+            problems = error.problems
+    return problems + (_search_problems(arm, study["search"]) if "search" in study else [])
+
+
+# ----------------------------------------------------------------------------------------------------- search
+
+
+def _space(arm: ArmSpec) -> dict[str, Any]:
+    if arm.search is not None:
+        return arm.search
+    return {path: levels for path, levels in default_space(arm.optimizer).items() if path not in arm.axes}
+
+
+def _search_problems(arm: ArmSpec, search: SearchSpec | None) -> list[Problem]:
+    if search is None:
+        message = "is read by studies with a [search] only; add one, or leave this out"
+        return [] if arm.search is None else [Problem(("search",), list(arm.search), message)]
+    if arm.tune:
+        return [Problem(("tune",), list(arm.tune), "is not for studies with a [search], which tunes; move it there")]
+    try:
+        if _space(arm):
+            return []
+        reason = f"{arm.optimizer.name} has no option left that the registry would tune"
+    except ValueError as error:
+        reason = f"what the registry would tune of {arm.optimizer.name} cannot be ({error})"
+    return [Problem(("search",), Missing(), f"{reason}; say what to try, {_EXAMPLE}")]
 
 
 def parse_study(raw: Mapping[str, Any], source: str = "study", plugins: Sequence[str] = ()) -> StudySpec:

@@ -5,30 +5,24 @@
     plan.rows[0]                      # {"run": "0123…", "arm": "insgd", "varied": None, "settings": {…}, …}
 
 An arm's cells come from its grid; each cell is crossed with every tuned value and every seed. Cells that two
-arms share are one run with a row in each. There is no torch here: planning is quick.
+arms share are one run with a row in each. There is no torch here, and each cell is checked once for all its seeds:
+planning is quick.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
 from insgd_lab import registry
-from insgd_lab.config import ArmSpec, ConfigError, Problem, RunSpec, StudySpec, TrainSpec
+from insgd_lab.config import ArmSpec, Cell, ConfigError, Interval, Problem, RunSpec, StudySpec, TrainSpec
+from insgd_lab.config.merging import as_table
 
-__all__ = ["Cell", "Plan", "cells", "make_plan", "study_info"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One setting of an arm's axes; `varied` is the axis moved away from the base, in one-at-a-time grids."""
-
-    settings: Mapping[str, Any]
-    varied: str | None = None
+__all__ = ["Plan", "make_plan", "study_info"]
 
 
 @dataclass(frozen=True)
@@ -39,50 +33,39 @@ class Plan:
     rows: list[dict[str, Any]] = field(default_factory=list)
     runs: dict[str, RunSpec] = field(default_factory=dict)
 
+    def add(self, arm: ArmSpec, cell: Cell, tuned: Mapping[str, Any], seeds: Sequence[int], **more: Any) -> list[str]:
+        """Add the runs of one cell of `arm`, a row for each seed, to which `more` is written; return their names.
 
-def cells(study: StudySpec, arm: ArmSpec) -> list[Cell]:
-    """Return the settings that the arm's grid asks for, the base cell first where there is one."""
-    if arm.grid == "one-at-a-time":
-        return list(_one_at_a_time(study, arm))
-    combine = zip if arm.grid == "zip" else itertools.product
-    if not arm.axes:
-        return [Cell({})]
-    return [Cell(dict(zip(arm.axes, levels, strict=True))) for levels in combine(*arm.axes.values())]
+        Raises:
+            ConfigError: settings that are possible one by one but not together.
+        """
+        names = []
+        for run in _run(self.study, arm, {**cell.settings, **tuned}).with_seeds(seeds):
+            names.append(run.id)
+            self.runs.setdefault(run.id, run)
+            row = {"run": run.id, "arm": arm.name, "varied": cell.varied, "settings": cell.settings, "tune": tuned}
+            self.rows.append({**row, "seed": run.seed, **more})
+        return names
 
-
-def _one_at_a_time(study: StudySpec, arm: ArmSpec) -> Iterator[Cell]:
-    base = {path: study.base(arm, path) for path in arm.axes}
-    yield Cell(base)
-    for path, levels in arm.axes.items():
-        for level in levels:
-            if level != base[path]:
-                yield Cell({**base, path: level}, varied=path)
+    def sort(self, seeds: Sequence[int]) -> None:
+        """Put the runs in the order of their seeds, so that all arms grow together."""
+        order = {seed: k for k, seed in enumerate(seeds)}
+        ordered = sorted(self.runs.items(), key=lambda item: order[item[1].seed])
+        self.runs.clear()
+        self.runs.update(ordered)
 
 
 def make_plan(study: StudySpec) -> Plan:
-    """Work out every run of the study. Runs are ordered by seed, so that all arms grow together.
+    """Work out every run of a study that has no search (else see `studies.search`).
 
     Raises:
         ConfigError: settings that are possible one by one but not together.
     """
     plan = Plan(study)
-    runs: dict[str, RunSpec] = {}
     for arm in study.arm:
-        for cell, tuned, seed in itertools.product(cells(study, arm), _tuned(arm), study.seeds):
-            run = _run(study, arm, {**cell.settings, **tuned}, seed)
-            runs.setdefault(run.id, run)
-            plan.rows.append(
-                {
-                    "run": run.id,
-                    "arm": arm.name,
-                    "varied": cell.varied,
-                    "settings": dict(cell.settings),
-                    "tune": tuned,
-                    "seed": seed,
-                }
-            )
-    order = {seed: k for k, seed in enumerate(study.seeds)}
-    plan.runs.update(sorted(runs.items(), key=lambda item: order[item[1].seed]))
+        for cell, tuned in itertools.product(study.cells(arm), _tuned(arm)):
+            plan.add(arm, cell, tuned, study.seeds)
+    plan.sort(study.seeds)
     return plan
 
 
@@ -90,9 +73,9 @@ def _tuned(arm: ArmSpec) -> list[dict[str, Any]]:
     return [dict(zip(arm.tune, values, strict=True)) for values in itertools.product(*arm.tune.values())]
 
 
-def _run(study: StudySpec, arm: ArmSpec, settings: Mapping[str, Any], seed: int) -> RunSpec:
+def _run(study: StudySpec, arm: ArmSpec, settings: Mapping[str, Any]) -> RunSpec:
     try:
-        return study.run(arm, settings, seed)
+        return study.run(arm, settings, seed=0)
     except ValueError as error:
         raise ConfigError(study.name, [Problem(("arm", arm.name), dict(settings), _message(error))]) from None
 
@@ -116,6 +99,7 @@ def study_info(plan: Plan, versions: Mapping[str, str], created: str) -> dict[st
         "classes": registry.get_data(study.task.data.name).classes,
         "train": _train_info(study.train),
         "record": study.record.model_dump(),
+        **({"search": study.search.model_dump()} if study.search else {}),
         "spec": study.model_dump(),
         "arms": [_arm_info(study, arm) for arm in study.arm],
         "plan": plan.rows,
@@ -140,8 +124,34 @@ def _arm_info(study: StudySpec, arm: ArmSpec) -> dict[str, Any]:
         "optimizer": arm.optimizer.name,
         "options": arm.optimizer.options,
         "grid": arm.grid,
-        "axes": arm.axes,
+        "axes": {path: _levels(study, arm, path) for path in arm.axes},
         "base": {path: study.base(arm, path) for path in arm.axes},
         "tune": arm.tune,
         "fixed": {path: study.base(arm, path) for path in arm.tune},
+        **_own_info(study, arm),
+        **({"search": {path: _written(levels) for path, levels in study.space(arm).items()}} if study.search else {}),
     }
+
+
+def _levels(study: StudySpec, arm: ArmSpec, path: str) -> list[Any]:
+    """The levels of an axis: of a range those that were drawn."""
+    levels = arm.axes[path]
+    if not isinstance(levels, Interval):
+        return list(levels)
+    return sorted({cell.settings[path] for cell in study.cells(arm)})
+
+
+def _own_info(study: StudySpec, arm: ArmSpec) -> dict[str, Any]:
+    """What the arm changes of the study's task and training, and the number of classes that it learns."""
+    if not (arm.task or arm.train):
+        return {}
+    task = {f"task.{key}": as_table(key, value) for key, value in arm.task.items()}
+    return {
+        "overrides": {**task, **{f"train.{key}": value for key, value in arm.train.items()}},
+        "classes": registry.get_data(study.task_of(arm).data.name).classes,
+    }
+
+
+def _written(levels: Any) -> Any:
+    """The levels of an axis as a study file has them."""
+    return levels.model_dump() if isinstance(levels, Interval) else levels

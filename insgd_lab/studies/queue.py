@@ -16,7 +16,7 @@ from insgd_lab.store import canonical_json
 
 __all__ = ["RunQueue"]
 
-_AUTO = 16  # docs/packing.md says what was measured
+_AUTO = 20  # docs/packing.md says what was measured
 
 
 class RunQueue:

@@ -16,7 +16,7 @@ import torch
 
 from insgd_lab.training.decoding import fitted, pixels, read_rgb
 from insgd_lab.training.files import DataError
-from insgd_lab.training.image_folders import ImageFiles, complain, find_folder, read_layout
+from insgd_lab.training.image_folders import ImageFiles, Layout, complain, digest, find_folder, read_layout
 from insgd_lab.training.imagenet import ILSVRC2012, ImageNet, find_imagenet
 from insgd_lab.training.splits import ImageSplits, Indices, Split, shuffled_by_class, stratified_split
 from insgd_lab.training.streaming import MEAN, STD, StreamedSplits
@@ -25,6 +25,7 @@ from insgd_lab.training.subsets import Subset, SubsetError
 __all__ = ["image_folder", "imagenet"]
 
 _PER_CLASS = 50
+_SHARE = 0.1
 
 
 def image_folder(
@@ -32,8 +33,8 @@ def image_folder(
     path: str = "",
     size: int = 224,
     stream: bool = False,
-    val_share: float = 0.1,
-    test_share: float = 0.1,
+    val_share: float = _SHARE,
+    test_share: float = _SHARE,
     fraction: float = 1.0,
     shots: int | None = None,
     imbalance: str = "none",
@@ -52,7 +53,8 @@ def image_folder(
         stream: whether images are decoded when they are wanted, and not all at once and held in memory, which takes
             3 * size * size bytes an image. Streamed training images are cropped at random scales if they are
             augmented (see `StreamedFeed`); held ones are shifted by up to 4 pixels.
-        val_share: what part of the training images becomes the validation split, where that has no folder.
+        val_share: what part of the training images becomes the validation split, where that has no folder; where it
+            has one, it is refused unless it is the default.
         test_share: likewise the test split.
         fraction: what is kept of the training split; this and the rest as in `Subset`.
         shots: as there.
@@ -64,10 +66,11 @@ def image_folder(
         ValueError: shares that leave a split without images, or an impossible subset.
     """
     subset = Subset(fraction, shots, imbalance, imbalance_ratio)
-    folder = find_folder(path, data_dir)
+    layout = read_layout(find_folder(path, data_dir))
     if stream:
-        return _kept(subset, StreamedSplits("image-folder", *_splits(folder, val_share, test_share), size, size))
-    return subset.of(_held(folder, size, val_share, test_share))
+        parts = _splits(layout, val_share, test_share)
+        return _kept(subset, StreamedSplits("image-folder", *parts, size, size, layout.fingerprint))
+    return subset.of(_held(layout, size, val_share, test_share))
 
 
 def imagenet(
@@ -104,7 +107,9 @@ def imagenet(
         train.take(np.sort(np.concatenate([of_class[part] for of_class in rows])))
         for part in (slice(_PER_CLASS, None), slice(_PER_CLASS))
     )
-    return _kept(subset, StreamedSplits("imagenet", kept, held_out, test, size=224, shorter=256))
+    sizes = [images.stats()[:, 0] for images in (train, test)]
+    fingerprint = digest(train.folder.parent, (train, test), sizes)
+    return _kept(subset, StreamedSplits("imagenet", kept, held_out, test, 224, 256, fingerprint))
 
 
 def _kept(subset: Subset, data: StreamedSplits) -> StreamedSplits:
@@ -116,13 +121,14 @@ def _kept(subset: Subset, data: StreamedSplits) -> StreamedSplits:
 
 
 @functools.lru_cache(maxsize=1)
-def _held(folder: Path, size: int, val_share: float, test_share: float) -> ImageSplits:
-    """The folder's images, decoded; all that cannot be are named at once."""
-    parts = _splits(folder, val_share, test_share)
+def _held(layout: Layout, size: int, val_share: float, test_share: float) -> ImageSplits:
+    """The folder's images, decoded once as long as they stay as they are; all that cannot be are named at once."""
+    parts = _splits(layout, val_share, test_share)
     problems: list[str] = []
     train, val, test = (_decoded(images, size, problems) for images in parts)
-    complain(folder, problems)
-    return ImageSplits("image-folder", len(parts[0].classes), train, val, test, MEAN, STD)
+    complain(layout.folder, problems)
+    classes, fingerprint = len(layout.train.classes), layout.fingerprint
+    return ImageSplits("image-folder", classes, train, val, test, MEAN, STD, fingerprint=fingerprint)
 
 
 def _decoded(images: ImageFiles, size: int, problems: list[str]) -> Split:
@@ -135,11 +141,14 @@ def _decoded(images: ImageFiles, size: int, problems: list[str]) -> Split:
     return Split(batch, torch.from_numpy(images.labels))
 
 
-def _splits(folder: Path, val_share: float, test_share: float) -> tuple[ImageFiles, ImageFiles, ImageFiles]:
+def _splits(layout: Layout, val_share: float, test_share: float) -> tuple[ImageFiles, ImageFiles, ImageFiles]:
     """Train, validation and test images; what has no folder is held out of the training images."""
-    layout = read_layout(folder)
     there = {"val_share": layout.val, "test_share": layout.test}
     shares = {"val_share": val_share, "test_share": test_share}
+    for option, part in there.items():
+        if part is not None and shares[option] != _SHARE:
+            reason = f"is not read, for {part.folder} has that split already; leave it out"
+            raise SubsetError(option, shares[option], reason)
     wanted = {option: share for option, share in shares.items() if there[option] is None}
     rest, *held_out = _shared_out(layout.train, wanted)
     parts = {**there, **{option: layout.train.take(rows) for option, rows in zip(wanted, held_out, strict=True)}}

@@ -12,9 +12,11 @@ ordered, by their sorted names. Names that begin with a dot, and files that do n
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from insgd_lab.training.files import DataError, data_folder
 
-__all__ = ["ImageFiles", "Layout", "complain", "find_folder", "list_images", "read_layout"]
+__all__ = ["ImageFiles", "Layout", "complain", "digest", "find_folder", "list_images", "read_layout"]
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _SHOWN = 10
@@ -51,6 +53,18 @@ class ImageFiles:
         """Where the image of that row is."""
         return self.folder / self.classes[int(self.labels[row])] / os.fsdecode(bytes(self.names[row]))
 
+    def stats(self) -> NDArray[np.int64]:
+        """Each file's size in bytes and time of last change in nanoseconds, as they are now, [N, 2].
+
+        Raises:
+            OSError: a file is gone, or is kept from us.
+        """
+        folders = [os.fsencode(self.folder / name) for name in self.classes]
+        rows = zip(self.labels.tolist(), self.names.tolist(), strict=True)
+        paths = (os.path.join(folders[label], name) for label, name in rows)
+        found = [(file.st_size, file.st_mtime_ns) for file in map(os.stat, paths)]
+        return np.array(found, dtype=np.int64).reshape(-1, 2)
+
     def take(self, rows: NDArray[np.int64]) -> ImageFiles:
         """Those rows, in that order."""
         return replace(self, names=self.names[rows], labels=self.labels[rows])
@@ -60,13 +74,25 @@ class ImageFiles:
         return [int(count) for count in np.bincount(self.labels, minlength=len(self.classes))]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Layout:
-    """The images of each split that has a folder of its own; training images are always there."""
+    """The images of each split that has a folder of its own; equal as long as no file has changed.
 
-    train: ImageFiles
-    val: ImageFiles | None = None
-    test: ImageFiles | None = None
+    Attributes:
+        folder: what it was read from.
+        state: a digest of the files' names, sizes and times of change.
+        fingerprint: a digest of the files' names below the folder and sizes, the same wherever the folder lies.
+        train: training images are always there.
+        val: None without a folder.
+        test: likewise.
+    """
+
+    folder: Path
+    state: str
+    fingerprint: str
+    train: ImageFiles = field(compare=False)
+    val: ImageFiles | None = field(compare=False)
+    test: ImageFiles | None = field(compare=False)
 
 
 def find_folder(path: str, data_dir: Path | str | None = None) -> Path:
@@ -82,7 +108,7 @@ def find_folder(path: str, data_dir: Path | str | None = None) -> Path:
             "image-folder needs the path of your images: set task.data.path to a folder that has train/CLASS/*.jpg "
             "(and val, test, if they are split already), or CLASS/*.jpg"
         )
-    folder = data_folder(data_dir) / Path(path).expanduser()
+    folder = (data_folder(data_dir) / Path(path).expanduser()).absolute()
     if not folder.is_dir():
         state = "is one file" if folder.is_file() else "is not there"
         raise DataError(
@@ -112,21 +138,49 @@ def read_layout(folder: Path) -> Layout:
         count = "no folder" if not train.classes else f"the one folder {train.classes[0]!r}"
         place = train.folder.relative_to(folder)
         problems.append(f"{place}: has {count}; expected one for each of two classes or more")
-    for part in parts.values():
-        problems += _problems(part, folder)
-    for part in others:
-        problems += _differences(part, train)
+    images, stats = list(parts.values()), [part.stats() for part in parts.values()]
+    sizes = [numbers[:, 0] for numbers in stats]
+    problems += [line for part, size in zip(images, sizes, strict=True) for line in _problems(part, size, folder)]
+    problems += [line for part in others for line in _differences(part, train)]
     complain(folder, problems)
-    return Layout(train, parts.get("val"), parts.get("test"))
+    state, fingerprint = digest(folder, images, stats), digest(folder, images, sizes)
+    return Layout(folder, state, fingerprint, train, parts.get("val"), parts.get("test"))
 
 
 def list_images(folder: Path) -> ImageFiles:
-    """All images in the folders of their classes, none of them opened; of a folder that is not there, none."""
+    """All images in the folders of their classes, none of them opened; of a folder that is not there, none.
+
+    The list is remembered as long as the classes' folders say that no file has come, gone or been renamed.
+    """
     classes = tuple(_folders(folder)) if folder.is_dir() else ()
+    return _listed(folder.absolute(), classes, tuple((folder / name).stat().st_mtime_ns for name in classes))
+
+
+@functools.lru_cache(maxsize=6)
+def _listed(folder: Path, classes: tuple[str, ...], modified: tuple[int, ...]) -> ImageFiles:
     found = [_images(folder / name) for name in classes]
     names = [os.fsencode(name) for files in found for name in files]
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(files) for files in found])
     return ImageFiles(folder, classes, np.array(names, dtype=np.bytes_), labels)
+
+
+def digest(base: Path, parts: Sequence[ImageFiles], numbers: Sequence[NDArray[np.int64]]) -> str:
+    """A digest, in hexadecimal digits, of image files and numbers that belong to them.
+
+    Args:
+        base: names are taken below this folder.
+        parts: the files.
+        numbers: of each part those of its files, [N, ...].
+    """
+    found = hashlib.sha256()
+    for images, values in zip(parts, numbers, strict=True):
+        place = images.folder.relative_to(base)
+        counts = zip(images.classes, images.counts(), strict=True)
+        head = "\n".join([f"{place / name} {count}" for name, count in counts])
+        for piece in (os.fsencode(head), b"\n".join(images.names.tolist()), values.astype("<i8").tobytes()):
+            found.update(b"%d\n" % len(piece))
+            found.update(piece)
+    return found.hexdigest()
 
 
 def complain(folder: Path, problems: Sequence[str]) -> None:
@@ -156,14 +210,14 @@ def _images(folder: Path) -> list[str]:
         )
 
 
-def _problems(images: ImageFiles, base: Path) -> list[str]:
+def _problems(images: ImageFiles, sizes: NDArray[np.int64], base: Path) -> list[str]:
     """Classes without images, and empty files."""
     place = images.folder.relative_to(base)
     endings = f"a file ending in {', '.join(SUFFIXES)} (folders inside are not searched)"
     counts = zip(images.classes, images.counts(), strict=True)
     without = [f"{place / name}: has no image; expected {endings}" for name, count in counts if not count]
-    paths = (images.path(row) for row in range(len(images)))
-    return without + [f"{path.relative_to(base)}: is empty" for path in paths if not path.stat().st_size]
+    empty = (images.path(int(row)) for row in np.flatnonzero(sizes == 0))
+    return without + [f"{path.relative_to(base)}: is empty" for path in empty]
 
 
 def _differences(images: ImageFiles, train: ImageFiles) -> list[str]:

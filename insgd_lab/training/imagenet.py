@@ -1,6 +1,6 @@
 """Where ImageNet (ILSVRC2012) lies, as torchvision unpacks it, and whether it is all there. No torch.
 
-Of its 1.3 million files the folders are read and nothing else: a file that is damaged is named when it is met.
+Of its 1.3 million files none is opened: one that is damaged is named when it is met.
 
 >>> train, val = find_imagenet("/data")
 >>> len(train), train.path(0)
@@ -39,7 +39,7 @@ ILSVRC2012 = ImageNet()
 
 def imagenet_folder(data_dir: Path | str | None = None) -> Path:
     """The folder that has, or will have, `train` and `val`: `imagenet` below the data folder, or that one itself."""
-    base = data_folder(data_dir)
+    base = data_folder(data_dir).absolute()
     return base if base.name == "imagenet" and not (base / "imagenet").is_dir() else base / "imagenet"
 
 

@@ -35,7 +35,8 @@ class Schedule:
 
     def __init__(self, spec: ScheduleSpec, optimizer: torch.optim.Optimizer, steps_per_epoch: int, epochs: int) -> None:
         self._spec, self._optimizer, self._steps_per_epoch = spec, optimizer, steps_per_epoch
-        self._warmup = round(spec.warmup * steps_per_epoch)
+        # Whoever asks for a warm-up has one, of a single step if need be.
+        self._warmup = max(round(spec.warmup * steps_per_epoch), 1 if spec.warmup > 0 else 0)
         self._rest = max(epochs * steps_per_epoch - self._warmup, 1)  # steps after the warm-up
         changed, groups = spec.needs(), optimizer.param_groups
         self._rates = [float(group["lr"]) for group in groups] if "lr" in changed else []

@@ -51,6 +51,8 @@ class ImageSplits:
         mean: per channel, of the training split on the [0, 1] scale.
         std: likewise.
         by_class: whether the metrics tell the classes apart (balanced accuracy, recall of each).
+        fingerprint: of images that anyone may change, a digest of the names and sizes of their files; None where the
+            set is what its authors published.
     """
 
     name: str
@@ -62,6 +64,7 @@ class ImageSplits:
     std: tuple[float, ...]
     scale: float = 255.0
     by_class: bool = False
+    fingerprint: str | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -45,6 +45,7 @@ class StreamedSplits:
         train: the images to train on; val: those to choose on; test: those to report on.
         size: height and width of what the model sees, cut from the middle in evaluation.
         shorter: what an image's shorter side is resized to before.
+        fingerprint: a digest of the names and sizes of all the set's files, by which other images are noticed.
         by_class: whether the metrics tell the classes apart.
     """
 
@@ -54,6 +55,7 @@ class StreamedSplits:
     test: ImageFiles
     size: int
     shorter: int
+    fingerprint: str
     by_class: bool = False
 
     @property

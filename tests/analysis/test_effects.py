@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from insgd_lab.analysis.effects import ablated_axes, inert_levels, level_cells, main_effects
-from insgd_lab.analysis.runs import load_study
+from insgd_lab.analysis.runs import Cell, load_study
 from insgd_lab.analysis.selection import choose, tune_at
 from insgd_lab.analysis.statistics import paired_difference, summarize
 
@@ -98,6 +98,18 @@ def test_an_axis_of_a_zip_grid_has_no_effect_of_its_own(study):
 def test_level_cells_of_a_full_grid_are_all_that_have_the_level(study):
     assert len(level_cells(study, "insgd-norms", "p", "inf")) == 3
     assert len(level_cells(study, "insgd", "beta", 0.0)) == 1
+
+
+def test_levels_are_averaged_over_the_same_cells_where_some_are_left_out_or_added(study):
+    left_out = {"p": 2, "granularity": "neuron"}
+    cells = {k: c for k, c in study.cells.items() if c.arm != "insgd-norms" or dict(c.settings) != left_out}
+    assert len(cells) == len(study.cells) - 1
+    more = Cell("insgd-norms", {"p": 3, "granularity": "layer"}, None)
+    fewer = dataclasses.replace(study, cells={**cells, (more.arm, more.key): more})
+    for level in (1, 2, "inf"):
+        found = level_cells(fewer, "insgd-norms", "p", level)
+        assert [cell.settings["granularity"] for cell in found] == ["layer", "channel"]
+    assert all(cell.settings["p"] != 3 for cell in level_cells(fewer, "insgd-norms", "granularity", "layer"))
 
 
 def test_nothing_tuned_leaves_one_way_of_judging(tmp_path):

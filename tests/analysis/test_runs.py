@@ -68,6 +68,17 @@ def test_guessing_depends_on_the_number_of_classes():
     assert guess_error({"classes": None}) == 1.0
 
 
+def test_where_only_the_files_tell_the_classes_those_that_the_runs_met_are_guessed_among(tmp_path):
+    folder = small(tmp_path, fields={"classes": None})
+    assert load_study(tmp_path).guess_error == 1.0
+    for run in load_study(tmp_path).runs.index[:5]:
+        folder.run(run).write_info({**folder.run(run).info(), "classes": 4})
+    study = load_study(tmp_path)
+    diverged = study.scores[study.scores["status"] == "diverged"]
+    assert len(diverged) > 0
+    assert set(diverged["test_error"]) == {study.guess_error} == {0.75}
+
+
 def test_a_folder_that_is_no_study_is_named(tmp_path):
     with pytest.raises(StudyError, match=r"holds no study.*study\.json"):
         load_study(tmp_path)

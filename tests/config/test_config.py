@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -36,6 +37,9 @@ tune = { lr = [0.1, 1] }
 name = "sgd"
 optimizer = "sgd"
 """)
+
+SGD = STUDY["arm"][1]
+SEARCHED = [SGD]
 
 
 def edited(**changes: Any) -> dict[str, Any]:
@@ -224,6 +228,52 @@ def test_a_schedule_needs_an_optimizer_with_a_learning_rate(
         trained("sgd", schedule=schedule)
 
 
+WITHOUT_LABELS = ("quadratic", "rosenbrock", "system-identification", "teacher-student")
+
+
+@pytest.mark.parametrize("data", WITHOUT_LABELS)
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ({"augment": True}, "train.augment = True: {} has no images to crop and mirror; leave it out"),
+        ({"label_smoothing": 0.1}, "train.label_smoothing = 0.1: {} has no classes whose labels could be smoothed"),
+    ],
+)
+def test_what_needs_images_or_labels_is_refused_where_the_data_have_none(
+    data: str, train: dict[str, Any], expected: str
+) -> None:
+    task = {"data": data, "model": "point"}
+    parse_run({"task": task, "train": {"epochs": 1}, "optimizer": "sgd"})
+    with pytest.raises(ConfigError, match=re.escape(expected.format(data))):
+        parse_run({"task": task, "train": {"epochs": 1, **train}, "optimizer": "sgd"})
+    study = {"name": "s", "seeds": 1, "task": task, "train": {"epochs": 1, **train}}
+    with pytest.raises(ConfigError, match=re.escape(expected.format(data))):
+        make_plan(parse_study({**study, "arm": [{"name": "a", "optimizer": "sgd"}]}))
+
+
+@pytest.mark.parametrize("data", sorted(set(registry.list_data()) - set(WITHOUT_LABELS)))
+def test_sets_of_labelled_images_are_augmented_and_their_labels_smoothed(data: str) -> None:
+    train = {"epochs": 1, "augment": True, "label_smoothing": 0.1}
+    assert parse_run({"task": {"data": data, "model": "linear"}, "train": train, "optimizer": "sgd"}).train.augment
+
+
+def test_a_graph_needs_an_optimizer_that_it_can_hold() -> None:
+    assert trained("adadelta", cuda_graph=True).train.cuda_graph
+    expected = "train.cuda_graph = True: adagrad cannot be held in a CUDA graph; leave it out, or take another"
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        trained("adagrad", cuda_graph=True)
+
+
+def test_all_that_data_and_optimizer_are_not_up_to_is_named_at_once() -> None:
+    schedule = {"name": "inverse-sqrt", "beta1_decay": 0.9}
+    task = {"data": "quadratic", "model": "point"}
+    train = {"epochs": 1, "augment": True, "label_smoothing": 0.1, "schedule": schedule}
+    with pytest.raises(ConfigError) as caught:
+        parse_run({"task": task, "train": train, "optimizer": "sgd"})
+    paths = [problem.path for problem in caught.value.problems]
+    assert paths == [("train", "schedule", "beta1_decay"), ("train", "augment"), ("train", "label_smoothing")]
+
+
 def test_a_raised_revision_renames_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     before = run().id
     raised = dataclasses.replace(registry.get_optimizer("insgd-lp"), revision=99)
@@ -323,7 +373,90 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
         ({"arm__0__optimizer__p": 20}, "arm.insgd.optimizer.p = 20: expected a number in [1, 16], or inf"),
         ({"arm__0__optimizer__p": True}, "arm.insgd.optimizer.p = True: expected a number"),
         ({"arm__0__optimizer__center": 1}, "arm.insgd.optimizer.center = 1: expected true or false"),
-        ({"arm__0__grid": "random"}, 'arm.insgd.grid = "random": is not available yet; choose from full'),
+        ({"arm__0__grid": "random"}, 'arm.insgd.samples: is required by grid = "random", such as 20'),
+        ({"arm__1__grid": "random", "arm__1__samples": 3}, 'arm.sgd.axes: is required by grid = "random"'),
+        ({"arm__0__samples": 3}, 'arm.insgd.samples = 3: is read by grid = "random" only'),
+        ({"arm__0__sample_seed": 3}, 'arm.insgd.sample_seed = 3: is read by grid = "random" only'),
+        ({"arm__0__axes__beta": 3}, "arm.insgd.axes.beta = 3: expected a list of values, or a range such as"),
+        ({"arm__0__axes__beta": {"range": [0, 0.9]}}, "arm.insgd.axes.beta = {'range': [0.0, 0.9]}: has no end of"),
+        (
+            {"arm__0__tune__lr": {"range": [0.1, 1]}},
+            "arm.insgd.tune.lr = {'range': [0.1, 1.0]}: has no end of values; add",
+        ),
+        (
+            {"arm__0__axes__beta": {"steps": 3}},
+            "arm.insgd.axes.beta = {'steps': 3}: expected either range = [low, high]",
+        ),
+        (
+            {"arm__0__axes__beta": {"range": [1, 0], "steps": 3}},
+            "arm.insgd.axes.beta.range = [1, 0]: expected two finite",
+        ),
+        (
+            {"arm__0__axes__beta": {"range": [0, math.inf], "steps": 3}},
+            "arm.insgd.axes.beta.range = [0, inf]: expected",
+        ),
+        ({"arm__0__axes__beta": {"log_range": [0, 1], "steps": 3}}, "arm.insgd.axes.beta.log_range = [0, 1]: expected"),
+        (
+            {"arm__0__axes__beta": {"range": [0, 1], "steps": 1}},
+            "arm.insgd.axes.beta.steps = 1: expected a whole number",
+        ),
+        ({"arm__0__axes__beta": {"range": [0, 1], "step": 3}}, "arm.insgd.axes.beta.step = 3: unknown key of a range"),
+        (
+            {"arm__0__axes__beta": {"range": [0, 2], "steps": 3}},
+            "arm.insgd.axes.beta = 1: expected a number in [0, 1)",
+        ),
+        ({"arm__0__include": [{}]}, "arm.insgd.include.0 = {}: expected at least one axis"),
+        ({"arm__0__include": [{"bta": 0.5}]}, "arm.insgd.include.0.bta = 0.5: unknown axis of this arm 'bta'; did you"),
+        ({"arm__0__include": [{"beta": 5}]}, "arm.insgd.include.0.beta = 5: expected a number in [0, 1)"),
+        ({"arm__0__include": [{"train.batch_size": 0}]}, "arm.insgd.include.0.train.batch_size = 0: expected greater"),
+        ({"arm__0__include": [{"beta": 0}]}, "arm.insgd.include.0 = {'beta': 0.0}: is a cell of the grid already"),
+        ({"arm__0__exclude": [{"beta": 0.5}]}, "arm.insgd.exclude.0 = {'beta': 0.5}: matches no cell of the grid"),
+        ({"arm__0__exclude": [{"beta": 0, "p": 1}]}, "arm.insgd.exclude.0 = {'beta': 0.0, 'p': 1.0}: matches no cell"),
+        ({"arm__0__exclude": [{"beta": 0}, {"beta": 0.9}]}, "arm.insgd.exclude = "),
+        ({"arm__1__train": {"epoch": 1}}, "arm.sgd.train.epoch = 1: unknown key 'epoch'; did you mean 'epochs'"),
+        ({"arm__1__train": 3}, "arm.sgd.train = 3: expected a"),
+        ({"arm__1__task": {"model": {"width": 3}}}, "arm.sgd.task.model.width = 3: unknown option of digits-cnn"),
+        ({"arm__1__task": {"model": "mpl"}}, "arm.sgd.task.model = \"mpl\": unknown model 'mpl'; did you mean 'mlp'?"),
+        (
+            {"arm__1__task": {"model": "vit"}, "arm__1__axes": {"task.model.width": [1]}},
+            "arm.sgd.axes.task.model.width = 1: unk",
+        ),
+        ({"search": {"trial": 3}, "arm": SEARCHED}, "search.trial = 3: unknown key 'trial'; did you mean 'trials'"),
+        ({"search": {"trials": 0}, "arm": SEARCHED}, "search.trials = 0: expected greater than or equal to 1"),
+        (
+            {"search": {"method": "grid"}, "arm": SEARCHED},
+            "search.method = \"grid\": expected 'quasi-random', 'random'",
+        ),
+        ({"search": {"seeds": 0}, "arm": SEARCHED}, "search.seeds = 0: expected a number of seeds from 1 to 10000"),
+        (
+            {"search": {"seeds": [1]}, "arm": SEARCHED},
+            "search.seeds = [1]: 1 is one of the final runs' seeds too, and a",
+        ),
+        (
+            {"search": {"final_seeds": 5}, "arm": SEARCHED},
+            "seeds = 2: are the final runs' seeds, as search.final_seeds",
+        ),
+        ({"search": {"trials_at_once": 2}, "arm": SEARCHED}, 'search.trials_at_once = 2: is read by method = "optuna"'),
+        ({"search": {}, "arm": [STUDY["arm"][0]]}, "arm.insgd.tune = ['lr']: is not for studies with a [search]"),
+        ({"search": {}, "arm__0__tune": {}, "arm__0__search": {"p": [1]}}, "arm.insgd.search.p = [1.0]: is an axis as"),
+        ({"search": {}, "arm": [{**SGD, "search": {"lr": [-1]}}]}, "arm.sgd.search.lr = -1: expected a finite number"),
+        (
+            {"search": {}, "arm": [{**SGD, "search": {"lr": 3}}]},
+            "arm.sgd.search.lr = 3: expected a list of values, or a",
+        ),
+        (
+            {"search": {}, "arm": [{**SGD, "search": {}}]},
+            "arm.sgd.search: sgd has no option left that the registry would",
+        ),
+        (
+            {"search": {}, "arm": [{**SGD, "optimizer": {"name": "sgd", "lr": 1, "momentum": 0.9}}]},
+            "arm.sgd.search: sgd has no option left that the registry would tune; say what to try",
+        ),
+        (
+            {"search": {}, "arm": [{**SGD, "search": {"train.batch_size": {"range": [1, 2.5]}}}]},
+            "arm.sgd.search.train.batch_size = 2.5: expected an integer",
+        ),
+        ({"arm__1__search": {"lr": [0.1]}}, "arm.sgd.search = ['lr']: is read by studies with a [search] only"),
         ({"arm__0__grid": "one"}, "arm.insgd.grid = \"one\": unknown grid 'one'"),
         ({"arm__0__grid": "zip", "arm__0__axes__beta": [0]}, "arm.insgd.axes = "),
         ({"arm__0__axes__beta": []}, "arm.insgd.axes.beta = []: expected at least one entry"),

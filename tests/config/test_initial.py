@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from insgd_lab import cli
+from insgd_lab.cli import training
 from insgd_lab.config import ConfigError, RunSpec, initial, parse_run, parse_study
 from insgd_lab.studies.planning import make_plan, study_info
 
@@ -120,7 +120,7 @@ def test_weights_are_no_axis_of_a_study(weights: Path) -> None:
 def test_the_command_line_names_weights_and_what_is_kept_of_them(weights: Path) -> None:
     chosen = dict.fromkeys(["optimizer", "data", "model", "epochs", "seed"], None)
     settings = [f"task.init_from={weights}", 'task.init_from.reset=["head.*"]', "record.weights=true"]
-    raw = cli._with_options({"optimizer": "sgd"}, chosen, settings)
+    raw = training._with_options({"optimizer": "sgd"}, chosen, settings)
     assert raw["task"]["init_from"] == {"path": str(weights), "reset": ["head.*"]}
     assert raw["record"] == {"weights": True}
     assert parse_run(raw).task.init_from is not None

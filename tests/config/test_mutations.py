@@ -19,19 +19,40 @@ from hypothesis import strategies as st
 
 from insgd_lab.config import ConfigError, parse_study
 from insgd_lab.store import to_json_value
-from insgd_lab.studies.planning import Plan, make_plan, study_info
+from insgd_lab.studies.planning import Plan, study_info
+from insgd_lab.studies.search import next_plan
 
 DIGITS = {**tomllib.loads(resources.files("insgd_lab.experiments").joinpath("digits.toml").read_text()), "seeds": 1}
 MULTI_STEP = {"name": "multi-step", "milestones": [2]}
+RICH = {
+    **{key: value for key, value in DIGITS.items() if key not in ("arm", "seeds")},
+    "search": {"trials": 3, "seeds": 2, "final_seeds": 2, "method": "random", "seed": 1},
+    "arm": [
+        {
+            "name": "random", "optimizer": "insgd-lp", "grid": "random", "samples": 3, "sample_seed": 2,
+            "axes": {"beta": [0, 0.5, 0.9], "p": {"range": [1, 3]}, "train.batch_size": {"range": [8, 64]}},
+            "exclude": [{"beta": 0.5}], "include": [{"beta": 0.1}], "search": {"lr": {"log_range": [0.1, 1]}},
+        },
+        {
+            "name": "own", "optimizer": "sgd", "task": {"model": {"name": "mlp", "hidden": [4]}},
+            "train": {"epochs": 3, "schedule": {"name": "cosine"}}, "grid": "one-at-a-time",
+            "axes": {"task.model.hidden": [[4], [8]], "train.epochs": [3, 2]}, "include": [{"train.epochs": 5}],
+        },
+    ],
+}  # fmt: skip
 JUNK = [
     3, -1, 0, 0.5, math.nan, math.inf, 10**400, True, "junk", "", "constant", [], [1, 2], ["sgd"], [["a"], {}], {},
     {"a": 1}, {"name": "sgd"}, MULTI_STEP, ["constant", MULTI_STEP], [0.1, 1, "a", True], datetime.date(2020, 1, 1),
-    {"name": "cosine", "warmup": 99}, "inverse-sqrt",
+    {"name": "cosine", "warmup": 99}, "inverse-sqrt", {"range": [0, 0.5]}, {"log_range": [0.1, 1], "steps": 3},
+    {"range": [8, 64]}, {"range": "junk"}, {"log_range": [-1, 1]}, [{"lr": 0.1}], [{"beta": 0.0}], {"epochs": 3},
+    {"model": "mlp"}, {"lr": {"range": [0.1, 1]}}, {"data": {"fraction": 0.5}}, "random", "zip", "one-at-a-time",
 ]  # fmt: skip
 KEYS = [
     "junk", "", "name", "options", "axes", "tune", "lr", "eps", "p", "train", "task.", "train.", "train.schedule",
     "train.epochs", "train.augment", "task.model.batch_norm", "task.data.fraction", "task.model.hidden", "task.data",
-    "train.packing", "packing", "accumulate", "clip_norm", "init_from", "task.init_from.path",
+    "train.packing", "packing", "accumulate", "clip_norm", "init_from", "task.init_from.path", "grid", "samples",
+    "sample_seed", "include", "exclude", "search", "task", "trials", "seeds", "final_seeds", "metric", "method",
+    "beta", "train.batch_size",
 ]  # fmt: skip
 
 
@@ -45,8 +66,8 @@ def tables(value: Any) -> Iterator[Any]:
 
 @st.composite
 def mutated(draw: st.DrawFn) -> dict[str, Any]:
-    """The digits study with one to three entries dropped, replaced, renamed or added."""
-    study = copy.deepcopy(DIGITS)
+    """The digits study, or a rich one, with one to three entries dropped, replaced, renamed or added."""
+    study = copy.deepcopy(draw(st.sampled_from([DIGITS, RICH])))
     for _ in range(draw(st.integers(1, 3))):
         table = draw(st.sampled_from(list(tables(study))))
         keys = list(table) if isinstance(table, dict) else list(range(len(table)))
@@ -66,7 +87,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def planned(study: dict[str, Any]) -> Plan:
-    plan = make_plan(parse_study(study))
+    plan = next_plan(parse_study(study))
     json.dumps(to_json_value(study_info(plan, versions={}, created="now")), allow_nan=False)
     return plan
 
@@ -82,7 +103,7 @@ def with_arm(**changes: Any) -> dict[str, Any]:
 @example(with_arm(optimizer=[], axes={"train.schedule": [[]]}))
 @example(with_arm(axes={"lr": [datetime.date(2020, 1, 1)]}))
 @given(mutated())
-@budget(max_examples=150)
+@budget(max_examples=300)
 def test_a_study_file_is_planned_or_refused(study: dict[str, Any]) -> None:
     with contextlib.suppress(ConfigError):
         planned(study)
@@ -115,3 +136,7 @@ def test_training_settings_are_judged_together() -> None:
         planned(study)
     study = with_arm(axes={**axes, "train.epochs": [9, 8]}, grid="zip")
     assert len(planned({**study, "train": {"epochs": 9}}).runs) == 2
+
+
+def test_the_rich_study_is_valid_so_that_its_mutations_reach_far() -> None:
+    assert len(planned(RICH).runs) == (4 * 3 + 4 * 3) * 2

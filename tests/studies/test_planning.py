@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import tomllib
 from typing import Any
 
 import pytest
 
-from insgd_lab.config import ConfigError, StudySpec, load_study, parse_study
+from insgd_lab.config import ConfigError, RunSpec, StudySpec, load_study, parse_study
 from insgd_lab.store import from_json_value, to_json_value
-from insgd_lab.studies.planning import cells, make_plan, study_info
+from insgd_lab.studies.planning import make_plan, study_info
 
 COMMON = """
 name = "mine"
@@ -27,7 +29,7 @@ def study(*arms: str) -> StudySpec:
 
 
 def settings(spec: StudySpec) -> list[tuple[dict[str, Any], str | None]]:
-    return [(dict(cell.settings), cell.varied) for cell in cells(spec, spec.arm[0])]
+    return [(dict(cell.settings), cell.varied) for cell in spec.cells(spec.arm[0])]
 
 
 def test_full_crosses_every_axis() -> None:
@@ -128,3 +130,36 @@ def test_the_digits_study_crosses_every_level_with_at_least_four_rates_and_five_
     assert study.task.model.options["batch_norm"] is False
     for arm in study.arm:
         assert len(arm.tune["lr"]) >= 4
+
+
+def test_runs_of_many_seeds_have_the_names_that_each_would_have_alone() -> None:
+    spec = study('name = "a"\noptimizer = { name = "insgd-lp", p = inf }\naxes = { "train.batch_size" = [16, 128] }')
+    for name, run in make_plan(spec).runs.items():
+        alone = RunSpec.model_validate(run.model_dump())
+        assert name == run.id == alone.id
+        assert run == alone
+
+
+MEASURED = """
+import re, resource, sys, time, tomllib
+start = time.process_time()
+from insgd_lab.config import parse_study
+from insgd_lab.studies.planning import make_plan
+plan = make_plan(parse_study(tomllib.loads(sys.argv[1])))
+seconds = time.process_time() - start
+try:  # of this process alone: Linux has its usage begin with what the process that started it had used
+    size = int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+except FileNotFoundError:
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(len(plan.runs), seconds, size)
+"""
+
+
+def test_ten_thousand_runs_are_planned_in_two_seconds_and_300_mib() -> None:
+    axes = "axes = { beta = { range = [0, 0.9], steps = 100 }, eps = { log_range = [1e-4, 0.1], steps = 20 } }"
+    text = COMMON.replace("[7, 3]", "5") + f'[[arm]]\nname = "a"\noptimizer = "insgd-lp"\n{axes}\n'
+    result = subprocess.run([sys.executable, "-c", MEASURED, text], capture_output=True, text=True, check=True)
+    runs, seconds, size = map(float, result.stdout.split())
+    assert runs == 10_000
+    assert seconds < 2
+    assert size < 300 * 2**20

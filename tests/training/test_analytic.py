@@ -11,7 +11,7 @@ from insgd_lab import registry
 from insgd_lab.config import ConfigError, RunSpec, parse_run
 from insgd_lab.store import RunFolder
 from insgd_lab.training.analytic import SystemIdentification, quadratic, rosenbrock, teacher_student
-from insgd_lab.training.analytic.filtering import misalignment
+from insgd_lab.training.analytic.filtering import IdentificationFeed, misalignment
 from insgd_lab.training.analytic.landscapes import curvatures
 from insgd_lab.training.feeds import BatchPlan
 from insgd_lab.training.loop import train
@@ -90,13 +90,6 @@ def test_seeds_and_epochs_are_sampled_apart(name: str) -> None:
     assert torch.equal(once, again)
     assert not torch.equal(once, other_seed)
     assert not torch.equal(once, other_epoch)
-
-
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize(("options", "message"), [({"augment": True}, "augment"), ({"label_smoothing": 0.1}, "smooth")])
-def test_what_needs_images_or_classes_is_refused(name: str, options: Mapping[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"train.*{message}.*{name}"):
-        Training(run({"name": name, **SAMPLED[name]}, {"name": "sgd", "lr": 0.01}, **options))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -213,6 +206,20 @@ def test_the_signal_is_one_and_goes_on_from_epoch_to_epoch() -> None:
     assert u.var() == pytest.approx(1, rel=0.15)
     assert white.var() == pytest.approx(1, rel=0.06)
     assert np.corrcoef(white[1:], white[:-1])[0, 1] == pytest.approx(0, abs=0.04)
+
+
+def test_every_epoch_is_sampled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def numbers(feed: IdentificationFeed, epochs: list[int]) -> list[int]:
+        sampled, sample = [], IdentificationFeed._sampled
+        monkeypatch.setattr(feed, "_sampled", lambda epoch: sampled.append(epoch) or sample(feed, epoch))
+        for epoch in epochs:
+            list(feed.epoch(epoch))
+        return sampled
+
+    task = SystemIdentification(taps=3, drift=0.1, samples=5)
+    assert numbers(task.feed(plan()), [1, 2, 3]) == [1, 2, 3]
+    assert numbers(task.feed(plan()), [4, 5]) == [1, 2, 3, 4, 5]
+    assert numbers(task.feed(plan()), [3, 1, 3]) == [1, 2, 3, 1, 3]
 
 
 @pytest.mark.parametrize("colour", [0.0, 0.9, -0.5])

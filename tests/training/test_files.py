@@ -1,4 +1,5 @@
 import io
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from insgd_lab import registry
+from insgd_lab.training import files
 from insgd_lab.training.file_sets import FILE_SETS, FileSet
 from insgd_lab.training.files import (
     DataError,
@@ -40,6 +42,24 @@ def test_right_files_pass_in_the_data_folder_and_as_the_data_folder(tiny):
     check("cifar10", data, sets)
     check("cifar10", data / "cifar-10-batches-py", sets)
     assert set(states("cifar10", data, sets).values()) == {"ok"}
+
+
+def test_a_file_is_summed_once_as_long_as_it_is_left_alone(tiny, monkeypatch):
+    data, sets = tiny
+    summed, md5_of = [], files.md5_of
+    monkeypatch.setattr(files, "md5_of", lambda path: summed.append(path.name) or md5_of(path))
+    for _ in range(2):
+        check("cifar10", data, sets)
+    assert sorted(summed) == sorted(file.name for file in sets["cifar10"].files)
+    path = data / "cifar-10-batches-py" / "test_batch"
+    content = path.read_bytes()
+    path.write_bytes(content[::-1])
+    os.utime(path, ns=(0, 12345))
+    with pytest.raises(DataError, match=r"test_batch: found .* with MD5"):
+        check("cifar10", data, sets)
+    path.write_bytes(content)
+    os.utime(path, ns=(0, 67890))
+    check("cifar10", data, sets)
 
 
 def test_files_lying_directly_in_the_data_folder_are_found(tiny, tmp_path):

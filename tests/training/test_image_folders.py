@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from PIL import Image
 
 from insgd_lab import registry
 from insgd_lab.config import ConfigError, RunSpec
-from insgd_lab.training import availability
+from insgd_lab.training import availability, image_folders
 from insgd_lab.training.files import DataError
 from insgd_lab.training.folder_data import image_folder, imagenet
 from insgd_lab.training.image_folders import list_images, read_layout
@@ -69,11 +70,23 @@ def test_folders_of_splits_are_kept_as_they_are(tmp_path):
 def test_a_split_without_a_folder_is_held_out_of_the_training_pictures(tmp_path, there, sizes):
     pictures(tmp_path / "train", each(10))
     pictures(tmp_path / there, each(2))
-    sets = image_folder(path=str(tmp_path), val_share=0.2, test_share=0.2, **SMALL)
+    missing = {"val": "test", "test": "val"}[there]
+    sets = image_folder(path=str(tmp_path), **{f"{missing}_share": 0.2}, **SMALL)
     assert tuple(map(len, (sets.train, sets.val, sets.test))) == sizes
     given = {"val": sets.val, "test": sets.test}[there]
     rows = list_images(tmp_path / there)
     assert np.array_equal(given.labels.numpy(), rows.labels)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("there", ["val", "test"])
+def test_a_share_of_a_split_that_is_there_is_refused_for_nothing_reads_it(tmp_path, there, stream):
+    for split in ("train", there):
+        pictures(tmp_path / split, each(10))
+    train(spec(tmp_path, stream=stream, **{f"{there}_share": 0.1}))
+    found = re.escape(f"task.data.{there}_share = 0.2: is not read, for {tmp_path / there} has that split already")
+    with pytest.raises(ConfigError, match=found):
+        train(spec(tmp_path, stream=stream, **{f"{there}_share": 0.2}))
 
 
 def test_a_relative_path_lies_below_the_data_folder(fruit, monkeypatch, tmp_path):
@@ -124,6 +137,98 @@ def test_streamed_and_held_splits_are_the_same(fruit):
     assert (streamed.classes, streamed.input_shape) == (held.classes, held.input_shape)
     for name in ("train", "val", "test"):
         assert getattr(streamed, name).labels.tolist() == getattr(held, name).labels.tolist()
+
+
+# ------------------------------------------------------------------------------------------- what is remembered
+
+
+def fingerprints(folder: Path, **options: object) -> set[str]:
+    """Those of the folder's images, held and streamed."""
+    found = (image_folder(path=str(folder), stream=stream, **SMALL, **options) for stream in (False, True))
+    return {sets.fingerprint for sets in found}
+
+
+def renamed(folder: Path) -> None:
+    (folder / "pear" / "003.png").rename(folder / "pear" / "0033.png")
+
+
+def reclassified(folder: Path) -> None:
+    (folder / "pear" / "009.png").rename(folder / "plum" / "010.png")
+
+
+def exchanged(folder: Path) -> None:
+    """Names and folders stay, and the folders' times with them."""
+    picture(folder / "pear" / "003.png", 1, seed=3, size=(41, 24))
+
+
+def lessened(folder: Path) -> None:
+    (folder / "pear" / "003.png").unlink()
+
+
+def enlarged(folder: Path) -> None:
+    picture(folder / "pear" / "010.png", 1, seed=3)
+
+
+@pytest.mark.parametrize("change", [renamed, reclassified, exchanged, lessened, enlarged])
+def test_other_pictures_have_another_fingerprint(fruit, change):
+    (before,) = fingerprints(fruit)
+    change(fruit)
+    (after,) = fingerprints(fruit)
+    assert before != after
+
+
+def test_the_fingerprint_is_of_all_pictures_wherever_they_lie_and_whatever_is_kept_of_them(fruit, tmp_path):
+    moved = shutil.copytree(fruit, tmp_path / "elsewhere" / "fruit")
+    assert fingerprints(fruit) == fingerprints(moved) == fingerprints(fruit, shots=2)
+    assert image_folder(path=str(fruit), **SMALL).to("cpu").fingerprint is not None
+    assert registry.resolve_factory(registry.get_data("digits").factory)().fingerprint is None
+
+
+def test_the_split_that_a_picture_lies_in_is_part_of_the_fingerprint(tmp_path):
+    for split, count in (("train", 3), ("val", 3), ("test", 2)):
+        pictures(tmp_path / split, each(count))
+    (before,) = fingerprints(tmp_path)
+    (tmp_path / "val" / "pear" / "002.png").rename(tmp_path / "test" / "pear" / "002.png")
+    (after,) = fingerprints(tmp_path)
+    assert before != after
+
+
+def test_folders_are_listed_once_as_long_as_no_file_comes_or_goes(fruit, monkeypatch):
+    listed, images = [], image_folders._images
+    monkeypatch.setattr(image_folders, "_images", lambda folder: listed.append(folder.name) or images(folder))
+    availability.check("image-folder", str(fruit))
+    for stream in (False, True):
+        image_folder(path=str(fruit), stream=stream, **SMALL)
+    assert listed == list(CLASSES)
+    enlarged(fruit)
+    assert len(image_folder(path=str(fruit), stream=True, **SMALL).train) == 25
+    assert len(listed) == 6
+
+
+def test_a_picture_that_is_painted_over_is_decoded_anew(fruit):
+    before = image_folder(path=str(fruit), **SMALL)
+    path = fruit / "pear" / "003.png"
+    time, size = path.stat().st_mtime_ns, path.stat().st_size
+    for seed in range(100):
+        picture(path, 1, seed=5000 + seed)
+        if path.stat().st_size == size:
+            break
+    else:
+        pytest.fail("no other picture takes as many bytes")
+    os.utime(path, ns=(time + 10**9, time + 10**9))
+    after = image_folder(path=str(fruit), **SMALL)
+    assert images_of(after.train) | images_of(after.val) | images_of(after.test) != (
+        images_of(before.train) | images_of(before.val) | images_of(before.test)
+    )
+    assert after is image_folder(path=str(fruit), **SMALL)
+
+
+def test_an_empty_picture_that_is_mended_in_its_place_is_taken(fruit):
+    emptied(fruit / "pear" / "003.png")
+    with pytest.raises(DataError, match="is empty"):
+        availability.check("image-folder", str(fruit))
+    picture(fruit / "pear" / "003.png", 1, seed=3)
+    availability.check("image-folder", str(fruit))
 
 
 # ------------------------------------------------------------------------------------------- what is wrong
@@ -301,6 +406,14 @@ def test_of_imagenet_fifty_training_images_of_each_class_are_for_validation(tiny
     again = imagenet(tiny_imagenet / "imagenet", expected=TINY)
     assert again.val.names.tolist() == sets.val.names.tolist()
     assert imagenet(tiny_imagenet, shots=1, expected=TINY).train.counts() == [1] * 3
+
+
+def test_an_imagenet_of_other_sizes_has_another_fingerprint(tiny_imagenet, tmp_path):
+    moved = shutil.copytree(tiny_imagenet / "imagenet", tmp_path / "elsewhere" / "imagenet").parent
+    before = imagenet(tiny_imagenet, expected=TINY).fingerprint
+    assert imagenet(moved, shots=1, expected=TINY).fingerprint == before
+    picture(moved / "imagenet" / "val" / "pear" / "001.JPEG", 1, seed=3, size=(30, 30))
+    assert imagenet(moved, expected=TINY).fingerprint != before
 
 
 def test_the_published_numbers_of_imagenet_are_expected():

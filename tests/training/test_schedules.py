@@ -117,9 +117,15 @@ def test_warm_up_is_torchs_linear_one() -> None:
 @given(warmup=st.floats(0, EPOCHS, allow_subnormal=False), steps=st.integers(1, 9))
 @budget(max_examples=30)
 def test_warm_up_ends_at_the_full_rate_after_its_steps(warmup: float, steps: int) -> None:
-    n = round(warmup * steps)
+    n = max(round(warmup * steps), warmup > 0)
     found = [step[0] / RATES[0] for step in rates({"warmup": warmup}, steps=steps)]
     assert found == pytest.approx([min(1, (k + 1) / max(n, 1)) for k in range(len(found))])
+
+
+@pytest.mark.parametrize("warmup", [0.001, 1e-9, 1 / STEPS])
+def test_a_warm_up_has_a_step_however_short_it_is(warmup: float) -> None:
+    factors = [1.0, *(1 / math.sqrt(t) for t in range(1, STEPS * EPOCHS))]
+    assert rates({"name": "inverse-sqrt", "warmup": warmup}) == [[rate * f for rate in RATES] for f in factors]
 
 
 @pytest.mark.parametrize("name", ["cosine", "cosine-restarts", "inverse-sqrt"])

@@ -27,9 +27,7 @@ from insgd_lab.training.analytic.regression import (
     EVALUATED,
     SQUARED_ERROR,
     MeanLoss,
-    check_plan,
     frozen,
-    objective_of,
     share,
 )
 from insgd_lab.training.streams import generator
@@ -80,21 +78,12 @@ class SystemIdentification:
         return (self.taps,)
 
     def feed(self, plan: BatchPlan) -> IdentificationFeed:
-        """The batches of a run.
-
-        Raises:
-            ConfigError: augmentation is asked for.
-        """
-        check_plan(self.name, plan)
+        """The batches of a run."""
         return IdentificationFeed(self, plan)
 
     def objective(self, label_smoothing: float = 0.0) -> MeanLoss:
-        """Half the squared error.
-
-        Raises:
-            ConfigError: label smoothing is asked for.
-        """
-        return objective_of(self.name, SQUARED_ERROR.each, label_smoothing)
+        """Half the squared error; there are no labels to smooth."""
+        return SQUARED_ERROR
 
     def system(self) -> Tensor:
         """The coefficients before any drift: of unit norm, float64 [taps]."""
@@ -130,12 +119,11 @@ class SystemIdentification:
 
 @dataclass(frozen=True)
 class _Epoch:
-    """What is fed in one epoch: inputs and answers, the system at each sample, and the last inputs, oldest first."""
+    """What is fed in one epoch: inputs and answers, and the system at each sample."""
 
     inputs: Tensor  # float32 [samples, taps]
     desired: Tensor  # float32 [samples, 1]
     systems: Tensor  # float64 [samples, taps]
-    last: Tensor  # float64 [taps]
 
 
 class IdentificationFeed:
@@ -145,7 +133,7 @@ class IdentificationFeed:
         self.task, self.plan = task, plan
         self.system = task.system()
         self._starts = [(self.system, task.signal(self._normal("signal before epoch 1", task.taps)))]
-        """For each epoch from the first, the system and the last inputs before it."""
+        """For each epoch from the first, the system and the last inputs (oldest first) before it."""
         self._held_out = {split: task.held_out(split) for split in ("val", "test")}
 
     @property
@@ -174,12 +162,11 @@ class IdentificationFeed:
 
     def _epoch(self, epoch: int) -> _Epoch:
         for earlier in range(len(self._starts), epoch):
-            done = self._sampled(earlier)
-            self._starts.append((done.systems[-1], done.last))
+            self._sampled(earlier)
         return self._sampled(epoch)
 
     def _sampled(self, epoch: int) -> _Epoch:
-        """Draw an epoch whose start is known."""
+        """Draw an epoch whose start is known, and note where the next one starts."""
         task, (system, before) = self.task, self._starts[epoch - 1]
         signal = task.signal(self._normal(f"signal, epoch {epoch}", task.samples), float(before[-1]))
         inputs = task.windows(torch.cat([before[1:], signal]))
@@ -188,7 +175,10 @@ class IdentificationFeed:
             systems = system + task.drift * self._normal(f"drift, epoch {epoch}", task.samples, task.taps).cumsum(0)
         noise = task.noise() * self._normal(f"noise, epoch {epoch}", task.samples)
         desired = (inputs.double() * systems).sum(1) + noise
-        return _Epoch(inputs, desired[:, None].float(), systems, torch.cat([before, signal])[-task.taps :])
+        if epoch == len(self._starts):
+            # A copy: a row would keep the systems of the whole epoch.
+            self._starts.append((systems[-1].clone(), torch.cat([before, signal])[-task.taps :]))
+        return _Epoch(inputs, desired[:, None].float(), systems)
 
     def _normal(self, purpose: str, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator(self.plan.seed, purpose), dtype=torch.float64)

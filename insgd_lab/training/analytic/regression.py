@@ -1,4 +1,4 @@
-"""What tasks without classes have in common: a mean loss, a rank's share of a batch, and what they refuse.
+"""What tasks without classes have in common: a mean loss, a rank's share of a batch, a stream for ever.
 
 >>> SQUARED_ERROR.loss(torch.tensor([[3.0]]), torch.tensor([[1.0]]))      # e^2 / 2, as in LMS
 tensor(2.)
@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from insgd_lab.config import ConfigError, Problem
 from insgd_lab.training.streams import derive
 
 if TYPE_CHECKING:
     from insgd_lab.training.feeds import BatchPlan
 
-__all__ = ["EVALUATED", "SQUARED_ERROR", "LossTally", "MeanLoss", "check_plan", "frozen", "objective_of", "share"]
+__all__ = ["EVALUATED", "SQUARED_ERROR", "LossTally", "MeanLoss", "frozen", "share"]
 
 EVALUATED = 1000
 """Examples in a validation or test split that has to be sampled."""
@@ -70,29 +69,6 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 SQUARED_ERROR = MeanLoss(squared_error)
 """Half the squared error, summed over outputs, averaged over the batch: with it, SGD on single examples is LMS."""
-
-
-def objective_of(name: str, each: Each, label_smoothing: float) -> MeanLoss:
-    """The objective of the task of that name.
-
-    Raises:
-        ConfigError: label smoothing is asked for.
-    """
-    if label_smoothing:
-        message = f"{name} has no classes whose labels could be smoothed; leave it out"
-        raise ConfigError("run", [Problem(("train", "label_smoothing"), label_smoothing, message)])
-    return MeanLoss(each)
-
-
-def check_plan(name: str, plan: BatchPlan) -> None:
-    """Refuse augmentation.
-
-    Raises:
-        ConfigError: augmentation is asked for.
-    """
-    if plan.augment:
-        message = f"{name} has no images to crop and flip; leave it out"
-        raise ConfigError("run", [Problem(("train", "augment"), True, message)])
 
 
 def share(plan: BatchPlan, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -134,7 +134,7 @@ def _replaced(members: Sequence[nn.Module]) -> nn.Module:
     packed: dict[nn.Module, PackedLayer] = {}
     owners: dict[Tensor, nn.Module] = {}
     for name, module in modules[0].items():
-        if not (_owns(module) or isinstance(module, nn.Dropout)):
+        if not (_owns(module) or isinstance(module, (nn.Dropout, nn.Flatten))):
             continue
         _check_kind(name, module)
         for parameter in module.parameters(recurse=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from insgd_lab.config import RunSpec
 from insgd_lab.training.models import count
@@ -12,7 +13,7 @@ from insgd_lab.training.session import build_model, load_data
 
 __all__ = ["worth_packing"]
 
-_LIMIT = 30_000_000  # multiply-adds of a batch's forward pass; docs/packing.md says what was measured
+_LIMIT = 5_000_000  # multiply-adds of a batch's forward pass in one layer; docs/packing.md says what was measured
 
 
 def worth_packing(spec: RunSpec, device: str = "cpu", data_dir: Path | None = None) -> bool:
@@ -21,4 +22,6 @@ def worth_packing(spec: RunSpec, device: str = "cpu", data_dir: Path | None = No
         return True
     data = load_data(spec, data_dir)
     model = build_model(spec, data.input_shape, data.classes)
-    return count(model, data.input_shape).multiply_adds * spec.train.batch_size <= _LIMIT
+    layers = sum(isinstance(module, (nn.Conv2d, nn.Linear)) for module in model.modules())
+    products = count(model, data.input_shape).multiply_adds * spec.train.batch_size
+    return products <= _LIMIT * layers

@@ -1,0 +1,186 @@
+"""An arm of a study: an optimizer, what the arm changes of the study's task and training, and what varies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from insgd_lab import registry
+from insgd_lab.config.base import Spec
+from insgd_lab.config.grids import GRIDS, same
+from insgd_lab.config.levels import Axis, Interval
+from insgd_lab.config.options import Entry, NamedSpec, checked, checked_option
+from insgd_lab.config.problems import Missing, Problem, ProblemsError, raise_if_any, unknown
+
+__all__ = ["AXES", "ArmSpec", "checked_axes", "repeated", "tables_of"]
+
+AXES = ("axes", "tune", "search")
+"""The tables that hold levels by path."""
+
+
+class ArmSpec(Spec):
+    """One line of the comparison: an optimizer, the axes that vary, and what is tuned at every setting.
+
+    Attributes:
+        name: of the arm; letters, digits and - _ . +.
+        label: what reports call it; its name unless given.
+        optimizer: its name and options.
+        task: what this arm changes of the study's task, as tables laid over it.
+        train: what it changes of the study's training.
+        grid: "full", "one-at-a-time", "zip" or "random".
+        samples: cells of a random grid.
+        sample_seed: what a random grid is drawn with.
+        axes: by path, the levels to vary: an option of the optimizer, task.model.OPTION, task.data.OPTION, train.KEY.
+        tune: by path, the levels at each of which every cell runs.
+        include: cells beside the grid's; axes that one does not name are at their value outside the axes.
+        exclude: cells of the grid that have all values of one of these are left out.
+        search: by path, what the study's search tries; if there is none, what the registry recommends.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*$")]
+    label: str | None = None
+    optimizer: NamedSpec
+    task: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    grid: str = "full"
+    samples: Annotated[int, Field(ge=1)] | None = None
+    sample_seed: Annotated[int, Field(ge=0)] = 0
+    axes: dict[str, Axis] = {}
+    tune: dict[str, Axis] = {}
+    include: list[dict[str, Any]] = []
+    exclude: list[dict[str, Any]] = []
+    search: dict[str, Axis] | None = None
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known(cls, value: NamedSpec) -> NamedSpec:
+        return checked("optimizer", value)
+
+    @field_validator("grid")
+    @classmethod
+    def _known_grid(cls, value: str) -> str:
+        if value not in GRIDS:
+            raise ValueError(unknown(value, GRIDS, "grid"))
+        return value
+
+    @field_validator(*AXES)
+    @classmethod
+    def _option_axes(cls, value: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        """Check the axes over the optimizer's options; those over task and training wait for the study."""
+        if "optimizer" not in info.data or value is None:
+            return value
+        value, problems = checked_axes(value, info.data["optimizer"].name)
+        raise_if_any(problems)
+        return value
+
+    @field_validator("include", "exclude")
+    @classmethod
+    def _option_cells(cls, value: list[dict[str, Any]], info: ValidationInfo) -> list[dict[str, Any]]:
+        """Check the cells' values as levels of their axes."""
+        if not {"optimizer", "axes"} <= info.data.keys():
+            return value
+        cells, problems = [], []
+        for k, entry in enumerate(value):
+            cell, found = _checked_cell(entry, info.data["axes"], info.data["optimizer"].name)
+            cells.append(cell)
+            problems += [Problem((k, *p.path), p.value, p.message) for p in found]
+        raise_if_any(problems)
+        return cells
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        raise_if_any([*self._twice(), *self._without_steps(), *self._unread()])
+        lengths = {path: len(levels) for path, levels in self.axes.items() if isinstance(levels, list)}
+        if self.grid == "zip" and len(set(lengths.values())) > 1:
+            raise ProblemsError([Problem(("axes",), lengths, "zip needs axes of equal length")])
+        return self
+
+    def _twice(self) -> Iterator[Problem]:
+        """Paths in two tables."""
+        for name in ("tune", "search"):
+            for path, levels in (getattr(self, name) or {}).items():
+                if path in self.axes:
+                    yield Problem((name, path), levels, "is an axis as well; keep one of the two")
+
+    def _without_steps(self) -> Iterator[Problem]:
+        """Ranges where each value has to run."""
+        for name in ("axes", "tune") if self.grid != "random" else ("tune",):
+            for path, levels in getattr(self, name).items():
+                if isinstance(levels, Interval):
+                    remedy = ', or draw from it with grid = "random"' if name == "axes" else ""
+                    message = f"has no end of values; add steps{remedy}"
+                    yield Problem((name, path), levels.model_dump(), message)
+
+    def _unread(self) -> Iterator[Problem]:
+        """What the grid needs and has not, or has and does not read."""
+        if self.grid != "random":
+            if self.samples is not None:
+                yield Problem(("samples",), self.samples, 'is read by grid = "random" only; leave it out')
+            if self.sample_seed:
+                yield Problem(("sample_seed",), self.sample_seed, 'is read by grid = "random" only; leave it out')
+        elif not self.axes:
+            yield Problem(("axes",), Missing(), 'is required by grid = "random"')
+        elif self.samples is None:
+            yield Problem(("samples",), Missing(), 'is required by grid = "random", such as 20')
+
+
+def tables_of(arm: Any) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
+    """Every table of levels by path in an arm, or in the raw table of one, and where it is; cells as lists of one."""
+    get = arm.get if isinstance(arm, Mapping) else lambda name: getattr(arm, name)
+    for name in AXES:
+        if isinstance(table := get(name), Mapping):
+            yield (name,), table
+    for name in ("include", "exclude"):
+        entries = get(name)
+        for k, entry in enumerate(entries if isinstance(entries, list) else []):
+            if isinstance(entry, Mapping):
+                yield (name, k), {path: [value] for path, value in entry.items()}
+
+
+def _checked_cell(
+    entry: Mapping[str, Any], axes: Mapping[str, Any], optimizer: str
+) -> tuple[dict[str, Any], list[Problem]]:
+    if not entry:
+        return {}, [Problem((), {}, "expected at least one axis with a value")]
+    strange = [path for path in entry if path not in axes]
+    if strange:
+        return {}, [Problem((path,), entry[path], unknown(path, axes, "axis of this arm")) for path in strange]
+    levels, problems = checked_axes({path: [value] for path, value in entry.items()}, optimizer)
+    return ({} if problems else {path: level for path, [level] in levels.items()}), problems
+
+
+def checked_axes(axes: Mapping[str, Any], optimizer: str) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the axes, the levels of options in the types of their defaults, and the mistakes in them."""
+    entry, result, problems = registry.get_optimizer(optimizer), dict(axes), []
+    for path, levels in axes.items():
+        if not path.startswith(("task.", "train.")):
+            result[path], found = _checked_levels(entry, path, levels)
+            problems += found
+        problems += repeated(path, result[path])
+    return result, problems
+
+
+def _checked_levels(entry: Entry, path: str, levels: Any) -> tuple[Any, list[Problem]]:
+    result: list[Any] = []
+    for level in levels.ends if isinstance(levels, Interval) else levels:
+        try:
+            result.append(checked_option("optimizer", entry, path, level))
+        except ValueError as error:
+            given = levels if path not in entry.defaults else level
+            return [], [Problem((path,), given.model_dump() if isinstance(given, Interval) else given, str(error))]
+    return (levels if isinstance(levels, Interval) else result), []
+
+
+def repeated(path: str, levels: Any) -> list[Problem]:
+    """The levels that are listed more than once."""
+    if isinstance(levels, Interval):
+        return []
+    if all(isinstance(level, (str, int, float)) for level in levels) and len(set(levels)) == len(levels):
+        return []  # at once: lists may be long
+    return [
+        Problem((path,), level, "is listed twice; keep one")
+        for k, level in enumerate(levels)
+        if any(same(level, other) and type(level) is type(other) for other in levels[:k])
+    ]
