@@ -96,9 +96,9 @@ def _digest(folder: Path) -> str:
     study = folder / "study.json"
     for path in [*([study] if study.is_file() else []), *_own_files()]:
         digest.update(path.name.encode() + path.read_bytes())
-    for path in sorted(entry.path for entry in os.scandir(folder) if entry.is_dir()) if folder.is_dir() else ():
-        for name, content in _contents(path):
-            digest.update(f"{os.path.basename(path)}/{name} ".encode() + content)
+    for inner in sorted(entry.path for entry in os.scandir(folder) if entry.is_dir()) if folder.is_dir() else ():
+        for name, content in _contents(inner):
+            digest.update(f"{os.path.basename(inner)}/{name} ".encode() + content)
     return digest.hexdigest()
 
 

@@ -245,7 +245,7 @@ def load_study(path: str | Path) -> Study:
             f"{folder.path} holds no study: expected a folder with a study.json, as `insgd-lab study run` "
             "writes; give the folder of a study, such as runs/digits"
         )
-    info = folder.info()
+    info: Mapping[str, Any] = folder.info()
     try:
         arms = {arm["name"]: _arm(arm) for arm in info["arms"]}
         plan, cells, tunes = _plan(_results(info["plan"]))
@@ -271,7 +271,7 @@ def load_study(path: str | Path) -> Study:
     metrics = _frame(read.table)
     info = _with_classes(info, runs)
     curves = _curves(metrics)
-    runs = runs.join(_scores(runs, curves, _guesses(info, arms, plan))).join(_digests(metrics))
+    runs = runs.join(_scores(runs, curves, _guesses(info, arms, plan, runs))).join(_digests(metrics))
     return Study(folder.path, info, arms, cells, plan, runs, curves, problems, tunes)
 
 
@@ -304,10 +304,12 @@ def _results(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [row for row in rows if row.get("stage") != "trial"]
 
 
-def _guesses(info: Mapping[str, Any], arms: Mapping[str, Arm], plan: pd.DataFrame) -> pd.Series:
-    """The error of guessing of each run, by its arm's data."""
+def _guesses(info: Mapping[str, Any], arms: Mapping[str, Arm], plan: pd.DataFrame, runs: pd.DataFrame) -> pd.Series:
+    """The error of guessing of each run: among the classes that it met, else by its arm's data."""
     by_arm = {name: guess_error({"classes": arm.classes or info.get("classes")}) for name, arm in arms.items()}
-    return plan.drop_duplicates("run").set_index("run")["arm"].map(by_arm)
+    planned = plan.drop_duplicates("run").set_index("run")["arm"].map(by_arm)
+    met = runs["classes"].dropna().map(lambda count: guess_error({"classes": count}))
+    return planned.where(~planned.index.isin(met.index), met)
 
 
 def _with(base: Any, values: list[Any]) -> list[Any]:

@@ -25,8 +25,9 @@ _WIDTH = 160  # of what goes into a file, which has no width of its own
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the group `study`."""
-    for name, command in {"status": status, "merge": merge, "export": export}.items():
-        app.command(name)(command)
+    app.command()(status)
+    app.command()(merge)
+    app.command()(export)
 
 
 def present_lab() -> Lab:

@@ -33,10 +33,10 @@ class ArmSpec(Spec):
         samples: cells of a random grid.
         sample_seed: what a random grid is drawn with.
         axes: by path, the levels to vary: an option of the optimizer, task.model.OPTION, task.data.OPTION, train.KEY.
-        tune: by path, the levels at each of which every cell runs.
+        tune: by path, the levels at each of which every cell runs; or which the study's search tries.
         include: cells beside the grid's; axes that one does not name are at their value outside the axes.
         exclude: cells of the grid that have all values of one of these are left out.
-        search: by path, what the study's search tries; if there is none, what the registry recommends.
+        search: by path, what the study's search tries; without it and `tune`, what the registry recommends.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*$")]

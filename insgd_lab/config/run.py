@@ -37,6 +37,11 @@ class TaskSpec(Spec):
         named = {"data": self.data.canonical("data"), "model": self.model.canonical("model")}
         return named if self.init_from is None else {**named, "init_from": self.init_from.canonical()}
 
+    @cached_property
+    def canonical_text(self) -> str:
+        """`canonical` as the text that is hashed; many runs share it."""
+        return store.canonical_json(self.canonical())
+
 
 class TrainSpec(Spec):
     """How long, in which batches and how they are computed.
@@ -101,6 +106,11 @@ class TrainSpec(Spec):
     def canonical(self) -> dict[str, Any]:
         """Return the plain form that is hashed: defaults left out, and what does not change the numbers."""
         return self.model_dump(exclude_defaults=True, exclude={"packing"})
+
+    @cached_property
+    def canonical_text(self) -> str:
+        """`canonical` as the text that is hashed; many runs share it."""
+        return store.canonical_json(self.canonical())
 
 
 class RecordSpec(Spec):
@@ -183,13 +193,14 @@ class RunSpec(WithPlugins):
 
     def with_seeds(self, seeds: Iterable[int]) -> Iterator[RunSpec]:
         """Give this run with each of the seeds; as only that differs, none is checked or written out anew."""
-        canonical = self.canonical()
         # The text that is hashed has its keys sorted, so the seed cuts it in two.
-        before = store.canonical_json({key: value for key, value in canonical.items() if key < "seed"})
-        after = store.canonical_json({key: value for key, value in canonical.items() if key > "seed"})
+        optimizer = store.canonical_json(self.optimizer.canonical("optimizer"))
+        record = self.record.model_dump(exclude_defaults=True)
+        before = f'{{"optimizer":{optimizer}' + (f',"record":{store.canonical_json(record)}' if record else "")
+        after = f'"task":{self.task.canonical_text},"train":{self.train.canonical_text}}}'
         for seed in seeds:
             run = self.model_copy(update={"seed": seed})
-            text = f'{before[:-1]},"seed":{seed},{after[1:]}'
+            text = f'{before},"seed":{seed},{after}'
             run.__dict__["id"] = hashlib.sha256(text.encode()).hexdigest()[:16]  # as store.run_id has it
             yield run
 

@@ -368,8 +368,8 @@ def _late_problems(arm: ArmSpec, common: _Common, study: Mapping[str, Any]) -> l
 
 
 def _space(arm: ArmSpec) -> dict[str, Any]:
-    if arm.search is not None:
-        return arm.search
+    if arm.search is not None or arm.tune:
+        return arm.tune if arm.search is None else arm.search
     return {path: levels for path, levels in default_space(arm.optimizer).items() if path not in arm.axes}
 
 
@@ -377,8 +377,8 @@ def _search_problems(arm: ArmSpec, search: SearchSpec | None) -> list[Problem]:
     if search is None:
         message = "is read by studies with a [search] only; add one, or leave this out"
         return [] if arm.search is None else [Problem(("search",), list(arm.search), message)]
-    if arm.tune:
-        return [Problem(("tune",), list(arm.tune), "is not for studies with a [search], which tunes; move it there")]
+    if arm.tune and arm.search is not None:
+        return [Problem(("tune",), list(arm.tune), "is what the study's [search] would try; keep tune or search")]
     try:
         if _space(arm):
             return []

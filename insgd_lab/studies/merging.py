@@ -13,6 +13,7 @@ machines they may differ by rounding, and the earlier source's is taken.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -173,9 +174,9 @@ def _disagreements(copies: Mapping[str, Sequence[_Copy]]) -> list[str]:
     """Check finished copies against each other; returns a note on those that differ by rounding."""
     broken, rounded = [], 0
     for several in copies.values():
-        first, *rest = [copy for copy in several if copy.finished] or [None]
-        for other in rest:
-            if first is None or other is None or _same_metrics(first, other):
+        finished = [copy for copy in several if copy.finished]
+        for first, other in itertools.product(finished[:1], finished[1:]):
+            if _same_metrics(first, other):
                 continue
             if all(first.info.get(key) == other.info.get(key) for key in _PROMISE):
                 broken.append(f"{first.run.metrics_path} and {other.run.metrics_path}")

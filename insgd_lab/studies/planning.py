@@ -60,7 +60,10 @@ def make_plan(study: StudySpec) -> Plan:
 
     Raises:
         ConfigError: settings that are possible one by one but not together.
+        ValueError: the study has a search.
     """
+    if study.search is not None:
+        raise ValueError(f"{study.name} has a search, whose plan depends on its results; use studies.search.next_plan")
     plan = Plan(study)
     for arm in study.arm:
         for cell, tuned in itertools.product(study.cells(arm), _tuned(arm)):
@@ -126,11 +129,17 @@ def _arm_info(study: StudySpec, arm: ArmSpec) -> dict[str, Any]:
         "grid": arm.grid,
         "axes": {path: _levels(study, arm, path) for path in arm.axes},
         "base": {path: study.base(arm, path) for path in arm.axes},
-        "tune": arm.tune,
-        "fixed": {path: study.base(arm, path) for path in arm.tune},
+        **_tuned_info(study, arm),
         **_own_info(study, arm),
-        **({"search": {path: _written(levels) for path, levels in study.space(arm).items()}} if study.search else {}),
     }
+
+
+def _tuned_info(study: StudySpec, arm: ArmSpec) -> dict[str, Any]:
+    """What a report chooses from, each cell for itself; nothing where a search has chosen already."""
+    if study.search is not None:
+        searched = {path: _written(levels) for path, levels in study.space(arm).items()}
+        return {"tune": {}, "fixed": {}, "search": searched}
+    return {"tune": arm.tune, "fixed": {path: study.base(arm, path) for path in arm.tune}}
 
 
 def _levels(study: StudySpec, arm: ArmSpec, path: str) -> list[Any]:

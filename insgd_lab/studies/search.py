@@ -25,7 +25,7 @@ from typing import Any
 from insgd_lab import registry
 from insgd_lab.config import ArmSpec, Cell, ConfigError, Interval, Problem, SearchSpec, StudySpec
 from insgd_lab.config.grids import drawn
-from insgd_lab.store import FINISHED, RunFolder, StudyFolder
+from insgd_lab.store import FINISHED, Damaged, RunFolder, StudyFolder
 from insgd_lab.studies.planning import Plan, make_plan
 
 __all__ = ["SearchPlan", "Verdict", "final_runs", "next_plan"]
@@ -75,7 +75,7 @@ def next_plan(study: StudySpec, folder: StudyFolder | None = None) -> Plan:
     Raises:
         ConfigError: settings that are possible one by one but not together; the search's method or metric is not to
             be had.
-        StoreError: a finished run cannot be read.
+        StoreError: a file of a run may not be read.
     """
     if study.search is None:
         return make_plan(study)
@@ -108,7 +108,7 @@ class _Contest:
             whole = _ask_optuna(self.plan.study, self.arm, self._enter)
         else:
             whole = self._enter(_points(self.plan.study.space(self.arm), self.search)) is not None
-        self.plan.verdicts.append(self._verdict() if whole else Verdict(self.arm.name, self.cell.settings, None))
+        self.plan.verdicts.append(self._verdict() if whole else self._waiting())
         verdict = self.plan.verdicts[-1]
         if verdict.trial is not None:
             self.plan.add(
@@ -121,11 +121,14 @@ class _Contest:
             number = len(self.trials)
             names = self.plan.add(self.arm, self.cell, settings, self.search.seeds, stage="trial", trial=number)
             self.trials.append(settings)
-            self.runs.append([_Run(self.folder.run(name)) for name in names] if self.folder else [])
+            self.runs.append(_read(self.folder, names) if self.folder else [])
         entered = self.runs[len(self.runs) - len(trials) :]
         if not all(runs and all(run.status in FINISHED for run in runs) for runs in entered):
             return None
-        return [self._score(runs) for runs in entered]
+        try:
+            return [self._score(runs) for runs in entered]
+        except Damaged:  # to be run again, as one that is seen to be damaged at first glance
+            return None
 
     def _score(self, runs: list[_Run]) -> float:
         """The mean over seeds, turned so that higher is better."""
@@ -147,11 +150,17 @@ class _Contest:
         classes = registry.get_data(self.plan.study.task_of(self.arm).data.name).classes
         return 1 / classes if classes else 0.0
 
+    def _waiting(self) -> Verdict:
+        return Verdict(self.arm.name, self.cell.settings, None)
+
     def _verdict(self) -> Verdict:
         lost = [all(run.diverged for run in runs) for runs in self.runs]
         ranks = [(not lost[k], round(self._score(runs), 12)) for k, runs in enumerate(self.runs)]
         best = [k for k, rank in enumerate(ranks) if rank == max(ranks)]
-        winner = best[0] if len(best) == 1 else min(best, key=lambda k: (_mean([run.loss for run in self.runs[k]]), k))
+        try:
+            winner = best[0] if len(best) == 1 else min(best, key=self._loss)
+        except Damaged:
+            return self._waiting()
         score = self._score(self.runs[winner])
         metric = self._metric
         return Verdict(
@@ -159,17 +168,25 @@ class _Contest:
             score if metric == "accuracy" else -score, len(self.trials), sum(lost),
         )  # fmt: skip
 
+    def _loss(self, trial: int) -> tuple[float, int]:
+        """What decides between trials of equal score."""
+        return _mean([run.loss for run in self.runs[trial]]), trial
+
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+def _read(folder: StudyFolder, names: Sequence[str]) -> list[_Run]:
+    infos = folder.infos(names)
+    return [_Run(folder.run(name), infos.get(name, {})) for name in names]
+
+
 class _Run:
     """What a finished run has on the validation split."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self.info: Mapping[str, Any] = folder.info() if folder.exists else {}
+    def __init__(self, folder: RunFolder, info: Mapping[str, Any]) -> None:
+        self.folder, self.info = folder, info
 
     @property
     def status(self) -> str:

@@ -36,7 +36,7 @@ from insgd_lab.training.streams import global_stream
 from insgd_lab.training.subsets import SubsetError
 from insgd_lab.training.transfer import freeze, keep_frozen_in_eval, load_initial
 
-__all__ = ["Training", "build_model", "initial_model", "load_data"]
+__all__ = ["Training", "build_model", "classes_of", "initial_model", "load_data"]
 
 AfterStep = Callable[[], None]
 
@@ -297,7 +297,7 @@ class Training:
         """For run.json: the model's size, the speed (evaluation left out), the final and the best results."""
         return {
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "classes": self.data.classes,
+            "classes": classes_of(self.spec, self.data),
             "data_fingerprint": self.fingerprint,
             **self.progress.speed(self.feed.examples),
             "results": results(self.progress.rows),
@@ -342,6 +342,11 @@ class Training:
         self._partial = state["partial"]
 
 
+def classes_of(spec: RunSpec, data: Any) -> int | None:
+    """How many classes the data of a run have, by which a diverged run is scored as a guess; None without labels."""
+    return data.classes if registry.get_data(spec.task.data.name).labels else None
+
+
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load a state, but keep the very tensors that a captured step reads, and where it reads them."""
     before = [dict(group) for group in optimizer.param_groups]
@@ -361,16 +366,12 @@ def _capturable(spec: RunSpec, device: torch.device, ranks: Ranks) -> dict[str, 
     """The options by which an optimizer can be held in a CUDA graph: a rate that is read from the device.
 
     Raises:
-        ConfigError: it cannot, or several processes share the run.
+        ConfigError: several processes share the run.
     """
     if ranks.size > 1:
         message = f"{ranks.size} processes share this run, and a graph holds no exchange between them; set it to false"
         raise ConfigError("run", [Problem(("train", "cuda_graph"), True, message)])
-    entry = registry.get_optimizer(spec.optimizer.name)
-    if not entry.capabilities.capturable:
-        message = f"{entry.name} cannot be held in a graph; set it to false"
-        raise ConfigError("run", [Problem(("train", "cuda_graph"), True, message)])
-    rate = {**entry.defaults, **spec.optimizer.options}["lr"]
+    rate = {**registry.get_optimizer(spec.optimizer.name).defaults, **spec.optimizer.options}["lr"]
     return {"capturable": True, "lr": torch.tensor(rate, dtype=torch.float64, device=device)}
 
 

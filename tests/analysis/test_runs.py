@@ -79,6 +79,15 @@ def test_where_only_the_files_tell_the_classes_those_that_the_runs_met_are_guess
     assert set(diverged["test_error"]) == {study.guess_error} == {0.75}
 
 
+def test_a_run_that_met_other_classes_than_the_studys_guesses_among_its_own(tmp_path):
+    folder = small(tmp_path)
+    first, *others = load_study(tmp_path).runs.query("status == 'diverged'").index
+    folder.run(first).write_info({**folder.run(first).info(), "classes": 4})
+    scores = load_study(tmp_path).scores.set_index("run")["test_error"]
+    assert set(scores[[first]]) == {0.75}
+    assert set(scores[others]) == {0.9}
+
+
 def test_a_folder_that_is_no_study_is_named(tmp_path):
     with pytest.raises(StudyError, match=r"holds no study.*study\.json"):
         load_study(tmp_path)

@@ -117,6 +117,15 @@ def test_what_changes_the_numbers_changes_the_name() -> None:
     assert len({each.id for each in [base, *others]}) == len(others) + 1
 
 
+def test_a_changed_copy_has_a_name_of_its_own() -> None:
+    base = run()
+    assert base.id == next(base.with_seeds([0])).id
+    longer = base.model_copy(update={"train": base.train.model_copy(update={"epochs": 3})})
+    assert longer.id == next(longer.with_seeds([0])).id == RunSpec.model_validate(longer.model_dump()).id
+    assert longer.id != base.id
+    assert base.model_copy().id == base.id
+
+
 LATER_TRAINING = {
     "schedule": {"name": "cosine", "warmup": 1},
     "precision": "bfloat16",
@@ -437,7 +446,10 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
             "seeds = 2: are the final runs' seeds, as search.final_seeds",
         ),
         ({"search": {"trials_at_once": 2}, "arm": SEARCHED}, 'search.trials_at_once = 2: is read by method = "optuna"'),
-        ({"search": {}, "arm": [STUDY["arm"][0]]}, "arm.insgd.tune = ['lr']: is not for studies with a [search]"),
+        (
+            {"search": {}, "arm__0__search": {"lr": [1]}},
+            "arm.insgd.tune = ['lr']: is what the study's [search] would try",
+        ),
         ({"search": {}, "arm__0__tune": {}, "arm__0__search": {"p": [1]}}, "arm.insgd.search.p = [1.0]: is an axis as"),
         ({"search": {}, "arm": [{**SGD, "search": {"lr": [-1]}}]}, "arm.sgd.search.lr = -1: expected a finite number"),
         (

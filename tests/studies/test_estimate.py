@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from insgd_lab.cli import app
 from insgd_lab.config import StudySpec, parse_study
 from insgd_lab.studies.estimate import families, in_words, study_seconds
 from insgd_lab.studies.search import next_plan
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def study(*arms: dict[str, Any], **more: Any) -> StudySpec:
@@ -82,10 +80,11 @@ optimizer = "adam"
 """
 
 
-def test_a_plan_says_what_its_estimate_is_made_of(tmp_path: Path, cli: Cli) -> None:
+def test_a_plan_says_what_its_estimate_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "small.toml").write_text(SMALL)
-    shown = cli("study", "plan", "small.toml", "--pilot", "--workers", 3)
-    assert shown.returncode == 0, shown.stderr
+    shown = CliRunner().invoke(app, ["study", "plan", "small.toml", "--pilot", "--workers", "3"])
+    assert shown.exit_code == 0, shown.output
     assert "on 3 workers (cpu): steps times epochs" in shown.stdout
     assert "│ adam      │ digits │ mlp   │ 64    │ 4    │ 19" in shown.stdout
     assert not (tmp_path / "runs").exists()
