@@ -27,8 +27,9 @@ from insgd_lab.input_statistics import (
 from insgd_lab.store import RunFolder
 from insgd_lab.training.loop import Outcome, train
 from insgd_lab.training.models import custom_cnn, digits_cnn, linear, mlp, resnet20, vit
-from insgd_lab.training.packing import NotPackable, PackedModel, train_packed, worth_packing
+from insgd_lab.training.packing import NotPackable, PackedModel, PackedTraining, train_packed, worth_packing
 from insgd_lab.training.packing.optimizers import share_optimizers
+from insgd_lab.training.session import Training
 from insgd_lab.training.streams import generator, global_stream
 
 INSGD = {"name": "insgd-lp", "lr": 0.1}
@@ -195,6 +196,26 @@ def test_packed_runs_leave_what_they_leave_alone(tmp_path, base) -> None:
             assert found[key] == wanted[key]
 
 
+@pytest.mark.parametrize(
+    ("data", "model", "size"), [("system-identification", "linear", 50), ("teacher-student", "mlp", 64)]
+)
+def test_data_and_objectives_of_any_kind_are_packed(data: str, model: str, size: int) -> None:
+    """Streams that differ from seed to seed, and losses that are known for one member only."""
+    base = {**BASE, "task": {"data": data, "model": model}, "train": {"epochs": 1, "batch_size": size}}
+    rules = [{"name": "sgd", "lr": 0.01}, {"name": "nlms", "lr": 0.1}, {**INSGD, "lr": 0.01}]
+    pack = PackedTraining(runs(base, rules))
+    members = list(pack.members)
+    for _ in pack.epochs():
+        pass
+    for member in members:
+        alone = Training(member.spec)
+        for _ in alone.epochs():
+            pass
+        found, wanted = member.progress.table(), alone.progress.table()
+        assert found.metric.tolist() == wanted.metric.tolist()
+        np.testing.assert_allclose(found.value, wanted.value, rtol=1e-3, atol=1e-6)
+
+
 def test_a_member_that_diverges_leaves_at_its_own_step_and_disturbs_no_one(tmp_path) -> None:
     wild = {"name": "sgd", "lr": 1e18}
     specs = runs(BASE, [OPTIMIZERS[0], wild, OPTIMIZERS[1], OPTIMIZERS[2], {**INSGD, "p": 1.0, "lr": 1e30}])
@@ -276,6 +297,13 @@ class Mixed(nn.Module):
 def test_forward_code_that_mixes_channels_is_refused(mixes: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(NotPackable, match=r"Mixed\.forward does not compute side by side"):
         PackedModel([Mixed(mixes) for _ in range(3)], (1, 8, 8))
+
+
+@pytest.mark.usefixtures("vision")
+def test_torchvisions_mobilenet_is_packed() -> None:
+    entry = registry.get_model("mobilenetv3")
+    factory = registry.resolve_factory(entry.factory)
+    PackedModel([factory((3, 32, 32), 10, **entry.defaults) for _ in range(2)], (3, 32, 32))
 
 
 def test_parameters_outside_of_known_layers_are_refused() -> None:
