@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks import loops, steps, training
+from benchmarks import loops, packs, steps, training
 from benchmarks.pairing import compare
 from benchmarks.peers import peers_version
 from benchmarks.report import Measured, facts, heading, save, table
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("pattern", nargs="?", default="*", help="rows to measure, e.g. 'step(ViT)*' (default: all)")
     parser.add_argument("--pairs", type=int, default=30, help="interleaved pairs a row (default: 30)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the harness on a GPU, alone")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the harness on a GPU")
     parser.add_argument("--list", action="store_true", help="print the rows' names and measure nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep ratios, versions, date and machine here")
     parser.add_argument("--cpu-time", action="store_true", help="count this process's time only: for a busy machine")
@@ -39,7 +39,8 @@ def main() -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU here; leave it out")
     on_cpu = itertools.chain(training.rows(), steps.rows()) if arguments.device == "cpu" else ()
-    everything = sorted(itertools.chain(loops.rows(arguments.device), on_cpu), key=lambda row: row.group)
+    on_both = itertools.chain(loops.rows(arguments.device), packs.rows(arguments.device))
+    everything = sorted(itertools.chain(on_both, on_cpu), key=lambda row: row.group)
     rows = [row for row in everything if fnmatch.fnmatchcase(row.name, arguments.pattern)]
     if not rows:
         parser.error(f"no row is called {arguments.pattern!r}; --list names them")

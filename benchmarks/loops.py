@@ -26,7 +26,7 @@ from insgd_lab.config import RunSpec
 from insgd_lab.training.session import Training
 from insgd_lab.training.splits import ImageSplits, Split
 
-__all__ = ["BATCH", "OPTIMIZERS", "harness", "pictures", "plain", "plain_rule", "rows"]
+__all__ = ["BATCH", "OPTIMIZERS", "harness", "pictures", "plain", "plain_rule", "registered", "rows"]
 
 BATCH = 128
 DECAY = {"weight_decay": 5e-4}
@@ -85,7 +85,7 @@ def pictures(count: int) -> ImageSplits:
 
 
 @functools.cache
-def _registered(count: int) -> str:
+def registered(count: int) -> str:
     """The name under which the pictures are in the registry."""
     name = f"{count}-random-pictures"
     registry.register_data(registry.DataSpec(name, lambda data_dir: pictures(count), classes=10))
@@ -100,7 +100,7 @@ def harness(name: str, device: str, images: int) -> Code:
 def training(name: str, device: str, images: int) -> Training:
     """The run of the harness."""
     spec = {
-        "task": {"data": _registered(images), "model": "resnet20"},
+        "task": {"data": registered(images), "model": "resnet20"},
         "train": {
             "epochs": _NEVER, "eval_every": _NEVER, "batch_size": BATCH, "augment": True,
             "cuda_graph": device == "cuda",
