@@ -181,7 +181,7 @@ def test_a_full_disk_is_named_with_the_remedy_and_the_old_file_stays(
 @pytest.mark.parametrize(
     ("code", "remedy"),
     [
-        (errno.EROFS, "name another folder with --out"),
+        (errno.EROFS, "a disk that cannot be written to: name another folder"),
         (errno.EACCES, "give yourself the permission to write there"),
         (errno.EIO, "check the path and its disk"),
     ],
