@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insgd_lab.store import StoreError, StudyFolder, read_json, replacing, write_json
+from insgd_lab.store import StoreError, StudyFolder, disk_error, read_json, replacing, write_json
 
 if TYPE_CHECKING:
     from insgd_lab.analysis.drawings import Drawing
@@ -42,7 +42,7 @@ def write_report(study_dir: str | Path, force: bool = False) -> Path:
     """Write the report of a study unless it is current, and return its path.
 
     Raises:
-        StoreError: the folder holds no study, or one whose task has no accuracy.
+        StoreError: the folder holds no study, or one whose task has no accuracy; or the disk refuses (`DiskError`).
         PublishedError: the study compares itself with a table that is not on record.
     """
     path = report_path(study_dir)
@@ -53,14 +53,22 @@ def write_report(study_dir: str | Path, force: bool = False) -> Path:
 
     study = load_study(study_dir)
     _check_scored(study)
+    try:
+        files = _replace(study, path)
+        write_json(path.parent / ".inputs.json", {"digest": digest, "files": files})
+    except OSError as error:
+        raise disk_error(path, error) from error
+    return path
+
+
+def _replace(study: Study, path: Path) -> list[str]:
+    """Write the report in the place of an earlier one; returns the names of the files."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for name in _made_from(study_dir).get("files", []):
+    for name in _made_from(study.path).get("files", []):
         old = path.parent / Path(name).name  # only within the folder, whatever the list says
         if old.is_file():
             old.unlink()
-    files = _write(study, path)
-    write_json(path.parent / ".inputs.json", {"digest": digest, "files": files})
-    return path
+    return _write(study, path)
 
 
 def _check_scored(study: Study) -> None:

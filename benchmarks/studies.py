@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -59,9 +60,9 @@ _PLAN = "from insgd_lab.config import load_study; from insgd_lab.studies.plannin
 _TIMED = """
 import time
 {imports}
-start = time.perf_counter()
+start = time.{clock}()
 {code}
-seconds = time.perf_counter() - start
+seconds = time.{clock}() - start
 held = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(seconds, int(held.split()[1]) / 1024)
 """
@@ -84,54 +85,65 @@ class Cost:
         return "met" if self.value <= self.target else "missed"
 
 
-def costs(runs: int, folder: Path) -> Iterator[Cost]:
+@dataclass(frozen=True)
+class _Clock:
+    """Seconds on the wall, or of processors at work for this process and those that it has waited for."""
+
+    of_processors: bool
+
+    @property
+    def name(self) -> str:
+        """The same of Python's own, for a process to clock itself."""
+        return "process_time" if self.of_processors else "perf_counter"
+
+    def now(self) -> float:
+        """The time."""
+        return sum(os.times()[:4]) if self.of_processors else time.perf_counter()
+
+    def run(self, command: Sequence[str]) -> float:
+        """How long a command takes."""
+        start = self.now()
+        subprocess.run(command, check=True, capture_output=True)
+        return self.now() - start
+
+    def best(self, imports: str, code: str, times: int = _TIMES) -> tuple[float, float]:
+        """The least seconds and the least MiB that fresh processes take for the code."""
+        program = _TIMED.format(imports=imports, code=code, clock=self.name)
+        command = [sys.executable, "-c", program]
+        told = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(times)]
+        seconds, memory = zip(*(map(float, each.split()) for each in told), strict=True)
+        return min(seconds), min(memory)
+
+
+def costs(runs: int, folder: Path, clock: _Clock) -> Iterator[Cost]:
     """Measure everything with a study of so many runs (a multiple of 20), made in an empty folder."""
     text = folder / "scale.toml"
     text.write_text(_STUDY.format(seeds=runs // _PER_SEED))
-    seconds, memory = _best(_PLAN, f"make_plan(load_study({str(text)!r}))")
+    seconds, memory = clock.best(_PLAN, f"make_plan(load_study({str(text)!r}))")
     yield Cost(f"planning {runs:,} runs", seconds, "s", 2)
     yield Cost(f"planning {runs:,} runs, memory of the process", memory, "MiB", 300)
     plan = make_plan(load_study(str(text)))
-    yield _executor_overhead(plan, folder)
+    yield _executor_overhead(plan, folder, clock)
     study = _written(plan, folder)
-    yield from _of_many(study, runs)
+    yield from _of_many(study, runs, clock)
 
 
-def _of_many(study: StudyFolder, runs: int) -> Iterator[Cost]:
+def _of_many(study: StudyFolder, runs: int, clock: _Clock) -> Iterator[Cost]:
     path, lab = str(study.path), [sys.executable, "-m", "insgd_lab"]
-    each = [_seconds([*lab, "study", "status", path]) for _ in range(_TIMES)]
+    each = [clock.run([*lab, "study", "status", path]) for _ in range(_TIMES)]
     yield Cost(f"study status, {runs:,} finished runs, the whole command", min(each), "s", 2)
     reading = ("from insgd_lab.analysis.runs import load_study", f"load_study({path!r})")
-    yield Cost(f"reading {runs:,} runs for a report, one by one", _timed(*reading)[0], "s", 10)
-    yield Cost(f"reading {runs:,} runs for a report, compacted", _best(*reading)[0], "s", 10)
-    damage = ("from insgd_lab.store import StudyFolder", "study.set_damage_aside(study.statuses())")
+    yield Cost(f"reading {runs:,} runs for a report, one by one", clock.best(*reading, times=1)[0], "s", 10)
+    yield Cost(f"reading {runs:,} runs for a report, compacted", clock.best(*reading)[0], "s", 10)
+    damage = ("from insgd_lab.store import StudyFolder", "study.set_damage_aside()")
     yield Cost(
         f"looking for damage in {runs:,} runs, every byte",
-        _best(f"{damage[0]}; study = StudyFolder({path!r})", damage[1])[0], "s",
+        clock.best(f"{damage[0]}; study = StudyFolder({path!r})", damage[1])[0], "s",
     )  # fmt: skip
     export = [*lab, "study", "export", path, "--out", str(study.path.with_suffix(".parquet"))]
-    yield Cost(f"study export, {runs:,} runs, the whole command", _seconds(export), "s")
+    yield Cost(f"study export, {runs:,} runs, the whole command", clock.run(export), "s")
     merge = [*lab, "study", "merge", path, "--out", str(study.path.with_name("merged"))]
-    yield Cost(f"study merge, {runs:,} runs, the whole command", _seconds(merge), "s")
-
-
-def _seconds(command: Sequence[str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - start
-
-
-def _timed(imports: str, code: str) -> tuple[float, float]:
-    program = _TIMED.format(imports=imports, code=code)
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    seconds, memory = map(float, done.stdout.split())
-    return seconds, memory
-
-
-def _best(imports: str, code: str) -> tuple[float, float]:
-    """The least seconds and the least memory of some processes."""
-    seconds, memory = zip(*(_timed(imports, code) for _ in range(_TIMES)), strict=True)
-    return min(seconds), min(memory)
+    yield Cost(f"study merge, {runs:,} runs, the whole command", clock.run(merge), "s")
 
 
 # ------------------------------------------------------------------------------------------------ files
@@ -152,30 +164,33 @@ def _written(plan: Plan, folder: Path) -> StudyFolder:
     return study
 
 
-def _executor_overhead(plan: Plan, folder: Path) -> Cost:
+def _executor_overhead(plan: Plan, folder: Path, clock: _Clock) -> Cost:
     """What a run more costs the executor, less what it costs to train it here; starting workers cancels out.
 
     The epochs themselves, which run.json clocks, are left out on both sides: on a busy machine they vary by more.
     """
     specs = list(plan.runs.values())[:_MANY]
-    few, many = (_executed(plan, specs[:count], StudyFolder(folder / f"executed-{count}")) for count in (_FEW, _MANY))
-    start, alone = time.perf_counter(), StudyFolder(folder / "alone")
+    few, many = (_executed(plan, specs[:n], StudyFolder(folder / f"executed-{n}"), clock) for n in (_FEW, _MANY))
+    start, alone = clock.now(), StudyFolder(folder / "alone")
     for spec in specs[_FEW:]:
         train(spec, alone.run(spec.id))
-    beside = time.perf_counter() - start - _epochs(alone)
+    beside = clock.now() - start - _epochs(alone, clock)
     return Cost(
         "the local executor, a run more, beyond its training", 1e3 * (many - few - beside) / (_MANY - _FEW), "ms", 10
     )
 
 
-def _executed(plan: Plan, specs: Sequence[RunSpec], study: StudyFolder) -> float:
+def _executed(plan: Plan, specs: Sequence[RunSpec], study: StudyFolder, clock: _Clock) -> float:
     part = Plan(plan.study, [], {spec.id: spec for spec in specs})
-    start = time.perf_counter()
+    start = clock.now()
     execute(part, study, workers=1)
-    return time.perf_counter() - start - _epochs(study)
+    return clock.now() - start - _epochs(study, clock)
 
 
-def _epochs(study: StudyFolder) -> float:
+def _epochs(study: StudyFolder, clock: _Clock) -> float:
+    """What the epochs of all runs took on the wall: where processors are clocked it says nothing."""
+    if clock.of_processors:
+        return 0.0
     return sum(float(info["seconds"]) for info in study.infos().values())
 
 
@@ -187,18 +202,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies", description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000, help="runs of the study (default: 10 000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep what was measured here")
+    parser.add_argument("--cpu-time", action="store_true", help="count processors at work only: for a busy machine")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     table = Table("what", "measured", "target", "verdict", title="studies")
     with tempfile.TemporaryDirectory() as folder:
-        measured = list(costs(arguments.runs, Path(folder)))
+        measured = list(costs(arguments.runs, Path(folder), _Clock(arguments.cpu_time)))
     for cost in measured:
         target = "" if cost.target is None else f"<= {cost.target:g} {cost.unit}"
         table.add_row(cost.name, f"{cost.value:.3g} {cost.unit}", target, cost.verdict)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     if arguments.json is not None:
         rows = [{**asdict(cost), "verdict": cost.verdict} for cost in measured]
-        arguments.json.write_text(json.dumps({"runs": arguments.runs, "rows": rows}, indent=2) + "\n")
+        arguments.json.write_text(
+            json.dumps({"runs": arguments.runs, "cpu_time": arguments.cpu_time, "rows": rows}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -60,6 +60,8 @@ def study_run(
         folder = StudyFolder(out or Path("runs") / spec.name)
         check_out(folder.path)
         _check_same_study(spec, folder)
+        for damage in folder.set_damage_aside():
+            typer.echo(f"set aside: {damage.path}, which could not be read ({damage.why})", err=True)
         plan = next_plan(spec, folder)
         if _unfinished(plan, folder):
             check_device(device)
@@ -109,7 +111,13 @@ def _cores() -> int:
 
 
 def _check_same_study(study: StudySpec, folder: StudyFolder) -> None:
-    if folder.exists and (there := folder.info().get("name")) != study.name:
+    from insgd_lab.store import Damaged
+
+    try:
+        there = folder.info().get("name") if folder.exists else study.name
+    except Damaged:  # it is about to be set aside
+        return
+    if there != study.name:
         refuse(f"{folder.path} holds the study {there!r}, not {study.name!r}; name another --out")
 
 

@@ -89,8 +89,8 @@ def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str, 
     if out is not None:
         check_out(out)
     folder = StudyFolder(out).run(spec.id) if out else None
-    if folder is not None and folder.exists and folder.info()["status"] in FINISHED:
-        say(f"This run is {folder.info()['status']} already: {folder.path}")
+    if folder is not None and folder.exists and (status := folder.checked_info()["status"]) in FINISHED:
+        say(f"This run is {status} already: {folder.path}")
         return
     from insgd_lab.training.loop import train as train_run
 

@@ -67,9 +67,9 @@ class DiskError(StoreError):
 _WRITE_REMEDIES = {
     errno.ENOSPC: "free some space on that disk; the same command then goes on",
     errno.EDQUOT: "free some of your quota on that disk; the same command then goes on",
-    errno.EROFS: "it lies on a disk that cannot be written to: name another folder with --out",
-    errno.EACCES: "give yourself the permission to write there, or name another folder with --out",
-    errno.EPERM: "give yourself the permission to write there, or name another folder with --out",
+    errno.EROFS: "it lies on a disk that cannot be written to: name another folder",
+    errno.EACCES: "give yourself the permission to write there, or name another folder",
+    errno.EPERM: "give yourself the permission to write there, or name another folder",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,8 @@ class StudyFolder:
         """Read the metrics of many finished runs; `infos` are their `run.json`, by name."""
         return read_metrics(self.path, infos)
 
-    def set_damage_aside(self, names: Iterable[str]) -> list[Damaged]:
-        """Rename what is damaged of the study and of the runs in `names`, so that it is written or run again.
+    def set_damage_aside(self) -> list[Damaged]:
+        """Rename what is damaged of the study and of its runs, so that it is written or run again.
 
         Every file of a finished run is read, which takes 0.1 ms a run and what the disk needs. A run that someone
         else holds is left alone.
@@ -107,8 +107,8 @@ class StudyFolder:
         except Damaged as damage:
             set_aside(self.info_path)
             found.append(damage)
-        for run in map(self.run, dict.fromkeys(names)):
-            if run.exists and run.damage():
+        for run in self.runs():
+            if run.damage():
                 found += _set_aside_held(run)
         return found
 

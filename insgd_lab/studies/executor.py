@@ -29,7 +29,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from insgd_lab.config import RunSpec
-from insgd_lab.store import FINISHED, RunFolder, StoreError, StudyFolder
+from insgd_lab.store import FINISHED, DiskError, RunFolder, StoreError, StudyFolder
 from insgd_lab.studies.planning import Plan
 from insgd_lab.studies.queue import RunQueue
 
@@ -178,6 +178,7 @@ def execute(
     Raises:
         ExecutionError: not one worker starts.
         Interrupted: Ctrl-C was pressed.
+        DiskError: the disk is full or read-only; the same call goes on once it is not.
     """
     scheduler = _Scheduler(plan, folder, _command(folder, device, data_dir), on_change)
     try:
@@ -324,6 +325,8 @@ class _Scheduler:
         if message["status"] in FINISHED:
             self.tally.executed += 1
             self.tally.add(message["status"])
+        elif message["status"] == "stopped":
+            raise DiskError(message["error"])
         else:
             self._fail(run, message["error"])
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ import torch
 from torch import nn
 
 from insgd_lab.config import RunSpec
-from insgd_lab.store import RunFolder, replacing
+from insgd_lab.store import DiskError, RunFolder, replacing
 from insgd_lab.training import checkpoint, provenance
 from insgd_lab.training.precision import fp32_arithmetic
 from insgd_lab.training.progress import Progress, now, results
@@ -100,7 +101,7 @@ def train(
         KeyboardInterrupt: `stop` said True.
         ConfigError: a batch of one image that batch norm cannot normalise.
         DataError: data files are missing or wrong.
-        StoreError: another process is training this very run.
+        StoreError: another process is training this very run, or the disk refuses (`DiskError`).
     """
     with ranks_of_environment(device) as (ranks, own), current(own), fp32_arithmetic(spec.train.precision):
         new = partial(Training, spec, data_dir=data_dir, device=own, ranks=ranks, loaders=loaders)
@@ -109,6 +110,7 @@ def train(
             return _train_unkept(new(record=False), stop, notify)
         info = first_info(spec, own, ranks)
         with folder.locked():
+            folder.set_damage_aside()
             return _train_in(folder, new, info, _Habits(checkpoint_seconds, stop), notify)
 
 
@@ -156,7 +158,8 @@ def _train_in(
         keeper.flush()
     except Exception as error:
         failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "finished": now()}
-        folder.write_info({**info, **progress.summary(), **failed})
+        with suppress(DiskError):  # perhaps the very reason; the error itself must come through
+            folder.write_info({**info, **progress.summary(), **failed})
         raise
     return finish(training, folder, info)
 
@@ -180,8 +183,8 @@ def finish(run: Finished, folder: RunFolder, info: Mapping[str, Any]) -> Outcome
     """Write the results of a run whose layer records are all in their parts; `info` is what run.json had so far."""
     outcome = _outcome(run)
     if run.spec.record.weights:
-        with replacing(folder.weights_path) as temporary:
-            torch.save(run.model.state_dict(), temporary)
+        with replacing(folder.weights_path) as temporary, temporary.open("wb") as file:  # so that a full disk is known
+            torch.save(run.model.state_dict(), file)
     final = {"status": outcome.status, **run.progress.summary(), **run.measured(), "finished": now()}
     folder.finish({**info, **final}, outcome.metrics)
     return outcome

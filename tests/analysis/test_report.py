@@ -1,5 +1,6 @@
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from insgd_lab.analysis.selection import choose, tune_at
 from insgd_lab.analysis.setup import setup
 from insgd_lab.analysis.statements import mixture
 from insgd_lab.analysis.statistics import paired_difference, summarize
-from insgd_lab.store import write_json
+from insgd_lab.store import DiskError, write_json
 
 from .synthetic import BASE, arms, build_study
 
@@ -244,6 +245,20 @@ def test_a_list_of_files_that_points_elsewhere_deletes_nothing_there(tmp_path):
     write_json(folder.report_path / ".inputs.json", {"digest": "", "files": [str(other), "../../precious.txt", ".."]})
     write_report(folder.path)
     assert other.is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full to write to")
+def test_a_full_disk_is_named_and_the_next_report_is_whole(tmp_path):
+    folder = small(tmp_path / "s")
+    folder.report_path.mkdir()
+    table = folder.report_path / "results-best.md"
+    table.symlink_to("/dev/full")
+    with pytest.raises(DiskError, match=r"report.html cannot be written \(No space left on device\); free some space"):
+        write_report(folder.path)
+    assert not is_current(folder.path)
+    table.unlink()
+    write_report(folder.path)
+    assert is_current(folder.path)
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path):

@@ -57,7 +57,7 @@ def test_a_damaged_file_of_a_finished_run_is_named_and_the_run_set_aside(
     run = finished(tmp_path / NAME)
     spoil(run.path / name)
     content = (run.path / name).read_bytes()
-    (found,) = StudyFolder(tmp_path).set_damage_aside([NAME])
+    (found,) = StudyFolder(tmp_path).set_damage_aside()
     assert found.path == run.path / name
     assert str(found).startswith(f"{run.path / name} cannot be read (")
     assert "run the study again" in str(found)
@@ -97,7 +97,7 @@ def test_sound_runs_are_left_alone(tmp_path: Path) -> None:
     RunFolder(tmp_path / OTHER).write_info({"status": "running"})
     RunFolder(tmp_path / OTHER).write_layers_part(0, LAYERS)
     before = names(run)
-    assert StudyFolder(tmp_path).set_damage_aside([NAME, OTHER, "f" * 16]) == []
+    assert StudyFolder(tmp_path).set_damage_aside() == []
     assert names(run) == before
 
 
@@ -134,7 +134,7 @@ def test_a_run_that_someone_trains_is_not_set_aside(tmp_path: Path) -> None:
     run = finished(tmp_path / NAME)
     run.info_path.write_bytes(b"")
     with run.locked():
-        assert StudyFolder(tmp_path).set_damage_aside([NAME]) == []
+        assert StudyFolder(tmp_path).set_damage_aside() == []
     assert run.exists
 
 
@@ -143,7 +143,7 @@ def test_a_damaged_plan_is_set_aside(tmp_path: Path) -> None:
     study.info_path.write_text('{"name": "digi')
     with pytest.raises(Damaged, match="finished runs are kept"):
         study.info()
-    (found,) = study.set_damage_aside([])
+    (found,) = study.set_damage_aside()
     assert found.path == study.info_path
     assert [path.name for path in tmp_path.iterdir()] == ["study.json.damaged-1"]
 
@@ -181,7 +181,7 @@ def test_a_full_disk_is_named_with_the_remedy_and_the_old_file_stays(
 @pytest.mark.parametrize(
     ("code", "remedy"),
     [
-        (errno.EROFS, "name another folder with --out"),
+        (errno.EROFS, "a disk that cannot be written to: name another folder"),
         (errno.EACCES, "give yourself the permission to write there"),
         (errno.EIO, "check the path and its disk"),
     ],

@@ -65,6 +65,7 @@ def train_packed(
     with current(device), fp32_arithmetic(specs[0].train.precision), ExitStack() as locks:
         for folder in folders:
             locks.enter_context(folder.locked())
+            folder.set_damage_aside()
         states = [checkpoint.load(folder, spec.id) for spec, folder in zip(specs, folders, strict=True)]
         abreast: dict[int, list[int]] = {}
         for number, state in enumerate(states):
