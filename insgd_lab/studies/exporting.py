@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportError", "Exported", "export_parquet", "export_tensorboard"]
 
-_FIXED = ("run", "arm", "optimizer", "seed", "status", "epoch", "step", "split", "metric", "value")
+_FIXED = ("run", "arm", "optimizer", "seed", "stage", "status", "epoch", "step", "split", "metric", "value")
 
 
 class ExportError(StoreError):
@@ -52,7 +52,8 @@ def export_parquet(folder: StudyFolder, path: Path) -> Exported:
     """Write all metrics of a study as one table.
 
     Its columns: run, arm, optimizer, each setting of any arm by its name (null where an arm does not have it;
-    `option.NAME` where the name is one of these), seed, status, epoch, step, split, metric, value.
+    `option.NAME` where the name is one of these), seed, status, epoch, step, split, metric, value; and in a search
+    the stage, "trial" or "final".
 
     Raises:
         ExportError: the name does not end in .parquet.
@@ -109,10 +110,12 @@ def _columns(info: Mapping[str, Any], results: _Results) -> dict[str, pa.Array]:
         "arm": [row["arm"] for row in rows],
         "optimizer": [arms[row["arm"]]["optimizer"] for row in rows],
     }
+    stages = {"stage": pa.array([row.get("stage") for row in rows], pa.string())} if "search" in info else {}
     return {
         **{name: pa.array(values, pa.string()) for name, values in words.items()},
         **{_column_name(name): _setting_column([each.get(name) for each in settings]) for name in names},
         "seed": pa.array([row["seed"] for row in rows], pa.int64()),
+        **stages,
         "status": pa.array([results.statuses.get(row["run"]) for row in rows], pa.string()),
     }
 

@@ -82,6 +82,16 @@ def test_what_is_not_finite_comes_through_and_a_missing_setting_is_null(tmp_path
     assert table.column("status").to_pylist() == ["diverged"] * 2
 
 
+def test_trials_of_a_search_are_told_from_its_results(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "made")
+    info = folder.info()
+    for row in info["plan"]:
+        row["stage"] = "final" if row["seed"] else "trial"
+    folder.write_info({**info, "search": {"trials": 1}})
+    frame = exported(folder, tmp_path / "made.parquet")
+    assert frame.groupby("stage", observed=True)["seed"].unique().to_dict() == {"final": [1], "trial": [0]}
+
+
 def test_damaged_and_unfinished_runs_are_left_out_and_damage_is_named(tmp_path: Path, cli: Cli) -> None:
     folder = make_study(tmp_path / "made", finish=False)
     finish_run(run_of(folder, "sgd", 0, lr=0.1), 0.5)
