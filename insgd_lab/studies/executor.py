@@ -163,6 +163,7 @@ def execute(
     workers: int,
     device: str = "cpu",
     data_dir: Path | None = None,
+    loaders: int = 0,
     on_change: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
     """Run every run of the plan that has no result yet; the caller holds the study's lock.
@@ -173,6 +174,7 @@ def execute(
         workers: how many processes train at the same time.
         device: the torch device of all of them.
         data_dir: the folder of the data sets, None for the default.
+        loaders: processes beside each worker that decode the image files of data that are streamed.
         on_change: called whenever a run starts or ends, and about twice a second.
 
     Raises:
@@ -180,7 +182,7 @@ def execute(
         Interrupted: Ctrl-C was pressed.
         DiskError: the disk is full or read-only; the same call goes on once it is not.
     """
-    scheduler = _Scheduler(plan, folder, _command(folder, device, data_dir), on_change)
+    scheduler = _Scheduler(plan, folder, _command(folder, device, data_dir, loaders), on_change)
     try:
         scheduler.run(workers)
     except KeyboardInterrupt:
@@ -190,9 +192,10 @@ def execute(
     return scheduler.tally
 
 
-def _command(folder: StudyFolder, device: str, data_dir: Path | None) -> list[str]:
+def _command(folder: StudyFolder, device: str, data_dir: Path | None, loaders: int) -> list[str]:
     # -P keeps the working directory off sys.path, where a folder of the user's could shadow a library.
     command = [sys.executable, "-P", "-m", "insgd_lab.studies.worker", str(folder.path), "--device", device]
+    command += ["--loaders", str(loaders)]
     return command if data_dir is None else [*command, "--data-dir", str(data_dir)]
 
 
