@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +16,7 @@ from insgd_lab.cli.common import (
     SETTINGS,
     DataDir,
     Device,
+    Loaders,
     Out,
     Plugins,
     StudyDir,
@@ -47,13 +49,18 @@ def study_run(
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "cpu",
+    loaders: Loaders = 0,
+    rerun: Annotated[
+        Literal["stale"] | None,
+        typer.Option(help="Also redo what other versions of the lab have made; their results are set aside."),
+    ] = None,
     settings: StudySettings = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
     """Run all runs of a study that have no result yet."""
     with plain_errors():
         from insgd_lab.store import StudyFolder
-        from insgd_lab.studies.executor import locked
+        from insgd_lab.studies.executor import at_work
         from insgd_lab.studies.search import next_plan
 
         spec = _study(study, settings, plugin)
@@ -62,12 +69,18 @@ def study_run(
         _check_same_study(spec, folder)
         for damage in folder.set_damage_aside():
             typer.echo(f"set aside: {damage.path}, which could not be read ({damage.why})", err=True)
+        if rerun == "stale":
+            _set_stale_aside(folder)
         plan = next_plan(spec, folder)
         if _unfinished(plan, folder):
             check_device(device)
             check_data(plan.runs.values(), data_dir)
-        with locked(folder):
-            plan, tally = _work_off(plan, folder, workers or _cores(), device, data_dir)
+        with at_work(folder) as number:
+            hands = _Hands(workers or _cores(), device, data_dir, loaders, number)
+            if number:
+                _check_same_plan(plan, folder)
+                typer.echo(f"{spec.name}: {number} other process{'es' * (number > 1)} at work; sharing what is left")
+            plan, tally = _work_off(plan, folder, hands)
         for note in tally.notes:
             typer.echo(note, err=True)
         if tally.failed:
@@ -121,7 +134,26 @@ def _check_same_study(study: StudySpec, folder: StudyFolder) -> None:
         refuse(f"{folder.path} holds the study {there!r}, not {study.name!r}; name another --out")
 
 
-def _work_off(plan: Plan, folder: StudyFolder, workers: int, device: str, data_dir: Path | None) -> tuple[Plan, Tally]:
+@dataclass(frozen=True)
+class _Hands:
+    """With what a study is worked off."""
+
+    workers: int
+    device: str
+    data_dir: Path | None
+    loaders: int
+    number: int
+
+
+def _set_stale_aside(folder: StudyFolder) -> None:
+    from insgd_lab.cli.study_tools import present_lab
+    from insgd_lab.studies.status import set_stale_aside
+
+    aside = set_stale_aside(folder, [run.id for run in folder.runs()], present_lab())
+    typer.echo(f"{folder.path}: {len(aside)} runs of other versions of the lab are set aside, to be done again")
+
+
+def _work_off(plan: Plan, folder: StudyFolder, hands: _Hands) -> tuple[Plan, Tally]:
     """Run a plan, and what follows from its results where the study searches; the last plan and how it went."""
     from insgd_lab.studies.executor import sweep
     from insgd_lab.studies.search import SearchPlan, next_plan
@@ -129,7 +161,7 @@ def _work_off(plan: Plan, folder: StudyFolder, workers: int, device: str, data_d
     while True:
         _write_plan(plan, folder)
         sweep(plan, folder)
-        tally = _execute(plan, folder, workers, device, data_dir)
+        tally = _execute(plan, folder, hands)
         if not isinstance(plan, SearchPlan):
             return plan, tally
         further = next_plan(plan.study, folder)
@@ -170,6 +202,17 @@ def _named(settings: Mapping[str, Any]) -> list[str]:
     return [f"{path} = {value}" for path, value in settings.items()]
 
 
+def _check_same_plan(plan: Plan, folder: StudyFolder) -> None:
+    """Refuse to share the work of a study that others run as another file has it."""
+    from insgd_lab.store import to_json_value
+
+    if folder.exists and folder.info().get("spec") != to_json_value(plan.study.model_dump()):
+        refuse(
+            f"{folder.path} is being run by another process from another version of this study; wait for it, or give "
+            "another folder with --out"
+        )
+
+
 def _write_plan(plan: Plan, folder: StudyFolder) -> None:
     """Write `study.json` unless it says the same already, and tell which runs an edited study leaves out."""
     from datetime import UTC, datetime
@@ -188,7 +231,7 @@ def _write_plan(plan: Plan, folder: StudyFolder) -> None:
         typer.echo(f"{plan.study.name}: {left_out} runs of an earlier plan are kept and ignored")
 
 
-def _execute(plan: Plan, folder: StudyFolder, workers: int, device: str, data_dir: Path | None) -> Tally:
+def _execute(plan: Plan, folder: StudyFolder, hands: _Hands) -> Tally:
     from insgd_lab.studies import executor, progress
 
     before = executor.tally_of(plan, folder)
@@ -197,10 +240,10 @@ def _execute(plan: Plan, folder: StudyFolder, workers: int, device: str, data_di
         typer.echo(f"{name}: all {before.total} runs are finished ({before.diverged} diverged){report}")
         return before
     kept = f", {before.finished} of them finished earlier" if before.finished else ""
-    typer.echo(f"{name}: {before.total} runs{kept}; {workers} workers; results in {folder.path}")
+    typer.echo(f"{name}: {before.total} runs{kept}; {hands.workers} workers; results in {folder.path}")
     try:
         with progress.shown(name) as update:
-            tally = executor.execute(plan, folder, workers=workers, device=device, data_dir=data_dir, on_change=update)
+            tally = executor.execute(plan, folder, **vars(hands), on_change=update)
     except executor.Interrupted as stop:
         typer.echo(f"{name}: interrupted after {progress.summary(stop.tally)}; the same command goes on", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -9,10 +9,14 @@ but the study's folder, so one that dies takes only its own runs along: each is 
 worker, and then recorded as failed while the others go on. A worker that cannot be replaced leaves its runs to the
 others. Workers leave at once when their pipe closes, so a scheduler that is killed leaves none behind. Finished runs
 are never run again; what was under way or failed goes on from its last checkpoint when the study is run again.
+
+Several such calls, also of other processes, share the work of one study: each starts at another place in the plan, a
+run that another one holds is waited for, and is taken over if that one dies.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import selectors
@@ -33,7 +37,7 @@ from insgd_lab.store import FINISHED, DiskError, RunFolder, StoreError, StudyFol
 from insgd_lab.studies.planning import Plan
 from insgd_lab.studies.queue import RunQueue
 
-__all__ = ["ExecutionError", "Interrupted", "Tally", "execute", "in_use", "locked", "sweep", "tally_of"]
+__all__ = ["ExecutionError", "Interrupted", "Tally", "at_work", "execute", "in_use", "sweep", "tally_of"]
 
 _ATTEMPTS = 2
 _TICK_SECONDS = 0.5
@@ -47,10 +51,12 @@ _MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "10
 # What would have a worker wait for others that share its run: each trains its own.
 _TORCHRUN = frozenset({"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"})
 _LOCK_SECONDS = 1.0  # longer than `in_use` ever holds the lock
+_LOOK_SECONDS = 1.0
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class ExecutionError(Exception):
-    """The plan cannot be worked off at all: the folder is in use, or workers do not start."""
+    """The plan cannot be worked off at all: no worker starts."""
 
 
 class Interrupted(Exception):
@@ -114,37 +120,45 @@ def tally_of(plan: Plan, folder: StudyFolder) -> Tally:
 
 
 @contextmanager
-def locked(folder: StudyFolder, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
-    """Hold the study for this process; `timeout` is how many seconds to wait for it.
+def at_work(folder: StudyFolder) -> Iterator[int]:
+    """Take part in working off a study.
 
-    Raises:
-        ExecutionError: another process is running it.
+    Yields:
+        This process's number among those at it, from 0: each holds a lock of its number.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.path / ".lock")
+    for number in itertools.count():
+        lock = FileLock(folder.path / _lock_name(number))
+        with suppress(Timeout):
+            lock.acquire(timeout=0 if number else _LOCK_SECONDS)
+            break
     try:
-        lock.acquire(timeout=timeout)
-    except Timeout:
-        raise ExecutionError(
-            f"{folder.path} is being run by another process; wait for it, or give another folder with --out"
-        ) from None
-    try:
-        yield
+        yield number
     finally:
         lock.release()
 
 
+def _lock_name(number: int) -> str:
+    return f".lock-{number}" if number else ".lock"
+
+
 def in_use(folder: StudyFolder) -> bool:
     """Whether some process is running the study right now."""
+    return any(_is_held(path) for path in folder.path.glob(".lock*"))
+
+
+def _is_held(path: Path) -> bool:
+    lock = FileLock(path)
     try:
-        with locked(folder, timeout=0):
-            return False
-    except ExecutionError:
+        lock.acquire(timeout=0)
+    except Timeout:
         return True
+    lock.release()
+    return False
 
 
 def sweep(plan: Plan, folder: StudyFolder) -> None:
-    """Delete what workers killed at the very end of a run left behind; the caller holds the study's lock."""
+    """Delete what workers killed at the very end of a run left behind; what someone else holds is left alone."""
     for name, status in folder.statuses(list(plan.runs)).items():
         if status in FINISHED:
             _sweep_run(folder.run(name))
@@ -163,9 +177,11 @@ def execute(
     workers: int,
     device: str = "cpu",
     data_dir: Path | None = None,
+    loaders: int = 0,
+    number: int = 0,
     on_change: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
-    """Run every run of the plan that has no result yet; the caller holds the study's lock.
+    """Run every run of the plan that has no result yet, or wait for others that do.
 
     Args:
         plan: what to run.
@@ -173,6 +189,8 @@ def execute(
         workers: how many processes train at the same time.
         device: the torch device of all of them.
         data_dir: the folder of the data sets, None for the default.
+        loaders: processes beside each worker that decode the image files of data that are streamed.
+        number: this process's among those that work on the study, from `at_work`.
         on_change: called whenever a run starts or ends, and about twice a second.
 
     Raises:
@@ -180,7 +198,7 @@ def execute(
         Interrupted: Ctrl-C was pressed.
         DiskError: the disk is full or read-only; the same call goes on once it is not.
     """
-    scheduler = _Scheduler(plan, folder, _command(folder, device, data_dir), on_change)
+    scheduler = _Scheduler(plan, folder, _command(folder, device, data_dir, loaders), on_change, number)
     try:
         scheduler.run(workers)
     except KeyboardInterrupt:
@@ -190,9 +208,10 @@ def execute(
     return scheduler.tally
 
 
-def _command(folder: StudyFolder, device: str, data_dir: Path | None) -> list[str]:
+def _command(folder: StudyFolder, device: str, data_dir: Path | None, loaders: int) -> list[str]:
     # -P keeps the working directory off sys.path, where a folder of the user's could shadow a library.
     command = [sys.executable, "-P", "-m", "insgd_lab.studies.worker", str(folder.path), "--device", device]
+    command += ["--loaders", str(loaders)]
     return command if data_dir is None else [*command, "--data-dir", str(data_dir)]
 
 
@@ -259,12 +278,16 @@ class _Worker:
 
 
 class _Scheduler:
-    def __init__(self, plan: Plan, folder: StudyFolder, command: list[str], on_change: Callable[[Tally], None]) -> None:
-        self.folder, self.command, self.on_change = folder, command, on_change
+    def __init__(
+        self, plan: Plan, folder: StudyFolder, command: list[str], on_change: Callable[[Tally], None], number: int
+    ) -> None:
+        self.folder, self.command, self.on_change, self.number = folder, command, on_change, number
         self.tally = Tally(len(plan.runs))
         self.queue = RunQueue()
         self.attempts: dict[str, int] = {}
         self.failed_before: set[str] = set()
+        self.elsewhere: dict[str, RunSpec] = {}  # runs that another process holds
+        self.looked = time.monotonic()
         self.started = False  # whether any worker has ever been ready
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
@@ -272,8 +295,8 @@ class _Scheduler:
 
     def _enqueue(self, plan: Plan) -> None:
         statuses = self.folder.statuses(list(plan.runs))
-        for name, run in plan.runs.items():
-            status = statuses.get(name)
+        for name in _from_another_place(list(plan.runs), self.number):
+            run, status = plan.runs[name], statuses.get(name)
             if status in FINISHED:
                 self.tally.add(str(status))
                 continue
@@ -288,12 +311,14 @@ class _Scheduler:
         while self.workers:
             for key, _ in self.selector.select(_TICK_SECONDS):
                 self._listen(key.data)
-            self.tally.running = sum(len(worker.runs) for worker in self.workers)
+            if self.elsewhere and time.monotonic() - self.looked >= _LOOK_SECONDS:
+                self._look_elsewhere()
+            self.tally.running = sum(len(worker.runs) for worker in self.workers) + len(self.elsewhere)
             self.on_change(self.tally)
 
     def _hire(self, number: int) -> None:
         try:
-            worker = _Worker(number, self.command, self.folder.path / "logs" / f"worker-{number}.log")
+            worker = _Worker(number, self.command, self.folder.path / "logs" / self._log_name(number))
         except OSError as error:  # no memory or no process to be had
             self._do_without(number, str(error))
             return
@@ -314,17 +339,61 @@ class _Scheduler:
         elif worker.ready and not worker.runs:
             self._next(worker)
 
+    def _log_name(self, worker: int) -> str:
+        return f"worker-{self.number}-{worker}.log" if self.number else f"worker-{worker}.log"
+
     def _next(self, worker: _Worker) -> None:
-        if self.queue:
-            worker.start(self.queue.take())
-        else:
+        while self.queue:
+            runs = self._still_to_do(self.queue.take())
+            if runs:
+                worker.start(runs)
+                return
+        if not self.elsewhere:  # else it may have to take over what another process leaves
             self._dismiss(worker)
+
+    def _still_to_do(self, runs: list[RunSpec]) -> list[RunSpec]:
+        """Those that no other process has done or holds."""
+        statuses = self.folder.statuses([run.id for run in runs])
+        left = []
+        for run in runs:
+            if self._ended(run.id, statuses.get(run.id)):
+                continue
+            if self.folder.run(run.id).is_held:
+                self.elsewhere[run.id] = run
+                continue
+            left.append(run)
+        return left
+
+    def _ended(self, name: str, status: str | None) -> bool:
+        """Count a run that another process has brought to its end since this call began."""
+        over = status in FINISHED or (status == "failed" and name not in self.failed_before | self.attempts.keys())
+        if over:
+            self.tally.add(str(status))
+        return over
+
+    def _look_elsewhere(self) -> None:
+        """See what has become of the runs that others hold; those that nobody holds any more are taken over."""
+        self.looked = time.monotonic()
+        statuses = self.folder.statuses(list(self.elsewhere))
+        for name, run in list(self.elsewhere.items()):
+            if self.folder.run(name).is_held:
+                continue
+            del self.elsewhere[name]
+            if statuses.get(name) == "failed":
+                self.tally.add("failed")
+            elif not self._ended(name, statuses.get(name)):
+                self.queue.put_back([run])
+        for worker in list(self.workers):
+            if worker.ready and not worker.runs:
+                self._next(worker)
 
     def _record(self, worker: _Worker, message: dict[str, Any]) -> None:
         run = worker.runs.pop(message["run"])
         if message["status"] in FINISHED:
             self.tally.executed += 1
             self.tally.add(message["status"])
+        elif message["status"] == "busy":
+            self.elsewhere[run.id] = run
         elif message["status"] == "stopped":
             raise DiskError(message["error"])
         else:
@@ -392,6 +461,12 @@ class _Scheduler:
         for worker in list(self.workers):
             self._dismiss(worker)
         self.selector.close()
+
+
+def _from_another_place(names: list[str], number: int) -> list[str]:
+    """The names from a place on that is as far as may be from where earlier numbers begin."""
+    start = int(number * _GOLDEN % 1 * len(names))
+    return names[start:] + names[:start]
 
 
 def _cause(code: int) -> str:

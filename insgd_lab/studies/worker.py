@@ -1,6 +1,6 @@
 """One worker process: read runs from stdin as lines of JSON, train them, answer on stdout in lines of JSON.
 
-    python -P -m insgd_lab.studies.worker STUDY_DIR --device cpu [--data-dir DIR]
+    python -P -m insgd_lab.studies.worker STUDY_DIR --device cpu [--data-dir DIR] [--loaders N]
 
     <- {"runs": [{"run": "0123456789abcdef", "spec": {…}, "plugins": […], "init_from": null}, …], "always": true}
     -> {"event": "ready"}
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--loaders", type=int, default=0)
     arguments = parser.parse_args()
     jobs = _listen()
     _prepare_torch()
@@ -88,10 +89,12 @@ def _work(job: dict[str, Any], arguments: argparse.Namespace, tell: Tell) -> Non
 
 
 def _outcome(asked: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    from insgd_lab.store import DiskError
+    from insgd_lab.store import DiskError, InUse
 
     try:
         return {"status": _train(asked, arguments)}
+    except InUse:  # of another scheduler
+        return {"status": "busy"}
     except DiskError as error:  # every other run would meet it too
         return {"status": "stopped", "error": str(error)}
     except Exception:  # whatever a run or a plugin raises is that run's failure, not the worker's
@@ -102,7 +105,8 @@ def _train(asked: dict[str, Any], arguments: argparse.Namespace) -> str:
     from insgd_lab.training.loop import train
 
     spec = _spec(asked)
-    return train(spec, _folder(spec, arguments), data_dir=arguments.data_dir, device=arguments.device).status
+    folder, device = _folder(spec, arguments), arguments.device
+    return train(spec, folder, data_dir=arguments.data_dir, device=device, loaders=arguments.loaders).status
 
 
 def _train_side_by_side(
