@@ -60,7 +60,7 @@ def study_run(
     """Run all runs of a study that have no result yet."""
     with plain_errors():
         from insgd_lab.store import StudyFolder
-        from insgd_lab.studies.executor import at_work
+        from insgd_lab.studies.executor import locked
         from insgd_lab.studies.search import next_plan
 
         spec = _study(study, settings, plugin)
@@ -75,11 +75,8 @@ def study_run(
         if _unfinished(plan, folder):
             check_device(device)
             check_data(plan.runs.values(), data_dir)
-        with at_work(folder) as number:
-            hands = _Hands(workers or _cores(), device, data_dir, loaders, number)
-            if number:
-                _check_same_plan(plan, folder)
-                typer.echo(f"{spec.name}: {number} other process{'es' * (number > 1)} at work; sharing what is left")
+        with locked(folder):
+            hands = _Hands(workers or _cores(), device, data_dir, loaders)
             plan, tally = _work_off(plan, folder, hands)
         for note in tally.notes:
             typer.echo(note, err=True)
@@ -142,7 +139,6 @@ class _Hands:
     device: str
     data_dir: Path | None
     loaders: int
-    number: int
 
 
 def _set_stale_aside(folder: StudyFolder) -> None:
@@ -200,17 +196,6 @@ def _cell(verdict: Verdict) -> str:
 
 def _named(settings: Mapping[str, Any]) -> list[str]:
     return [f"{path} = {value}" for path, value in settings.items()]
-
-
-def _check_same_plan(plan: Plan, folder: StudyFolder) -> None:
-    """Refuse to share the work of a study that others run as another file has it."""
-    from insgd_lab.store import to_json_value
-
-    if folder.exists and folder.info().get("spec") != to_json_value(plan.study.model_dump()):
-        refuse(
-            f"{folder.path} is being run by another process from another version of this study; wait for it, or give "
-            "another folder with --out"
-        )
 
 
 def _write_plan(plan: Plan, folder: StudyFolder) -> None:

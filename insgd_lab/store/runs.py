@@ -157,21 +157,6 @@ class RunFolder:
             self._lock_path.unlink(missing_ok=True)  # while it is held, so it is no one else's
             lock.release()
 
-    @property
-    def is_held(self) -> bool:
-        """Whether some process holds the run."""
-        from filelock import FileLock, Timeout
-
-        if not self._lock_path.exists():
-            return False
-        lock = FileLock(self._lock_path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
-
     def merge_layers(self) -> None:
         """Write all parts as one `layers.parquet`; its bytes do not depend on where the parts were cut.
 

@@ -9,14 +9,10 @@ but the study's folder, so one that dies takes only its own runs along: each is 
 worker, and then recorded as failed while the others go on. A worker that cannot be replaced leaves its runs to the
 others. Workers leave at once when their pipe closes, so a scheduler that is killed leaves none behind. Finished runs
 are never run again; what was under way or failed goes on from its last checkpoint when the study is run again.
-
-Several such calls, also of other processes, share the work of one study: each starts at another place in the plan, a
-run that another one holds is waited for, and is taken over if that one dies.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import selectors
@@ -37,7 +33,7 @@ from insgd_lab.store import FINISHED, DiskError, RunFolder, StoreError, StudyFol
 from insgd_lab.studies.planning import Plan
 from insgd_lab.studies.queue import RunQueue
 
-__all__ = ["ExecutionError", "Interrupted", "Tally", "at_work", "execute", "in_use", "sweep", "tally_of"]
+__all__ = ["ExecutionError", "Interrupted", "Tally", "execute", "in_use", "locked", "sweep", "tally_of"]
 
 _ATTEMPTS = 2
 _TICK_SECONDS = 0.5
@@ -51,12 +47,10 @@ _MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "10
 # What would have a worker wait for others that share its run: each trains its own.
 _TORCHRUN = frozenset({"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"})
 _LOCK_SECONDS = 1.0  # longer than `in_use` ever holds the lock
-_LOOK_SECONDS = 1.0
-_GOLDEN = (5**0.5 - 1) / 2
 
 
 class ExecutionError(Exception):
-    """The plan cannot be worked off at all: no worker starts."""
+    """The plan cannot be worked off at all: the folder is in use, or workers do not start."""
 
 
 class Interrupted(Exception):
@@ -120,45 +114,37 @@ def tally_of(plan: Plan, folder: StudyFolder) -> Tally:
 
 
 @contextmanager
-def at_work(folder: StudyFolder) -> Iterator[int]:
-    """Take part in working off a study.
+def locked(folder: StudyFolder, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
+    """Hold the study for this process; `timeout` is how many seconds to wait for it.
 
-    Yields:
-        This process's number among those at it, from 0: each holds a lock of its number.
+    Raises:
+        ExecutionError: another process is running it.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count():
-        lock = FileLock(folder.path / _lock_name(number))
-        with suppress(Timeout):
-            lock.acquire(timeout=0 if number else _LOCK_SECONDS)
-            break
+    lock = FileLock(folder.path / ".lock")
     try:
-        yield number
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise ExecutionError(
+            f"{folder.path} is being run by another process; wait for it, or give another folder with --out"
+        ) from None
+    try:
+        yield
     finally:
         lock.release()
 
 
-def _lock_name(number: int) -> str:
-    return f".lock-{number}" if number else ".lock"
-
-
 def in_use(folder: StudyFolder) -> bool:
     """Whether some process is running the study right now."""
-    return any(_is_held(path) for path in folder.path.glob(".lock*"))
-
-
-def _is_held(path: Path) -> bool:
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        with locked(folder, timeout=0):
+            return False
+    except ExecutionError:
         return True
-    lock.release()
-    return False
 
 
 def sweep(plan: Plan, folder: StudyFolder) -> None:
-    """Delete what workers killed at the very end of a run left behind; what someone else holds is left alone."""
+    """Delete what workers killed at the very end of a run left behind; the caller holds the study's lock."""
     for name, status in folder.statuses(list(plan.runs)).items():
         if status in FINISHED:
             _sweep_run(folder.run(name))
@@ -178,10 +164,9 @@ def execute(
     device: str = "cpu",
     data_dir: Path | None = None,
     loaders: int = 0,
-    number: int = 0,
     on_change: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
-    """Run every run of the plan that has no result yet, or wait for others that do.
+    """Run every run of the plan that has no result yet; the caller holds the study's lock.
 
     Args:
         plan: what to run.
@@ -190,7 +175,6 @@ def execute(
         device: the torch device of all of them.
         data_dir: the folder of the data sets, None for the default.
         loaders: processes beside each worker that decode the image files of data that are streamed.
-        number: this process's among those that work on the study, from `at_work`.
         on_change: called whenever a run starts or ends, and about twice a second.
 
     Raises:
@@ -198,7 +182,7 @@ def execute(
         Interrupted: Ctrl-C was pressed.
         DiskError: the disk is full or read-only; the same call goes on once it is not.
     """
-    scheduler = _Scheduler(plan, folder, _command(folder, device, data_dir, loaders), on_change, number)
+    scheduler = _Scheduler(plan, folder, _command(folder, device, data_dir, loaders), on_change)
     try:
         scheduler.run(workers)
     except KeyboardInterrupt:
@@ -278,16 +262,12 @@ class _Worker:
 
 
 class _Scheduler:
-    def __init__(
-        self, plan: Plan, folder: StudyFolder, command: list[str], on_change: Callable[[Tally], None], number: int
-    ) -> None:
-        self.folder, self.command, self.on_change, self.number = folder, command, on_change, number
+    def __init__(self, plan: Plan, folder: StudyFolder, command: list[str], on_change: Callable[[Tally], None]) -> None:
+        self.folder, self.command, self.on_change = folder, command, on_change
         self.tally = Tally(len(plan.runs))
         self.queue = RunQueue()
         self.attempts: dict[str, int] = {}
         self.failed_before: set[str] = set()
-        self.elsewhere: dict[str, RunSpec] = {}  # runs that another process holds
-        self.looked = time.monotonic()
         self.started = False  # whether any worker has ever been ready
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
@@ -295,8 +275,8 @@ class _Scheduler:
 
     def _enqueue(self, plan: Plan) -> None:
         statuses = self.folder.statuses(list(plan.runs))
-        for name in _from_another_place(list(plan.runs), self.number):
-            run, status = plan.runs[name], statuses.get(name)
+        for name, run in plan.runs.items():
+            status = statuses.get(name)
             if status in FINISHED:
                 self.tally.add(str(status))
                 continue
@@ -311,14 +291,12 @@ class _Scheduler:
         while self.workers:
             for key, _ in self.selector.select(_TICK_SECONDS):
                 self._listen(key.data)
-            if self.elsewhere and time.monotonic() - self.looked >= _LOOK_SECONDS:
-                self._look_elsewhere()
-            self.tally.running = sum(len(worker.runs) for worker in self.workers) + len(self.elsewhere)
+            self.tally.running = sum(len(worker.runs) for worker in self.workers)
             self.on_change(self.tally)
 
     def _hire(self, number: int) -> None:
         try:
-            worker = _Worker(number, self.command, self.folder.path / "logs" / self._log_name(number))
+            worker = _Worker(number, self.command, self.folder.path / "logs" / f"worker-{number}.log")
         except OSError as error:  # no memory or no process to be had
             self._do_without(number, str(error))
             return
@@ -339,61 +317,17 @@ class _Scheduler:
         elif worker.ready and not worker.runs:
             self._next(worker)
 
-    def _log_name(self, worker: int) -> str:
-        return f"worker-{self.number}-{worker}.log" if self.number else f"worker-{worker}.log"
-
     def _next(self, worker: _Worker) -> None:
-        while self.queue:
-            runs = self._still_to_do(self.queue.take())
-            if runs:
-                worker.start(runs)
-                return
-        if not self.elsewhere:  # else it may have to take over what another process leaves
+        if self.queue:
+            worker.start(self.queue.take())
+        else:
             self._dismiss(worker)
-
-    def _still_to_do(self, runs: list[RunSpec]) -> list[RunSpec]:
-        """Those that no other process has done or holds."""
-        statuses = self.folder.statuses([run.id for run in runs])
-        left = []
-        for run in runs:
-            if self._ended(run.id, statuses.get(run.id)):
-                continue
-            if self.folder.run(run.id).is_held:
-                self.elsewhere[run.id] = run
-                continue
-            left.append(run)
-        return left
-
-    def _ended(self, name: str, status: str | None) -> bool:
-        """Count a run that another process has brought to its end since this call began."""
-        over = status in FINISHED or (status == "failed" and name not in self.failed_before | self.attempts.keys())
-        if over:
-            self.tally.add(str(status))
-        return over
-
-    def _look_elsewhere(self) -> None:
-        """See what has become of the runs that others hold; those that nobody holds any more are taken over."""
-        self.looked = time.monotonic()
-        statuses = self.folder.statuses(list(self.elsewhere))
-        for name, run in list(self.elsewhere.items()):
-            if self.folder.run(name).is_held:
-                continue
-            del self.elsewhere[name]
-            if statuses.get(name) == "failed":
-                self.tally.add("failed")
-            elif not self._ended(name, statuses.get(name)):
-                self.queue.put_back([run])
-        for worker in list(self.workers):
-            if worker.ready and not worker.runs:
-                self._next(worker)
 
     def _record(self, worker: _Worker, message: dict[str, Any]) -> None:
         run = worker.runs.pop(message["run"])
         if message["status"] in FINISHED:
             self.tally.executed += 1
             self.tally.add(message["status"])
-        elif message["status"] == "busy":
-            self.elsewhere[run.id] = run
         elif message["status"] == "stopped":
             raise DiskError(message["error"])
         else:
@@ -461,12 +395,6 @@ class _Scheduler:
         for worker in list(self.workers):
             self._dismiss(worker)
         self.selector.close()
-
-
-def _from_another_place(names: list[str], number: int) -> list[str]:
-    """The names from a place on that is as far as may be from where earlier numbers begin."""
-    start = int(number * _GOLDEN % 1 * len(names))
-    return names[start:] + names[:start]
 
 
 def _cause(code: int) -> str:

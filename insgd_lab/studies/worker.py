@@ -89,12 +89,10 @@ def _work(job: dict[str, Any], arguments: argparse.Namespace, tell: Tell) -> Non
 
 
 def _outcome(asked: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    from insgd_lab.store import DiskError, InUse
+    from insgd_lab.store import DiskError
 
     try:
         return {"status": _train(asked, arguments)}
-    except InUse:  # of another scheduler
-        return {"status": "busy"}
     except DiskError as error:  # every other run would meet it too
         return {"status": "stopped", "error": str(error)}
     except Exception:  # whatever a run or a plugin raises is that run's failure, not the worker's

@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from insgd_lab.config import RunSpec
-from insgd_lab.store import FINISHED, DiskError, RunFolder, replacing
+from insgd_lab.store import DiskError, RunFolder, replacing
 from insgd_lab.training import checkpoint, provenance
 from insgd_lab.training.precision import fp32_arithmetic
 from insgd_lab.training.progress import Progress, now, results
@@ -85,8 +85,7 @@ def train(
 
     Args:
         spec: what to train.
-        folder: where to write; None writes nothing, and records no layers. What is finished there is read and not
-            trained again.
+        folder: where to write; None writes nothing, and records no layers.
         data_dir: the folder of the data sets; None as in `files.data_folder`.
         device: "cpu", "cuda" or "cuda:1".
         on_epoch: called after each epoch with epoch, epochs, step, the epoch's metrics ("val_accuracy", …), its
@@ -112,8 +111,6 @@ def train(
         info = first_info(spec, own, ranks)
         with folder.locked():
             folder.set_damage_aside()
-            if folder.exists and (there := folder.info())["status"] in FINISHED:  # by someone else, a moment ago
-                return Outcome(there["status"], folder.metrics(), there["results"])
             return _train_in(folder, new, info, _Habits(checkpoint_seconds, stop), notify)
 
 

@@ -332,7 +332,7 @@ def test_a_look_at_the_state_does_not_turn_a_starting_study_away(tmp_path: Path)
     look.acquire()
     timer = threading.Timer(0.2, look.release)
     timer.start()
-    with executor.at_work(StudyFolder(tmp_path)):
+    with executor.locked(StudyFolder(tmp_path)):
         assert executor.in_use(StudyFolder(tmp_path))
     timer.join()
 

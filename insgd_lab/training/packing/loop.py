@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from insgd_lab.config import RunSpec
-from insgd_lab.store import FINISHED, RunFolder
+from insgd_lab.store import RunFolder
 from insgd_lab.training import checkpoint
 from insgd_lab.training.loop import Outcome, finish, first_info, warn, write_records
-from insgd_lab.training.packing.layers import NotPackable
 from insgd_lab.training.packing.model import release
 from insgd_lab.training.packing.training import Member, PackedTraining
 from insgd_lab.training.precision import fp32_arithmetic
@@ -67,8 +66,6 @@ def train_packed(
         for folder in folders:
             locks.enter_context(folder.locked())
             folder.set_damage_aside()
-            if folder.exists and folder.info()["status"] in FINISHED:
-                raise NotPackable(f"{folder.path} is finished already; train the others")
         states = [checkpoint.load(folder, spec.id) for spec, folder in zip(specs, folders, strict=True)]
         abreast: dict[int, list[int]] = {}
         for number, state in enumerate(states):
