@@ -131,6 +131,7 @@ class DataSpec:
         domains: as in :class:`OptimizerSpec`.
         images: whether the examples are images, which ``train.augment`` can crop and mirror.
         labels: whether the targets are labels of classes, which ``train.label_smoothing`` can smooth.
+        model: the name of the only model that it is for; None: any.
     """
 
     name: str
@@ -144,6 +145,7 @@ class DataSpec:
     domains: Mapping[str, Any] = field(default_factory=dict)
     images: bool = True
     labels: bool = True
+    model: str | None = None
 
 
 class _Named(Protocol):

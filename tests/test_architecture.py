@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,12 @@ def test_imports_point_one_way(module: str) -> None:
     assert room in ALLOWED, f"{module} is a room of no one: give it a place in the house"
     stray = imported_rooms(sources()[module]) - ALLOWED[room]
     assert not stray, f"{module} may not import {sorted(stray)}"
+
+
+def test_every_package_goes_into_the_wheel() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    ours = {f"insgd_lab.{name}".rstrip(".") for name, path in sources().items() if path.name == "__init__.py"}
+    assert ours | {"insgd_lab.experiments"} == set(project["tool"]["setuptools"]["packages"])
 
 
 def run(code: str) -> str:

@@ -33,8 +33,12 @@ def put_settings(tables: dict[str, Any], settings: Sequence[str], path_of: Calla
 
 
 def run_path(key: str) -> str:
-    """The place of a key in the file of a run: an optimizer's option unless it says otherwise."""
-    return key if key.startswith(tuple(f"{table}." for table in _TABLES)) else f"optimizer.{key}"
+    """The place of a key in the file of a run: a bare one is the seed, a key of training or an optimizer's option."""
+    from insgd_lab.config import TrainSpec
+
+    if key == "seed" or key.startswith(tuple(f"{table}." for table in (*_TABLES, "optimizer"))):
+        return key
+    return f"train.{key}" if key in TrainSpec.model_fields else f"optimizer.{key}"
 
 
 def study_path(key: str) -> str:

@@ -139,7 +139,8 @@ def _result_lines(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"final test {metric} {final:.4f}"
         if (best := results.get(f"best_test_{metric}")) is not None:
             epoch = results[f"best_test_{metric}_epoch"]
-            yield f"best test {metric} {best:.4f}, at epoch {epoch}: chosen on the test split, as the papers report it"
+            where = "chosen on the test split" + (", as the papers report it" if metric == "accuracy" else "")
+            yield f"best test {metric} {best:.4f}, at epoch {epoch}: {where}"
         if (chosen := results.get(f"test_{metric}_at_best_val")) is not None:
             epoch = results[f"best_val_{metric}_epoch"]
             yield f"test {metric} {chosen:.4f} at epoch {epoch}, the best on the validation split"

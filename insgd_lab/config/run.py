@@ -32,6 +32,20 @@ class TaskSpec(Spec):
     def _known(cls, value: NamedSpec, info: ValidationInfo) -> NamedSpec:
         return checked(str(info.field_name), value)
 
+    @model_validator(mode="after")
+    def _made_for_each_other(self) -> Self:
+        """Refuse a model for the data of others, and others for the data of one."""
+        wanted = registry.get_data(self.data.name).model
+        if wanted is None:
+            theirs = [name for name in registry.list_data() if registry.get_data(name).model == self.model.name]
+            if theirs:
+                message = f"is for {' and '.join(theirs)}, not for {self.data.name}; name another model"
+                raise ProblemsError([Problem(("model",), self.model.name, message)])
+        elif self.model.name != wanted:
+            message = f"{self.data.name} is for the model {wanted}; name that one"
+            raise ProblemsError([Problem(("model",), self.model.name, message)])
+        return self
+
     def canonical(self) -> dict[str, Any]:
         """Return the plain form that is hashed."""
         named = {"data": self.data.canonical("data"), "model": self.model.canonical("model")}

@@ -312,6 +312,8 @@ class _Scheduler:
                 self._record(worker, message)
             elif message["event"] == "returned":
                 self._take_back(worker, message)
+            elif message["event"] == "broke":
+                self._note(message["reason"])
         if not alive:
             self._bury(worker)
         elif worker.ready and not worker.runs:
@@ -337,8 +339,11 @@ class _Scheduler:
         """Runs that the worker does not train side by side are trained one by one."""
         runs, worker.runs = list(worker.runs.values()), {}
         self.queue.put_back(runs)
-        if message["reason"] not in self.tally.notes:
-            self.tally.notes += [message["reason"]] if message["reason"] else []
+        self._note(message["reason"])
+
+    def _note(self, reason: str) -> None:
+        if reason and reason not in self.tally.notes:
+            self.tally.notes.append(reason)
 
     def _bury(self, worker: _Worker) -> None:
         """A worker has died: its runs are tried once more, in a fresh worker, and then recorded as failed."""

@@ -117,7 +117,9 @@ def _runs_now(source: StudyFolder) -> bool:
 def _check_same(one: StudyFolder, info: Info, other: StudyFolder, its_info: Info) -> None:
     """Refuse folders of different studies, saying what differs."""
     parts = [{key: value for key, value in each.items() if key not in _INCIDENTAL} for each in (info, its_info)]
-    specs = [part.pop("spec", {}) for part in parts]
+    specs = [dict(part.pop("spec", {})) for part in parts]
+    for each in (*parts, *specs):  # how many runs share a device is no part of what they are
+        each["train"] = {key: value for key, value in (each.get("train") or {}).items() if key != "packing"}
     words = [{key: value for key, value in spec.items() if key not in _WORDS} for spec in specs]
     differences = list(_differences("", *words)) or list(_differences("", *parts))
     if not differences:

@@ -82,8 +82,9 @@ def _work(job: dict[str, Any], arguments: argparse.Namespace, tell: Tell) -> Non
     if len(waiting) > 1:
         try:
             _train_side_by_side(job, waiting, arguments, tell)
-        except Exception:  # of a run or a plugin: alone, each will show whose it is
+        except Exception as error:  # of a run or a plugin: alone, each will show whose it is
             traceback.print_exc()
+            tell(event="broke", reason=f"a pack broke and its runs were trained one by one: {error!r}")
     for asked in list(waiting.values()):
         tell(event="ended", run=asked["run"], **_outcome(asked, arguments))
 

@@ -76,4 +76,5 @@ class Normalize:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise a batch."""
-        return images.to(torch.float32).mul_(self.factor).add_(self.shift)
+        # The product is a new tensor whatever the images' type is: they are not to be written to.
+        return torch.mul(images, self.factor).add_(self.shift)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ def ranks_of_environment(device: str) -> Iterator[tuple[Ranks, str]]:
         yield ALONE, device
         return
     device = own_device(device)
+    # DDP would have gradients as its buckets lie; that costs a copy where channels are innermost, and is no fault.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ours = not dist.is_initialized()
     if ours:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")

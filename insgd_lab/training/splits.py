@@ -31,6 +31,16 @@ class Split:
     images: Tensor
     labels: Tensor
 
+    def __post_init__(self) -> None:
+        for name, tensor, kind in (("images", self.images, torch.uint8), ("labels", self.labels, torch.int64)):
+            if tensor.dtype != kind:
+                raise TypeError(
+                    f"{name} of {tensor.dtype}: a split expects {kind}; give pixels as they are stored, and what "
+                    "normalises them as the set's scale, mean and std"
+                )
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"{len(self.images)} images and {len(self.labels)} labels: expected as many of both")
+
     def __len__(self) -> int:
         return len(self.labels)
 

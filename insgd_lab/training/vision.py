@@ -32,8 +32,8 @@ def torchvision() -> ModuleType:
     except (ImportError, RuntimeError, AssertionError) as error:  # missing; built for another torch, or another CUDA
         raise VisionError(
             f"torchvision cannot be imported ({type(error).__name__}: {error}); it must be built for the very torch "
-            "beside it: install the two together from one index, such as pip install --force-reinstall torch "
-            "torchvision"
+            "beside it: install the two together, with the same --index-url: pip install --force-reinstall torch "
+            "torchvision (MobileNetV3, ImageNet's ResNet-50 and streamed images need it, nothing else does)"
         ) from error
 
 

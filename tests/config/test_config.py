@@ -251,13 +251,29 @@ WITHOUT_LABELS = ("quadratic", "rosenbrock", "system-identification", "teacher-s
 def test_what_needs_images_or_labels_is_refused_where_the_data_have_none(
     data: str, train: dict[str, Any], expected: str
 ) -> None:
-    task = {"data": data, "model": "point"}
+    task = {"data": data, "model": registry.get_data(data).model or "linear"}
     parse_run({"task": task, "train": {"epochs": 1}, "optimizer": "sgd"})
     with pytest.raises(ConfigError, match=re.escape(expected.format(data))):
         parse_run({"task": task, "train": {"epochs": 1, **train}, "optimizer": "sgd"})
     study = {"name": "s", "seeds": 1, "task": task, "train": {"epochs": 1, **train}}
     with pytest.raises(ConfigError, match=re.escape(expected.format(data))):
         make_plan(parse_study({**study, "arm": [{"name": "a", "optimizer": "sgd"}]}))
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "expected"),
+    [
+        ("quadratic", "mlp", 'task.model = "mlp": quadratic is for the model point; name that one'),
+        (
+            "digits",
+            "point",
+            'task.model = "point": is for quadratic and rosenbrock, not for digits; name another model',
+        ),
+    ],
+)
+def test_what_is_made_for_each_other_is_not_parted(data: str, model: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        parse_run({"task": {"data": data, "model": model}, "train": {"epochs": 1}, "optimizer": "sgd"})
 
 
 @pytest.mark.parametrize("data", sorted(set(registry.list_data()) - set(WITHOUT_LABELS)))

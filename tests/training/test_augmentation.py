@@ -55,3 +55,10 @@ def test_normalize_is_the_definition_in_float32():
     channel = [(images[:, c].double() / 255 - mean[c]) / std[c] for c in range(3)]
     assert out.dtype == torch.float32
     assert torch.allclose(out.double(), torch.stack(channel, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_normalising_never_writes_to_the_images(dtype):
+    images = torch.full((2, 1, 3, 3), 8, dtype=dtype)
+    Normalize(16.0, (0.5,), (0.5,))(images)
+    assert (images == 8).all()

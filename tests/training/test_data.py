@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from insgd_lab.training.data import cifar10, cifar100, digits, fashion_mnist
 from insgd_lab.training.files import DataError, data_status
-from insgd_lab.training.splits import stratified_split
+from insgd_lab.training.splits import Split, stratified_split
 
 label_lists = st.lists(st.integers(0, 4), min_size=10, max_size=200)
 
@@ -172,3 +172,16 @@ def test_the_real_cifar10_is_read_whole(real):
         assert split.labels.bincount().tolist() == [each] * 10
     means, _ = constants(sets.train, sets.scale)
     assert means == pytest.approx(sets.mean, abs=5e-4)  # the paper's, of all the authors' training images
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "error", "message"),
+    [
+        (torch.rand(3, 1, 4, 4), torch.arange(3), TypeError, "images of torch.float32: a split expects torch.uint8"),
+        (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.rand(3), TypeError, "labels of torch.float32"),
+        (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.arange(4), ValueError, "3 images and 4 labels"),
+    ],
+)
+def test_a_split_of_other_things_is_refused(images, labels, error, message):
+    with pytest.raises(error, match=message):
+        Split(images, labels)

@@ -24,7 +24,9 @@ def test_a_torchvision_that_does_not_fit_torch_is_refused_with_the_remedy(monkey
     (tmp_path / "torchvision.py").write_text(source)
     forget(monkeypatch)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(DataError, match=rf"cannot be imported \({found}.*install the two together from one index"):
+    with pytest.raises(
+        DataError, match=rf"cannot be imported \({found}.*install the two together, with the same --index-url"
+    ):
         torchvision()
 
 
