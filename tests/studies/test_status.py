@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from insgd_lab.store import RunFolder, StudyFolder
-from insgd_lab.studies import executor, status, watching
+from insgd_lab.studies import presence, status, watching
 from insgd_lab.studies.status import ArmState, Lab, Survey, set_stale_aside, stale_runs
 
 from .made import MADE, finish_run, make_study, run_of
@@ -84,7 +84,7 @@ def test_the_time_left_is_what_is_left_at_the_pace_of_its_arm_by_those_at_work(t
     start(run_of(folder, "sgd", 1, lr=0.1))
     start(run_of(folder, "insgd", 1))
     assert Survey(folder, HERE).state().seconds_left is None, "nobody runs it"
-    with executor.locked(folder):
+    with presence.at_work(folder):
         state = Survey(folder, HERE).state()
     assert state.in_use
     assert [arm.seconds_left for arm in state.arms] == [(5 + 2 * 10) / 2, (50 + 6 * 100) / 2]
@@ -217,7 +217,7 @@ def test_watching_ends_when_the_study_ends(tmp_path: Path, monkeypatch: pytest.M
         finish_run(folder.run(next(left)), 0.5)
 
     monkeypatch.setattr(watching.time, "sleep", work)
-    with executor.locked(folder):
+    with presence.at_work(folder):
         state, shown = watch(folder)
     assert state.ended
     assert all(f"{done} done" in shown for done in range(5))
@@ -237,7 +237,7 @@ def test_watching_ends_by_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(watching.time, "sleep", press)
     folder = make_study(tmp_path, finish=False)
-    with executor.locked(folder):
+    with presence.at_work(folder):
         state, shown = watch(folder)
     assert state.in_use
     assert "0 done" in shown
@@ -245,6 +245,6 @@ def test_watching_ends_by_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_pipe_gets_one_picture(tmp_path: Path) -> None:
     folder = make_study(tmp_path, finish=False)
-    with executor.locked(folder):
+    with presence.at_work(folder):
         _, shown = watch(folder, terminal=False)
     assert shown == "0 done\n"
