@@ -33,7 +33,7 @@ from insgd_lab.cli.settings import StudySettings, put_settings, study_path
 if TYPE_CHECKING:
     from insgd_lab.config import StudySpec
     from insgd_lab.store import StudyFolder
-    from insgd_lab.studies.executor import Tally
+    from insgd_lab.studies.ledger import Tally
     from insgd_lab.studies.planning import Plan
     from insgd_lab.studies.search import SearchPlan, Verdict
 
@@ -57,10 +57,10 @@ def study_run(
     settings: StudySettings = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Run all runs of a study that have no result yet."""
+    """Run all runs of a study that have no result yet; several such commands share the work."""
     with plain_errors():
         from insgd_lab.store import StudyFolder
-        from insgd_lab.studies.executor import locked
+        from insgd_lab.studies.presence import at_work
         from insgd_lab.studies.search import next_plan
 
         spec = _study(study, settings, plugin)
@@ -75,8 +75,12 @@ def study_run(
         if _unfinished(plan, folder):
             check_device(device)
             check_data(plan.runs.values(), data_dir)
-        with locked(folder):
-            hands = _Hands(workers or _cores(), device, data_dir, loaders)
+        with at_work(folder) as number:
+            if number:
+                _check_same_plan(spec, folder)
+                others = "another process is" if number == 1 else f"{number} other processes are"
+                typer.echo(f"{spec.name}: {others} at work on it; sharing what is left")
+            hands = _Hands(workers or _cores(), device, data_dir, loaders, number)
             plan, tally = _work_off(plan, folder, hands)
         for note in tally.notes:
             typer.echo(note, err=True)
@@ -111,7 +115,7 @@ def _study(study: str, settings: Sequence[str], plugins: Sequence[str]) -> Study
 
 
 def _unfinished(plan: Plan, folder: StudyFolder) -> int:
-    from insgd_lab.studies.executor import tally_of
+    from insgd_lab.studies.ledger import tally_of
 
     return len(plan.runs) - tally_of(plan, folder).finished
 
@@ -139,6 +143,7 @@ class _Hands:
     device: str
     data_dir: Path | None
     loaders: int
+    number: int
 
 
 def _set_stale_aside(folder: StudyFolder) -> None:
@@ -151,7 +156,7 @@ def _set_stale_aside(folder: StudyFolder) -> None:
 
 def _work_off(plan: Plan, folder: StudyFolder, hands: _Hands) -> tuple[Plan, Tally]:
     """Run a plan, and what follows from its results where the study searches; the last plan and how it went."""
-    from insgd_lab.studies.executor import sweep
+    from insgd_lab.studies.ledger import sweep
     from insgd_lab.studies.search import SearchPlan, next_plan
 
     while True:
@@ -198,28 +203,41 @@ def _named(settings: Mapping[str, Any]) -> list[str]:
     return [f"{path} = {value}" for path, value in settings.items()]
 
 
+def _check_same_plan(spec: StudySpec, folder: StudyFolder) -> None:
+    """Refuse to share the work on a study that others run as another file has it."""
+    from insgd_lab.store import to_json_value
+
+    if folder.exists and folder.info().get("spec") != to_json_value(spec.model_dump()):
+        refuse(
+            f"{folder.path} is being run by another process, from another version of this study; wait for it, or give "
+            "another folder with --out"
+        )
+
+
 def _write_plan(plan: Plan, folder: StudyFolder) -> None:
     """Write `study.json` unless it says the same already, and tell which runs an edited study leaves out."""
     from datetime import UTC, datetime
 
     from insgd_lab.store import to_json_value
     from insgd_lab.studies.planning import study_info
+    from insgd_lab.studies.presence import writing_plan
     from insgd_lab.training import provenance
 
-    before = folder.info() if folder.exists else {}
-    created = before.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
-    info = to_json_value(study_info(plan, versions=provenance.versions(), created=created))
-    if {**info, "versions": None} != {**before, "versions": None}:
-        folder.write_info(info)
+    with writing_plan(folder):
+        before = folder.info() if folder.exists else {}
+        created = before.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
+        info = to_json_value(study_info(plan, versions=provenance.versions(), created=created))
+        if {**info, "versions": None} != {**before, "versions": None}:
+            folder.write_info(info)
     left_out = sum(run.id not in plan.runs for run in folder.runs())
     if left_out:
         typer.echo(f"{plan.study.name}: {left_out} runs of an earlier plan are kept and ignored")
 
 
 def _execute(plan: Plan, folder: StudyFolder, hands: _Hands) -> Tally:
-    from insgd_lab.studies import executor, progress
+    from insgd_lab.studies import executor, ledger, progress
 
-    before = executor.tally_of(plan, folder)
+    before = ledger.tally_of(plan, folder)
     name, report = plan.study.name, "" if _waiting(plan) else f"; see insgd-lab report {folder.path}"
     if before.finished == before.total:
         typer.echo(f"{name}: all {before.total} runs are finished ({before.diverged} diverged){report}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from insgd_lab.store import files
-from insgd_lab.store.files import Damaged, StoreError, read_json, write_json
+from insgd_lab.store.files import Damaged, Missing, StoreError, read_json, write_json
 from insgd_lab.store.tables import read_arrow, read_table, schema_of, write_arrow, write_table
 
 if TYPE_CHECKING:
@@ -54,6 +54,14 @@ class RunFolder:
     def exists(self) -> bool:
         """Whether the run has ever been started (it has a `run.json`)."""
         return self.info_path.is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether `run.json` says that the run has a result, and needs no more training."""
+        try:
+            return self.info().get("status") in FINISHED
+        except (Missing, Damaged):
+            return False
 
     @property
     def info_path(self) -> Path:
@@ -154,8 +162,26 @@ class RunFolder:
         try:
             yield
         finally:
-            self._lock_path.unlink(missing_ok=True)  # while it is held, so it is no one else's
+            # Two processes may hold the lock, one of them a file that is no longer there, once it has been deleted:
+            # so only of a run that is not trained any more.
+            if self.is_finished:
+                self._lock_path.unlink(missing_ok=True)
             lock.release()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether some process holds the run."""
+        from filelock import FileLock, Timeout
+
+        if not self._lock_path.exists():
+            return False
+        lock = FileLock(self._lock_path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
 
     def merge_layers(self) -> None:
         """Write all parts as one `layers.parquet`; its bytes do not depend on where the parts were cut.

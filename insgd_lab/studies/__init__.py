@@ -1,1 +1,1 @@
-"""Studies: `planning` says which runs there are, `executor` works them off in `worker` processes."""
+"""Studies: `planning` says which runs there are, `ledger` what is left of them, `executor` has workers do it."""

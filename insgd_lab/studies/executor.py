@@ -9,6 +9,7 @@ but the study's folder, so one that dies takes only its own runs along: each is 
 worker, and then recorded as failed while the others go on. A worker that cannot be replaced leaves its runs to the
 others. Workers leave at once when their pipe closes, so a scheduler that is killed leaves none behind. Finished runs
 are never run again; what was under way or failed goes on from its last checkpoint when the study is run again.
+Several such calls, of several processes, share the work of one study (see `ledger`).
 """
 
 from __future__ import annotations
@@ -19,23 +20,18 @@ import selectors
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from insgd_lab.config import RunSpec
-from insgd_lab.store import FINISHED, DiskError, RunFolder, StoreError, StudyFolder
+from insgd_lab.store import StudyFolder
+from insgd_lab.studies.ledger import Ledger, Tally
 from insgd_lab.studies.planning import Plan
-from insgd_lab.studies.queue import RunQueue
 
-__all__ = ["ExecutionError", "Interrupted", "Tally", "execute", "in_use", "locked", "sweep", "tally_of"]
+__all__ = ["ExecutionError", "Interrupted", "execute"]
 
-_ATTEMPTS = 2
 _TICK_SECONDS = 0.5
 _LEAVE_SECONDS = 5.0
 _LOG_LINES = 20
@@ -46,11 +42,10 @@ _THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": 
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 # What would have a worker wait for others that share its run: each trains its own.
 _TORCHRUN = frozenset({"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"})
-_LOCK_SECONDS = 1.0  # longer than `in_use` ever holds the lock
 
 
 class ExecutionError(Exception):
-    """The plan cannot be worked off at all: the folder is in use, or workers do not start."""
+    """The plan cannot be worked off at all: no worker starts."""
 
 
 class Interrupted(Exception):
@@ -61,101 +56,6 @@ class Interrupted(Exception):
         self.tally = tally
 
 
-@dataclass
-class Tally:
-    """How far a plan has got. `started` is when this call began, on `time.monotonic`'s clock.
-
-    `notes` are what the user must be told beside the counts, such as that a worker could not be replaced.
-    """
-
-    total: int
-    done: int = 0
-    diverged: int = 0
-    failed: int = 0
-    running: int = 0
-    executed: int = 0
-    started: float = field(default_factory=time.monotonic)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def finished(self) -> int:
-        """Runs with a result: done or diverged."""
-        return self.done + self.diverged
-
-    @property
-    def left(self) -> int:
-        """Runs that have not ended yet."""
-        return self.total - self.finished - self.failed
-
-    @property
-    def seconds(self) -> float:
-        """Since this call began."""
-        return time.monotonic() - self.started
-
-    @property
-    def seconds_left(self) -> float | None:
-        """The time that is left at this call's pace; None before the first run of this call has ended."""
-        if not self.executed:
-            return None
-        return self.seconds / self.executed * self.left
-
-    def add(self, status: str) -> None:
-        """Count one run that has ended with `status`."""
-        setattr(self, status, getattr(self, status) + 1)
-
-
-def tally_of(plan: Plan, folder: StudyFolder) -> Tally:
-    """Count the finished runs of the plan; failed and unfinished ones are still to do."""
-    tally = Tally(len(plan.runs))
-    for status in folder.statuses(list(plan.runs)).values():
-        if status in FINISHED:
-            tally.add(status)
-    return tally
-
-
-@contextmanager
-def locked(folder: StudyFolder, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
-    """Hold the study for this process; `timeout` is how many seconds to wait for it.
-
-    Raises:
-        ExecutionError: another process is running it.
-    """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.path / ".lock")
-    try:
-        lock.acquire(timeout=timeout)
-    except Timeout:
-        raise ExecutionError(
-            f"{folder.path} is being run by another process; wait for it, or give another folder with --out"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def in_use(folder: StudyFolder) -> bool:
-    """Whether some process is running the study right now."""
-    try:
-        with locked(folder, timeout=0):
-            return False
-    except ExecutionError:
-        return True
-
-
-def sweep(plan: Plan, folder: StudyFolder) -> None:
-    """Delete what workers killed at the very end of a run left behind; the caller holds the study's lock."""
-    for name, status in folder.statuses(list(plan.runs)).items():
-        if status in FINISHED:
-            _sweep_run(folder.run(name))
-
-
-def _sweep_run(run: RunFolder) -> None:
-    if run.has_scratch:
-        with suppress(StoreError), run.locked():  # held: whoever finished it is at this very work
-            run.remove_scratch()
-
-
 def execute(
     plan: Plan,
     folder: StudyFolder,
@@ -164,9 +64,10 @@ def execute(
     device: str = "cpu",
     data_dir: Path | None = None,
     loaders: int = 0,
+    number: int = 0,
     on_change: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
-    """Run every run of the plan that has no result yet; the caller holds the study's lock.
+    """Run every run of the plan that has no result yet, or wait for other processes that do.
 
     Args:
         plan: what to run.
@@ -175,6 +76,7 @@ def execute(
         device: the torch device of all of them.
         data_dir: the folder of the data sets, None for the default.
         loaders: processes beside each worker that decode the image files of data that are streamed.
+        number: this process's among those at work on the study (`presence.at_work`).
         on_change: called whenever a run starts or ends, and about twice a second.
 
     Raises:
@@ -182,14 +84,16 @@ def execute(
         Interrupted: Ctrl-C was pressed.
         DiskError: the disk is full or read-only; the same call goes on once it is not.
     """
-    scheduler = _Scheduler(plan, folder, _command(folder, device, data_dir, loaders), on_change)
+    ledger = Ledger(plan, folder, number=number)
+    logs = [folder.path / "logs" / f"worker-{f'{number}-' if number else ''}{k}.log" for k in range(workers)]
+    scheduler = _Scheduler(ledger, _command(folder, device, data_dir, loaders), logs, on_change)
     try:
-        scheduler.run(workers)
+        scheduler.run()
     except KeyboardInterrupt:
-        raise Interrupted(scheduler.tally) from None
+        raise Interrupted(ledger.tally) from None
     finally:
         scheduler.dismiss_all()
-    return scheduler.tally
+    return ledger.tally
 
 
 def _command(folder: StudyFolder, device: str, data_dir: Path | None, loaders: int) -> list[str]:
@@ -262,41 +166,34 @@ class _Worker:
 
 
 class _Scheduler:
-    def __init__(self, plan: Plan, folder: StudyFolder, command: list[str], on_change: Callable[[Tally], None]) -> None:
-        self.folder, self.command, self.on_change = folder, command, on_change
-        self.tally = Tally(len(plan.runs))
-        self.queue = RunQueue()
-        self.attempts: dict[str, int] = {}
-        self.failed_before: set[str] = set()
+    """Hands the runs of a ledger to workers, one for each log."""
+
+    def __init__(
+        self, ledger: Ledger, command: list[str], logs: list[Path], on_change: Callable[[Tally], None]
+    ) -> None:
+        self.ledger, self.command, self.logs, self.on_change = ledger, command, logs, on_change
         self.started = False  # whether any worker has ever been ready
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
-        self._enqueue(plan)
 
-    def _enqueue(self, plan: Plan) -> None:
-        statuses = self.folder.statuses(list(plan.runs))
-        for name, run in plan.runs.items():
-            status = statuses.get(name)
-            if status in FINISHED:
-                self.tally.add(str(status))
-                continue
-            if status == "failed":
-                self.failed_before.add(name)
-            self.queue.add(run)
-
-    def run(self, workers: int) -> None:
-        self.queue.takers = workers
-        for number in range(min(workers, len(self.queue))):
+    def run(self) -> None:
+        """Work until nothing is left, or nobody to do it."""
+        ledger = self.ledger
+        ledger.queue.takers = len(self.logs)
+        for number in range(min(len(self.logs), len(ledger.queue))):
             self._hire(number)
         while self.workers:
             for key, _ in self.selector.select(_TICK_SECONDS):
                 self._listen(key.data)
-            self.tally.running = sum(len(worker.runs) for worker in self.workers)
-            self.on_change(self.tally)
+            if ledger.waiting:
+                ledger.look_elsewhere()
+                self._call_the_idle()
+            ledger.tally.running = sum(len(worker.runs) for worker in self.workers)
+            self.on_change(ledger.tally)
 
     def _hire(self, number: int) -> None:
         try:
-            worker = _Worker(number, self.command, self.folder.path / "logs" / f"worker-{number}.log")
+            worker = _Worker(number, self.command, self.logs[number])
         except OSError as error:  # no memory or no process to be had
             self._do_without(number, str(error))
             return
@@ -306,86 +203,53 @@ class _Scheduler:
     def _listen(self, worker: _Worker) -> None:
         messages, alive = worker.read()
         for message in messages:
-            if message["event"] == "ready":
-                worker.ready = self.started = True
-            elif message["event"] == "ended":
-                self._record(worker, message)
-            elif message["event"] == "returned":
-                self._take_back(worker, message)
-            elif message["event"] == "broke":
-                self._note(message["reason"])
+            self._enter(worker, message)
         if not alive:
             self._bury(worker)
         elif worker.ready and not worker.runs:
             self._next(worker)
 
+    def _enter(self, worker: _Worker, message: dict[str, Any]) -> None:
+        """Keep the books of what a worker tells."""
+        if message["event"] == "ready":
+            worker.ready = self.started = True
+        elif message["event"] == "ended":
+            run = worker.runs.pop(message["run"])
+            self.ledger.record(run, message["status"], message.get("error", ""))
+        elif message["event"] == "returned":
+            runs, worker.runs = list(worker.runs.values()), {}
+            self.ledger.put_back(runs, message["reason"])
+        elif message["event"] == "broke":
+            self.ledger.note(message["reason"])
+
     def _next(self, worker: _Worker) -> None:
-        if self.queue:
-            worker.start(self.queue.take())
-        else:
+        runs = self.ledger.take()
+        if runs:
+            worker.start(runs)
+        elif not self.ledger.waiting:  # else it may have to take over what another process leaves
             self._dismiss(worker)
 
-    def _record(self, worker: _Worker, message: dict[str, Any]) -> None:
-        run = worker.runs.pop(message["run"])
-        if message["status"] in FINISHED:
-            self.tally.executed += 1
-            self.tally.add(message["status"])
-        elif message["status"] == "stopped":
-            raise DiskError(message["error"])
-        else:
-            self._fail(run, message["error"])
-
-    def _take_back(self, worker: _Worker, message: dict[str, Any]) -> None:
-        """Runs that the worker does not train side by side are trained one by one."""
-        runs, worker.runs = list(worker.runs.values()), {}
-        self.queue.put_back(runs)
-        self._note(message["reason"])
-
-    def _note(self, reason: str) -> None:
-        if reason and reason not in self.tally.notes:
-            self.tally.notes.append(reason)
+    def _call_the_idle(self) -> None:
+        for worker in list(self.workers):
+            if worker.ready and not worker.runs:
+                self._next(worker)
 
     def _bury(self, worker: _Worker) -> None:
-        """A worker has died: its runs are tried once more, in a fresh worker, and then recorded as failed."""
+        """A worker has died: a fresh one takes its place, if there is something left to do."""
         code = self._dismiss(worker)
         if not worker.ready:
             self._do_without(worker.number, f"{_cause(code)}; end of {worker.log}:\n{worker.last_words()}")
             return
         for run in worker.runs.values():
-            self._try_again(run, f"{_cause(code)}; end of {worker.log}:\n{worker.last_words()}")
-        if self.queue:
+            self.ledger.died(run, f"{_cause(code)}; end of {worker.log}:\n{worker.last_words()}")
+        if self.ledger.queue or self.ledger.waiting:
             self._hire(worker.number)
 
     def _do_without(self, number: int, cause: str) -> None:
         """A worker could not start: if none ever did, nothing can be done, else the others go on without it."""
         if not self.started:
             raise ExecutionError(f"worker {number} could not start: {cause}")
-        self.tally.notes.append(f"worker {number} could not be replaced: {cause}")
-
-    def _try_again(self, run: RunSpec, cause: str) -> None:
-        status = self.folder.statuses([run.id]).get(run.id)
-        self.attempts[run.id] = self.attempts.get(run.id, 0) + 1
-        if status in FINISHED:  # it died after the last file was written
-            _sweep_run(self.folder.run(run.id))
-            self.tally.executed += 1
-            self.tally.add(str(status))
-        elif self.attempts[run.id] < _ATTEMPTS:
-            self.queue.put_back([run])
-        else:
-            self._fail(run, f"its worker died {_ATTEMPTS} times, at last: {cause}")
-
-    def _fail(self, run: RunSpec, error: str) -> None:
-        folder = self.folder.run(run.id)
-        try:
-            with folder.locked():
-                info = folder.info() if folder.exists else {"id": run.id, "spec": run.canonical(), "seed": run.seed}
-                folder.write_info({**info, "status": "failed", "error": error})
-                if run.id in self.failed_before:  # twice: the reason may lie in what it goes on from
-                    folder.remove_scratch()
-        except StoreError as held:
-            self.tally.notes.append(str(held))
-        self.tally.executed += 1
-        self.tally.add("failed")
+        self.ledger.note(f"worker {number} could not be replaced: {cause}")
 
     def _dismiss(self, worker: _Worker) -> int:
         self.workers.remove(worker)
@@ -393,6 +257,7 @@ class _Scheduler:
         return worker.dismiss()
 
     def dismiss_all(self) -> None:
+        """Send all workers away."""
         for worker in self.workers:  # close every pipe before waiting for any
             assert worker.process.stdin is not None
             with suppress(BrokenPipeError):

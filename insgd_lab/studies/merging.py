@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from insgd_lab.store import FINISHED, RunFolder, StoreError, StudyFolder, replacing
-from insgd_lab.studies.executor import in_use
+from insgd_lab.studies.presence import in_use
 
 __all__ = ["MergeError", "Merged", "merge"]
 

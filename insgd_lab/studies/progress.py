@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from insgd_lab.studies.executor import Tally
+from insgd_lab.studies.ledger import Tally
 
 __all__ = ["duration", "shown", "summary"]
 
@@ -18,7 +18,8 @@ _PLAIN_SECONDS = 5.0
 def summary(tally: Tally) -> str:
     """Return the counts in words, such as "12 of 360 runs: 11 done, 1 diverged, 0 failed"."""
     ended = tally.finished + tally.failed
-    return f"{ended} of {tally.total} runs: {tally.done} done, {tally.diverged} diverged, {tally.failed} failed"
+    counts = f"{ended} of {tally.total} runs: {tally.done} done, {tally.diverged} diverged, {tally.failed} failed"
+    return f"{counts}; {tally.elsewhere} held by other processes" if tally.elsewhere else counts
 
 
 def duration(seconds: float) -> str:
@@ -71,8 +72,9 @@ def _bars(name: str, stream: TextIO) -> Iterator[Callable[[Tally], None]]:
         task = progress.add_task(name, total=None, state="starting workers")
 
         def update(tally: Tally) -> None:
-            counts = [f"{tally.running} running"] if tally.running else ["starting workers"]
-            counts += [f"{n} {word}" for n, word in ((tally.diverged, "diverged"), (tally.failed, "failed")) if n]
+            counts = [f"{tally.running} running"] if tally.running or tally.elsewhere else ["starting workers"]
+            words = {"held by others": tally.elsewhere, "diverged": tally.diverged, "failed": tally.failed}
+            counts += [f"{n} {word}" for word, n in words.items() if n]
             state = ", ".join(counts) + _time_left(tally)
             ended = tally.finished + tally.failed
             progress.update(task, total=tally.total, completed=ended, state=state)

@@ -20,8 +20,8 @@ from statistics import fmean
 from typing import Any
 
 from insgd_lab.store import FINISHED, InUse, Missing, StoreError, StudyFolder
-from insgd_lab.studies.executor import in_use
 from insgd_lab.studies.failures import Failure, failures
+from insgd_lab.studies.presence import in_use
 
 __all__ = ["ArmState", "Best", "Lab", "StudyState", "Survey", "set_stale_aside", "stale_runs"]
 

@@ -90,10 +90,12 @@ def _work(job: dict[str, Any], arguments: argparse.Namespace, tell: Tell) -> Non
 
 
 def _outcome(asked: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    from insgd_lab.store import DiskError
+    from insgd_lab.store import DiskError, InUse
 
     try:
         return {"status": _train(asked, arguments)}
+    except InUse:  # by a worker of another scheduler
+        return {"status": "busy"}
     except DiskError as error:  # every other run would meet it too
         return {"status": "stopped", "error": str(error)}
     except Exception:  # whatever a run or a plugin raises is that run's failure, not the worker's
@@ -112,6 +114,7 @@ def _train_side_by_side(
     job: dict[str, Any], waiting: dict[str, dict[str, Any]], arguments: argparse.Namespace, tell: Tell
 ) -> None:
     """Train runs together, telling of each when it ends; `waiting` is left with those that have not been told of."""
+    from insgd_lab.store import InUse
     from insgd_lab.training.loop import Outcome
     from insgd_lab.training.packing import NotPackable, train_packed, worth_packing
 
@@ -126,6 +129,9 @@ def _train_side_by_side(
             raise NotPackable("")
         folders = [_folder(spec, arguments) for spec in specs]
         train_packed(specs, folders, data_dir=arguments.data_dir, device=arguments.device, on_end=ended)
+    except InUse:  # a worker of another scheduler has been faster with one of them
+        waiting.clear()
+        tell(event="returned", reason="")
     except NotPackable as reason:
         waiting.clear()
         tell(event="returned", reason=f"not packed: {reason}" if job["always"] else "")

@@ -85,7 +85,8 @@ def train(
 
     Args:
         spec: what to train.
-        folder: where to write; None writes nothing, and records no layers.
+        folder: where to write; None writes nothing, and records no layers. A run that is finished there is read, not
+            trained again.
         data_dir: the folder of the data sets; None as in `files.data_folder`.
         device: "cpu", "cuda" or "cuda:1".
         on_epoch: called after each epoch with epoch, epochs, step, the epoch's metrics ("val_accuracy", …), its
@@ -111,7 +112,15 @@ def train(
         info = first_info(spec, own, ranks)
         with folder.locked():
             folder.set_damage_aside()
+            # By another process, while this one was on its way. Ranks that share a run would be left waiting.
+            if ranks.size == 1 and folder.is_finished:
+                return _read(folder)
             return _train_in(folder, new, info, _Habits(checkpoint_seconds, stop), notify)
+
+
+def _read(folder: RunFolder) -> Outcome:
+    info = folder.info()
+    return Outcome(info["status"], folder.metrics(), info["results"])
 
 
 @dataclass(frozen=True)

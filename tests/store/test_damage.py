@@ -40,7 +40,7 @@ def finished(path: Path) -> RunFolder:
 
 
 def names(run: RunFolder) -> list[str]:
-    return sorted(path.name for path in run.path.iterdir())
+    return sorted(path.name for path in run.path.iterdir() if path.name != ".lock")
 
 
 def full(path: Path) -> None:

@@ -149,9 +149,23 @@ def test_one_process_at_a_time_holds_a_run(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / NAME)
     with run.locked(), pytest.raises(StoreError, match=f"{NAME} is being trained by another process"):
         RunFolder(run.path).locked().__enter__()
-    assert not list(run.path.iterdir()), "no lock is left behind"
     with run.locked():
-        pass
+        assert run.is_held
+    assert not run.is_held
+
+
+def test_the_lock_of_an_unfinished_run_stays_for_those_who_wait_at_it_and_that_of_a_finished_one_goes(
+    tmp_path: Path,
+) -> None:
+    run = RunFolder(tmp_path / NAME)
+    with run.locked():
+        lock = (run.path / ".lock").stat()
+        run.write_info({"status": "running"})
+    assert (run.path / ".lock").stat().st_ino == lock.st_ino
+    with run.locked():
+        run.finish({"status": "done"}, metrics())
+    assert not (run.path / ".lock").exists()
+    assert not run.is_held
 
 
 def test_a_run_without_records_has_an_empty_table_of_layers(tmp_path: Path) -> None:

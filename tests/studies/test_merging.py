@@ -10,8 +10,8 @@ import pytest
 
 from insgd_lab.store import RunFolder, StudyFolder
 from insgd_lab.studies import merging
-from insgd_lab.studies.executor import locked
 from insgd_lab.studies.merging import MergeError, merge
+from insgd_lab.studies.presence import at_work
 
 from .made import MADE, TEXT, finish_run, make_study
 
@@ -182,7 +182,7 @@ def test_bad_choices_of_folders_are_refused(tmp_path: Path, halves: tuple[StudyF
         merge([one, two], StudyFolder(tmp_path / "x" / ".." / "a"))
     with pytest.raises(MergeError, match="given twice"):
         merge([one, one], StudyFolder(tmp_path / "c"))
-    with locked(two), pytest.raises(MergeError, match="is being run by a process"):
+    with at_work(two), pytest.raises(MergeError, match="is being run by a process"):
         merge([one, two], StudyFolder(tmp_path / "c"))
     with pytest.raises(Exception, match="is not a study"):
         merge([one, StudyFolder(tmp_path / "nowhere")], StudyFolder(tmp_path / "c"))

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from insgd_lab.studies import progress
-from insgd_lab.studies.executor import Tally
+from insgd_lab.studies.ledger import Tally
 
 
 class Terminal(io.StringIO):

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from insgd_lab.config import RunSpec
 from insgd_lab.store import RunFolder, StudyFolder
-from insgd_lab.studies import executor
+from insgd_lab.studies import executor, presence
 from insgd_lab.training.loop import train
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -179,18 +179,6 @@ def test_ctrl_c_says_how_to_go_on(small: Path, cli: Cli, start_cli: Start) -> No
     assert "interrupted" in cli("study", "status", "runs/small").stdout
 
 
-def test_a_second_scheduler_is_turned_away(small: Path, cli: Cli, start_cli: Start) -> None:
-    (small / "small.toml").write_text(STUDY.replace("epochs = 4", "epochs = 100000"))
-    process = start_cli("study", "run", "small.toml")
-    while not StudyFolder(small / "runs/small").exists:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    second = cli("study", "run", "small.toml")
-    assert second.returncode == 2
-    assert "runs/small is being run by another process" in second.stderr
-    assert "running" in cli("study", "status", "runs/small").stdout
-
-
 def test_a_finished_study_is_not_run_again(small: Path, cli: Cli) -> None:
     study = StudyFolder(small / "runs/small")
     assert cli("study", "run", "small.toml").returncode == 0
@@ -280,7 +268,7 @@ def test_a_run_that_fails_again_starts_afresh_the_next_time(tmp_path: Path, fate
     run.checkpoint_path.with_name(".checkpoint.pt.new").write_bytes(b"half a checkpoint")
     (run.path / "layers").mkdir(exist_ok=True)
     assert fates('["raised"]').returncode == 1
-    assert [path.name for path in run.path.iterdir()] == ["run.json"]
+    assert {path.name for path in run.path.iterdir()} == {"run.json", ".lock"}
 
 
 def test_a_failed_run_goes_on_from_its_checkpoint(small: Path, cli: Cli) -> None:
@@ -292,6 +280,7 @@ def test_a_failed_run_goes_on_from_its_checkpoint(small: Path, cli: Cli) -> None
         if epoch["epoch"] == 2:
             raise OSError("the disk is full")
 
+    run.write_info({**run.info(), "status": "running"})
     with pytest.raises(OSError, match="the disk is full"):
         train(spec, run, on_epoch=fail, checkpoint_seconds=0)
     assert run.info()["status"] == "failed"
@@ -316,25 +305,34 @@ def test_what_a_worker_killed_at_the_very_end_left_is_swept(small: Path, cli: Cl
     assert {path.name for path in run.path.iterdir()} == before
 
 
-def test_a_run_that_someone_else_trains_is_told_and_left_alone(tmp_path: Path, fates: Cli) -> None:
-    assert fates('["lived"]').returncode == 0
-    (run,) = StudyFolder(tmp_path / "runs/fates").runs()
+def test_a_run_that_someone_else_holds_is_waited_for_and_taken_over(small: Path, cli: Cli, start_cli: Start) -> None:
+    study = StudyFolder(small / "runs/small")
+    assert cli("study", "run", "small.toml").returncode == 0
+    before = results(study)
+    run = next(study.runs())
     run.write_info({**run.info(), "status": "running"})
     with run.locked():
-        result = fates('["lived"]')
-    assert result.returncode == 1, result.stderr
-    assert f"{run.id} is being trained by another process" in result.stderr
-    assert run.info()["status"] == "running"
+        process = start_cli("study", "run", "small.toml")
+        assert process.stdout is not None
+        while "1 held by other processes" not in (line := process.stdout.readline()):
+            assert line, process.communicate()
+        assert "23 of 24 runs" in line
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "24 of 24 runs: 24 done" in stdout
+    assert results(study) == before
 
 
-def test_a_look_at_the_state_does_not_turn_a_starting_study_away(tmp_path: Path) -> None:
+def test_a_look_at_the_state_does_not_number_a_starting_study_as_a_second_one(tmp_path: Path) -> None:
     look = FileLock(tmp_path / ".lock", thread_local=False)
     look.acquire()
     timer = threading.Timer(0.2, look.release)
     timer.start()
-    with executor.locked(StudyFolder(tmp_path)):
-        assert executor.in_use(StudyFolder(tmp_path))
+    with presence.at_work(StudyFolder(tmp_path)) as number:
+        assert number == 0
+        assert presence.in_use(StudyFolder(tmp_path))
     timer.join()
+    assert not presence.in_use(StudyFolder(tmp_path))
 
 
 def test_the_last_words_of_a_worker_are_its_own_and_few(tmp_path: Path) -> None:

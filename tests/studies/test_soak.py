@@ -38,8 +38,7 @@ optimizer = "soaked"
 axes = { lr = { log_range = [0.01, 0.3], steps = 8 }, p = [1, 2, inf] }
 include = [{ lr = 1e30, p = 2 }]
 """
-SCHEDULERS = 1
-WORKERS = 2
+SCHEDULERS = WORKERS = 2
 PAUSE = 0.02  # seconds a step, of which a run has 54
 LIFE = 4.0  # seconds from a scheduler's start within which something is to die: half of them it only starts
 PATIENCE = 60.0
@@ -205,17 +204,19 @@ def soak(home: Path, request: pytest.FixtureRequest) -> Iterator[Soak]:
 
 
 def run_undisturbed(home: Path, out: Path) -> None:
-    command = Command(home, out, [])
+    commands = [Command(home, out, []) for _ in range(SCHEDULERS)]
     try:
-        assert command.process.wait(PATIENCE) == 0, command.said()
+        for command in commands:
+            assert command.process.wait(PATIENCE) == 0, command.said()
     finally:
-        command.end()
+        for command in commands:
+            command.end()
 
 
 def files(study: Path) -> set[str]:
     """All that is there but logs and the study's own locks."""
     found = {str(path.relative_to(study)) for path in study.rglob("*") if path.is_file()}
-    return {name for name in found if not name.startswith(("logs/", ".lock"))}
+    return {name for name in found if not name.startswith(("logs/", ".lock", ".plan-lock"))}
 
 
 def facts(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from insgd_lab.config import StudySpec
 from insgd_lab.store import RunFolder, StudyFolder
-from insgd_lab.studies import executor, status, watching
+from insgd_lab.studies import presence, status, watching
 from insgd_lab.studies.planning import study_info
 from insgd_lab.studies.search import next_plan
 from insgd_lab.studies.status import ArmState, Lab, Survey, set_stale_aside, stale_runs
@@ -94,7 +94,7 @@ def test_the_time_left_is_what_is_left_at_the_pace_of_its_arm_by_those_at_work(t
     start(run_of(folder, "sgd", 1, lr=0.1))
     start(run_of(folder, "insgd", 1))
     assert Survey(folder, HERE).state().seconds_left is None, "nobody runs it"
-    with executor.locked(folder):
+    with presence.at_work(folder):
         state = Survey(folder, HERE).state()
     assert state.in_use
     assert [arm.seconds_left for arm in state.arms] == [(5 + 2 * 10) / 2, (50 + 6 * 100) / 2]
@@ -215,7 +215,7 @@ def test_a_search_has_not_ended_and_takes_longer_while_winners_are_to_be_run(sea
         if row["arm"] == "sgd":
             finish_run(searching.run(row["run"]), 0.0, seconds=10.0)
     start(searching.run(final[-1]["run"]))
-    with executor.locked(searching):
+    with presence.at_work(searching):
         assert Survey(searching, HERE).state().seconds_left == 75
     for row in final:
         finish_run(searching.run(row["run"]), 0.0)
@@ -227,7 +227,7 @@ def test_the_time_left_is_that_of_winners_to_come_too(searching: StudyFolder) ->
     for run in trials[1:]:
         finish_run(run, 0.0, seconds=10.0)
     start(trials[0])
-    with executor.locked(searching):
+    with presence.at_work(searching):
         assert Survey(searching, HERE).state().seconds_left == 5 + 10 * 12
 
 
@@ -380,7 +380,7 @@ def test_watching_ends_when_the_study_ends(tmp_path: Path, monkeypatch: pytest.M
         finish_run(folder.run(next(left)), 0.5)
 
     monkeypatch.setattr(watching.time, "sleep", work)
-    with executor.locked(folder):
+    with presence.at_work(folder):
         state, shown = watch(folder)
     assert state.ended
     assert all(f"{done} done" in shown for done in range(5))
@@ -400,7 +400,7 @@ def test_watching_ends_by_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(watching.time, "sleep", press)
     folder = make_study(tmp_path, finish=False)
-    with executor.locked(folder):
+    with presence.at_work(folder):
         state, shown = watch(folder)
     assert state.in_use
     assert "0 done" in shown
@@ -408,6 +408,6 @@ def test_watching_ends_by_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_pipe_gets_one_picture(tmp_path: Path) -> None:
     folder = make_study(tmp_path, finish=False)
-    with executor.locked(folder):
+    with presence.at_work(folder):
         _, shown = watch(folder, terminal=False)
     assert shown == "0 done\n"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from insgd_lab.config import RunSpec
-from insgd_lab.store import RunFolder
+from insgd_lab.store import InUse, RunFolder
 from insgd_lab.training import checkpoint
 from insgd_lab.training.loop import Outcome, finish, first_info, warn, write_records
 from insgd_lab.training.packing.model import release
@@ -60,12 +60,14 @@ def train_packed(
     Raises:
         NotPackable: the runs cannot be packed; nothing has been written.
         KeyboardInterrupt: `stop` said True.
-        StoreError: another process is training one of them.
+        StoreError: another process is training one of them, or has (`InUse`); nothing has been written.
     """
     with current(device), fp32_arithmetic(specs[0].train.precision), ExitStack() as locks:
         for folder in folders:
             locks.enter_context(folder.locked())
             folder.set_damage_aside()
+            if folder.is_finished:
+                raise InUse(f"{folder.path} has been finished by another process; train the others")
         states = [checkpoint.load(folder, spec.id) for spec, folder in zip(specs, folders, strict=True)]
         abreast: dict[int, list[int]] = {}
         for number, state in enumerate(states):
