@@ -3,6 +3,7 @@
 It is copied to where a study's processes find it. Environment variables say what it is to do:
 
 - SOAK_WITNESS: a folder, in which two processes that are inside of one run at the same time leave a line;
+- SOAK_SIGN: a file that is made when the first optimizer is;
 - SOAK_PAUSE: seconds that each step takes longer, so that a kill comes in the middle;
 - SOAK_FATES: `[[file, pattern, nth, target], …]`. The first process that comes to its `nth` event of the pattern and
   can make the file, kills the target. Events are what Python's audit hooks tell of, "os.rename /path/.run.json.new".
@@ -40,6 +41,7 @@ def soaked(model: Any, lr: float = 0.1, p: float = 2.0) -> Any:
 
     optimizer = INSGD(model, lr=lr, p=p)
     if "SOAK_WITNESS" in os.environ:
+        os.close(os.open(os.environ["SOAK_SIGN"], os.O_CREAT))
         watch = _Watch(f"{os.environ['SOAK_WITNESS']}/lr={lr},p={p}")
         optimizer.register_step_pre_hook(watch.enter)
         optimizer.register_step_post_hook(watch.leave)
@@ -71,10 +73,11 @@ class _Watch:
 
 
 def _strike(target: str) -> None:
-    if target == "parent":
-        os.kill(os.getppid(), signal.SIGKILL)
-    elif target == "self":
+    if target == "self":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif target == "scheduler":  # it leads the group; the parent of a worker that it has left behind is someone else
+        with suppress(ProcessLookupError):
+            os.kill(os.getpgrp(), signal.SIGKILL)
     else:
         os.killpg(0, signal.SIGKILL)
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +38,17 @@ record = { every = 1 }
 [[arm]]
 name = "soaked"
 optimizer = "soaked"
-axes = { lr = { log_range = [0.01, 0.3], steps = 8 }, p = [1, 2, inf] }
+axes = { lr = { log_range = [0.01, 0.3], steps = 4 }, p = [1, 2, inf] }
 include = [{ lr = 1e30, p = 2 }]
 """
-SCHEDULERS = WORKERS = 2
+STUDY_RUN = [sys.executable, "-m", "insgd_lab", "study", "run", "soaked.toml"]
+SCHEDULERS = 2
 PAUSE = 0.02  # seconds a step, of which a run has 54
-LIFE = 4.0  # seconds from a scheduler's start within which something is to die: half of them it only starts
+START = 4.0  # seconds that a scheduler and its workers take to start, or less
+WORK = 2.0  # seconds from one kill to the next, or less
 PATIENCE = 60.0
 
-# Just before these events, of which Python's audit hooks tell, a process kills itself, its parent or all.
+# Just before these events, of which Python's audit hooks tell, a process kills itself, its scheduler or all.
 EVENTS = [
     r"rename .*/\.study\.json\.new", r"open .*/\.study\.json\.new", r"open .*/logs/worker", r"mkdir .*/[0-9a-f]{16}$",
     r"open .*/[0-9a-f]{16}/\.lock", r"remove .*/[0-9a-f]{16}/\.lock",
@@ -57,21 +62,31 @@ EVENTS = [
 TIMES = {"started", "finished", "seconds", "images_per_second", "epochs"}
 
 
+def environment(home: Path) -> dict[str, str]:
+    """The plugin is found, warnings are errors, and a commit made meanwhile tells no runs apart."""
+    return {**os.environ, "PYTHONPATH": str(home), "PYTHONWARNINGS": "error", "INSGD_LAB_COMMIT": "here"}
+
+
 class Command:
     """`insgd-lab study run` in a process group of its own, with what its processes are to know."""
 
-    def __init__(self, home: Path, out: Path, fates: list[Any], pause: float = 0.0) -> None:
-        self.home, self.out = home, out
+    def __init__(
+        self, home: Path, out: Path, workers: int = 1, fates: Sequence[tuple[str, str, int, str]] = (), pause: float = 0
+    ) -> None:
+        self.out = out
         self.fates = {Path(file): pattern for file, pattern, *_ in fates}  # those that have not struck
-        self.log = (home / f"{out.name}.log").open("a+")
-        self.start = self.log.tell()
-        (home / "witness").mkdir(exist_ok=True)
-        told = {"SOAK_WITNESS": str(home / "witness"), "SOAK_PAUSE": str(pause), "SOAK_FATES": json.dumps(fates)}
+        self.log = tempfile.TemporaryFile("w+", dir=home)  # noqa: SIM115 - as long as the process
+        self.sign = home / "witness" / f"sign-{uuid.uuid4()}"
+        self.sign.parent.mkdir(exist_ok=True)
+        told = {"WITNESS": self.sign.parent, "SIGN": self.sign, "PAUSE": pause, "FATES": json.dumps(fates)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "insgd_lab", "study", "run", "soaked.toml", "--out", out, "--workers", str(WORKERS)],
-            cwd=home, env={**os.environ, "PYTHONPATH": str(home), "PYTHONWARNINGS": "error", "INSGD_LAB_COMMIT": "here", **told},
-            stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            [*STUDY_RUN, "--out", out, "--workers", str(workers)],
+            cwd=home,
+            env={**environment(home), **{f"SOAK_{name}": str(value) for name, value in told.items()}},
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def workers(self) -> list[int]:
         pid = self.process.pid
@@ -93,10 +108,8 @@ class Command:
         return True
 
     def said(self) -> str:
-        self.log.flush()
-        with open(self.log.name) as log:
-            log.seek(self.start)
-            return log.read()
+        self.log.seek(0)
+        return self.log.read()
 
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -113,7 +126,7 @@ class Soak:
         self.kills: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self.commands: list[Command] = []
-        self.due: dict[int, float] = {}  # when each is to be killed if it has not been
+        self.due: dict[Command, float] = {}  # when each is to be killed if it has not been
         self.started = self.fates = 0
 
     def run(self, out: Path, kills: int) -> None:
@@ -138,15 +151,16 @@ class Soak:
 
     def _start(self, out: Path) -> None:
         self.started += 1
-        # Some die at events of three kinds, unless none comes; the others at any time.
+        # Some die at events of three kinds, some as they start, the others at work.
         fates = [self._fate(pattern) for pattern in self.chance.sample(EVENTS, self.chance.choice([0, 3]))]
-        command = Command(self.home, out, fates, PAUSE)
+        command = Command(self.home, out, self.chance.choice([1, 2]), fates, PAUSE)
         self.commands.append(command)
-        self.due[command.process.pid] = time.monotonic() + (2 * LIFE if fates else self.chance.uniform(0, LIFE))
+        if not fates and self.chance.random() < 1 / 3:
+            self.due[command] = time.monotonic() + self.chance.uniform(0, START)
 
     def _fate(self, pattern: str) -> tuple[str, str, int, str]:
         self.fates += 1
-        nth, target = self.chance.randint(1, 2), self.chance.choice(["self", "self", "parent", "group"])
+        nth, target = self.chance.randint(1, 2), self.chance.choice(["self", "self", "scheduler", "group"])
         return str(self.home / "witness" / f"fate-{self.fates}"), pattern, nth, target
 
     def _tend(self, command: Command) -> bool:
@@ -157,14 +171,17 @@ class Soak:
             self._postpone(command)
         if command.process.poll() is not None:
             return self._ended(command)
-        if time.monotonic() >= self.due[command.process.pid]:
+        if command not in self.due and command.sign.exists():
+            self._postpone(command)
+        if time.monotonic() >= self.due.get(command, math.inf):
             target = self.chance.choice(["worker", "worker", "scheduler", "group"])
             self.kills[target] += command.kill(target, self.chance)
             self._postpone(command)
         return False
 
     def _postpone(self, command: Command) -> None:
-        self.due[command.process.pid] = time.monotonic() + self.chance.uniform(0.2, LIFE)
+        """Kill at some later time, and what is to die at an event only if none comes."""
+        self.due[command] = time.monotonic() + (2 * WORK if command.fates else self.chance.uniform(0, WORK))
 
     def _ended(self, command: Command) -> bool:
         self.commands.remove(command)
@@ -204,7 +221,7 @@ def soak(home: Path, request: pytest.FixtureRequest) -> Iterator[Soak]:
 
 
 def run_undisturbed(home: Path, out: Path) -> None:
-    commands = [Command(home, out, []) for _ in range(SCHEDULERS)]
+    commands = [Command(home, out) for _ in range(SCHEDULERS)]
     try:
         for command in commands:
             assert command.process.wait(PATIENCE) == 0, command.said()
@@ -238,8 +255,7 @@ def check_same(study: Path, whole: Path) -> None:
 
 def call(home: Path, *arguments: object) -> str:
     command = [sys.executable, "-m", "insgd_lab", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(home)}
-    told = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
+    told = subprocess.run(command, cwd=home, env=environment(home), capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     return told.stdout
 
