@@ -46,7 +46,7 @@ SCHEDULERS = 2
 PAUSE = 0.02  # seconds a step, of which a run has 54
 START = 4.0  # seconds that a scheduler and its workers take to start, or less
 WORK = 2.0  # seconds from one kill to the next, or less
-PATIENCE = 60.0
+PATIENCE = 300.0  # with a machine that has much else to do
 
 # Just before these events, of which Python's audit hooks tell, a process kills itself, its scheduler or all.
 EVENTS = [
@@ -99,7 +99,8 @@ class Command:
         if target == "worker":
             workers = self.workers()
             if workers:
-                os.kill(chance.choice(workers), signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has just been replaced
+                    os.kill(chance.choice(workers), signal.SIGKILL)
             return bool(workers)
         if target == "scheduler":
             self.process.kill()
