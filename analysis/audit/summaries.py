@@ -123,7 +123,8 @@ def power(difference: float, sd: float, base_sd: float, n: int) -> float:
     """The chance that Welch's test at 5 % finds a true difference with n runs an arm."""
     error, degrees = _error(sd, n, base_sd, n)
     critical, shift = stats.t.ppf(1 - LEVEL / 2, degrees), abs(difference) / error
-    return float(stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift))
+    # The other tail as this one's mirror image: scipy's nct.cdf is NaN where it is tiny.
+    return float(stats.nct.sf(critical, degrees, shift) + stats.nct.sf(critical, degrees, -shift))
 
 
 def runs_needed(arm: Summary, base: Summary) -> int | None:
