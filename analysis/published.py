@@ -9,6 +9,7 @@ paper.claim("abstract-resnet50")    # what the text says, word for word, and the
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 __all__ = [
+    "Condition",
     "Figure",
     "Paper",
     "PublishedCell",
@@ -146,7 +148,7 @@ class Paper(_Record):
                 raise ValueError(f"a cell names table {cell.table!r}, but the tables are {numbers}")
             table = self.find_table(cell.table)
             if cell.metric not in (table.metric, *table.metrics):
-                raise ValueError(f"a cell of table {cell.table} has the metric {cell.metric!r}, which is not the table's")
+                raise ValueError(f"a cell of table {cell.table} has the metric {cell.metric!r}, not one of the table's")
             key = (cell.table, cell.metric, cell.optimizer, tuple(sorted(cell.condition.items())))
             if key in seen:
                 raise ValueError(f"table {cell.table} has two cells of {cell.optimizer} at {cell.condition}")
@@ -162,7 +164,7 @@ class Paper(_Record):
             if claim.document not in self.documents:
                 raise ValueError(f"claim {claim.id!r} is of {claim.document!r}, which is not among the documents")
             for figure in claim.figures:
-                if len(self.cells(figure.table, figure.optimizer, **figure.condition)) != 1:
+                if len(self.cells(figure.table, figure.optimizer, condition=figure.condition)) != 1:
                     raise ValueError(f"claim {claim.id!r} has a figure that is not of exactly one cell: {figure}")
         return self
 
@@ -179,20 +181,31 @@ class Paper(_Record):
         raise PublishedError(f"paper {self.paper!r} has no table {number!r} on record; there is: {known}")
 
     def cells(
-        self, table: str, optimizer: str | None = None, *, metric: str | None = None, **condition: Any
+        self,
+        table: str,
+        optimizer: str | None = None,
+        *,
+        metric: str | None = None,
+        condition: Mapping[str, Any] | None = None,
+        **named: Any,
     ) -> list[PublishedCell]:
-        """The cells of a table, those of one optimizer and condition if given, in printed order.
+        """The cells of a table in printed order.
 
-        Only those of the table's own metric, unless another is named.
+        Args:
+            table: its number.
+            optimizer: only that one's.
+            metric: the table's own, unless another is named.
+            condition: what the cells' conditions must say; names without a dot can be keywords as well.
+            named: those keywords.
         """
-        found = self.find_table(table)
+        found, wanted = self.find_table(table), {**(condition or {}), **named}
         return [
             cell
             for cell in self.cell
             if cell.table == found.number
             and cell.metric == (metric or found.metric)
             and optimizer in (None, cell.optimizer)
-            and all(cell.condition.get(name) == value for name, value in condition.items())
+            and all(cell.condition.get(name) == value for name, value in wanted.items())
         ]
 
     def claim(self, name: str) -> PublishedClaim:

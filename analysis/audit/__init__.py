@@ -8,15 +8,15 @@
     [one for one in found.comparisons if one.verdict == "stands"]
 
 `comparisons` sets each of a paper's own optimizers against its baseline, with `summaries` for tests from means,
-standard deviations and n; `general`, `insgd` and `adanorm` make the findings. Everything is computed from
-`experiments/papers/*.toml`.
+standard deviations and n; `general`, `insgd_claims`, `insgd_texts` and `adanorm` make the findings. Everything is
+computed from `experiments/papers/*.toml`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from insgd_lab.analysis.audit import adanorm, general, insgd
+from insgd_lab.analysis.audit import adanorm, general, insgd_claims, insgd_texts
 from insgd_lab.analysis.audit.case import Case
 from insgd_lab.analysis.audit.comparisons import compare, gains
 from insgd_lab.analysis.audit.records import VERDICTS, Audit, Comparison, Finding, Gain
@@ -24,7 +24,7 @@ from insgd_lab.analysis.published import list_papers, load_paper
 
 __all__ = ["VERDICTS", "Audit", "Comparison", "Finding", "Gain", "audit"]
 
-_OWN = {"insgd": insgd.FINDINGS, "adanorm": adanorm.FINDINGS}
+_OWN = {"insgd": (*insgd_claims.FINDINGS, *insgd_texts.FINDINGS), "adanorm": adanorm.FINDINGS}
 
 
 def audit(papers: Sequence[str] | None = None) -> Audit:

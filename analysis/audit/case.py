@@ -37,23 +37,23 @@ class Case:
         found = self.paper.claim(claim)
         return found.place if found.document == "paper" else f"{found.place} of {found.document}"
 
-    def cell(self, table: str, optimizer: str, **condition: Any) -> PublishedCell:
+    def cell(self, table: str, optimizer: str, condition: Mapping[str, Any] | None = None) -> PublishedCell:
         """The one cell of an optimizer under a condition, in the table's own metric."""
-        [cell] = self.paper.cells(table, optimizer, **condition)
+        [cell] = self.paper.cells(table, optimizer, condition=condition)
         return cell
 
-    def means(self, table: str, optimizer: str, **condition: Any) -> list[float]:
+    def means(self, table: str, optimizer: str, condition: Mapping[str, Any] | None = None) -> list[float]:
         """The means of an optimizer in a table, in printed order."""
-        return [cell.mean for cell in self.paper.cells(table, optimizer, **condition)]
+        return [cell.mean for cell in self.paper.cells(table, optimizer, condition=condition)]
 
     def printed(self, cell: PublishedCell) -> str:
         """A cell in words: "SGD 93.06 ± 0.11"."""
         spread = "" if cell.sd is None else f" ± {cell.sd:.{cell.decimals}f}"
         return f"{self.name(cell.optimizer, cell.table)} {cell.mean:.{cell.decimals}f}{spread}"
 
-    def row(self, table: str, optimizers: Sequence[str], **condition: Any) -> str:
+    def row(self, table: str, optimizers: Sequence[str], condition: Mapping[str, Any] | None = None) -> str:
         """Cells of a table side by side, as evidence."""
-        cells = [self.printed(self.cell(table, optimizer, **condition)) for optimizer in optimizers]
+        cells = [self.printed(self.cell(table, optimizer, condition)) for optimizer in optimizers]
         under = f", {condition_text(condition, condition)}" if condition else ""
         return f"{table_name(table)}{under}: {', '.join(cells)}"
 
@@ -91,7 +91,7 @@ def condition_text(condition: Mapping[str, Any], names: Iterable[str]) -> str:
 
 
 def p_text(p: float) -> str:
-    """ "p = 0.15", two digits; "p < 0.001" below."""
+    """In words, with two digits: "p = 0.15"; "p < 0.001" below."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 

@@ -62,7 +62,7 @@ def _pairs(paper: Paper, table: PublishedTable, metric: str) -> Iterator[_Pair]:
     for cell in paper.cells(table.number, metric=metric):
         shared = {name: cell.condition[name] for name in table.within}
         name = paper.baselines.get(cell.optimizer)
-        for base in paper.cells(table.number, name, metric=metric, **shared) if name else ():
+        for base in paper.cells(table.number, name, metric=metric, condition=shared) if name else ():
             yield _Pair(table, cell, base, None)
 
 
@@ -139,12 +139,12 @@ def _compare(paper: Paper, pair: _Pair, family_size: int) -> Comparison:
 
 def gains(paper: Paper) -> list[Gain]:
     """Every printed relative gain against the printed means; the range is exact, since a gain is monotone in both."""
-    found = []
-    for table in paper.table:
-        for pair in _pairs(paper, table, table.metric):
-            if pair.cell.gain is not None:
-                found.append(_gain(paper, pair, pair.cell.gain))
-    return found
+    return [
+        _gain(paper, pair, pair.cell.gain)
+        for table in paper.table
+        for pair in _pairs(paper, table, table.metric)
+        if pair.cell.gain is not None
+    ]
 
 
 def _gain(paper: Paper, pair: _Pair, printed: float) -> Gain:

@@ -28,14 +28,15 @@ def summary(case: Case) -> Iterator[Finding]:
         return
     known = [one for one in once if one.assumes is None]
     rest = "".join(
-        f" {table_name(table)} prints no n: of its {count} comparisons {listed([_assumed(case, table, n) for n in ASSUMED_RUNS])}."
+        f" {table_name(table)} prints no n: of its {count} comparisons "
+        f"{listed([_assumed(case, table, n) for n in ASSUMED_RUNS])}."
         for table, count in Counter(one.table for one in once if one.assumes).items()
     )
     yield case.finding(
         "summary",
         "verdicts",
-        f"The tables allow {len(once)} tests of an optimizer of the paper against its baseline{_repeats(once)}; its mean is "
-        f"the better one in {sum(one.better is True for one in once)}. Of the {len(known)} whose n is printed "
+        f"The tables allow {len(once)} tests of an optimizer of the paper against its baseline{_repeats(once)}; its "
+        f"mean is the better one in {sum(one.better is True for one in once)}. Of the {len(known)} whose n is printed "
         f"{_counted(known)} after Holm.{rest}",
         [f"{table_name(number)}: {count} comparisons" for number, count in Counter(one.table for one in once).items()],
     )
@@ -109,10 +110,10 @@ def unmeasured(case: Case) -> Iterator[Finding]:
         "no-sd",
         "missing",
         f"No table prints a standard deviation, so none of the {len(untested)} comparisons can be tested: {tables}"
-        f"{_repeats(untested)}. The mean is better than the baseline's in {higher}. With n = {n} and one sd in both arms, a "
-        f"difference has p < 0.05 by itself where the sd is below {factor:.3f} times the difference: from "
-        f"{small.sd_bound:.3f} for {_at(case, small)} to {large.sd_bound:.2f} for {_at(case, large)}. With the correction "
-        f"for its family it is enough that the sd is below {listed(families)} times the difference.",
+        f"{_repeats(untested)}. The mean is better than the baseline's in {higher}. With n = {n} and one sd in both "
+        f"arms, a difference has p < 0.05 by itself where the sd is below {factor:.3f} times the difference: from "
+        f"{small.sd_bound:.3f} for {_at(case, small)} to {large.sd_bound:.2f} for {_at(case, large)}. With the "
+        f"correction for its family it is enough that the sd is below {listed(families)} times the difference.",
         [f"{table_name(table.number)}: {table.caption}" for table in case.paper.table if table.number in sizes],
     )
 
@@ -168,8 +169,8 @@ def repeated_figures(case: Case) -> Iterator[Finding]:
     yield case.finding(
         "figures-agree",
         "agreement",
-        f"Of {len(claims)} statements of figures in the abstract, the project pages and the README, {len(right)} repeat "
-        f"what the tables print and {len(wrong)} do not.",
+        f"Of {len(claims)} statements of figures in the abstract, the project pages and the README, {len(right)} "
+        f"repeat what the tables print and {len(wrong)} do not.",
         [case.quoted(claim.id) for claim in right],
     )
     for _, group in groupby(sorted(wrong, key=_values), key=_values):
@@ -181,7 +182,7 @@ def _values(claim: PublishedClaim) -> tuple[float, ...]:
 
 
 def _agrees(case: Case, claim: PublishedClaim) -> bool:
-    return all(case.cell(f.table, f.optimizer, **f.condition).mean == f.value for f in claim.figures)
+    return all(case.cell(f.table, f.optimizer, f.condition).mean == f.value for f in claim.figures)
 
 
 def _disagreement(case: Case, claims: Sequence[PublishedClaim]) -> Finding:
@@ -209,14 +210,14 @@ def headlines(case: Case) -> Iterator[Finding]:
         if claim.place != "abstract" or claim.document != "paper" or not claim.figures or not _agrees(case, claim):
             continue
         arm = claim.figures[-1]
-        cell = case.cell(arm.table, arm.optimizer, **arm.condition)
+        cell = case.cell(arm.table, arm.optimizer, arm.condition)
         found = [one for one in case.find(arm.table, arm.optimizer, arm.condition) if one.metric == cell.metric]
         told = [
             f"{p_text(one.p or 0)}, {p_text(one.p_holm or 0)} after Holm over {one.family_size}, {one.verdict}"
             + (f" at n = {one.n}, which is assumed" if one.assumes else f" at n = {one.n}")
             for one in found
         ]
-        needed = f"; {found[0].n_needed} runs an arm would give 80 % power"
+        needed = f"; at this difference {found[0].n_needed} runs an arm would give one such test 80 % power"
         yield case.finding(
             f"headline-{claim.id}",
             "claim",
@@ -242,8 +243,8 @@ def printed_gains(case: Case) -> Iterator[Finding]:
         "gains",
         "disagreement" if wrong else "agreement",
         f"Of {len(case.gains)} gains printed behind arrows {exact} are what the printed means give and {agree} are "
-        f"within their rounding. They are relative, in % of the baseline's accuracy: the largest, {most.printed:.2f} %, "
-        f"is {signed(one.difference)} percentage points ({one.baseline_mean:.2f} to {one.mean:.2f}).",
+        f"within their rounding. They are relative, in % of the baseline's accuracy: the largest, {most.printed:.2f} "
+        f"%, is {signed(one.difference)} percentage points ({one.baseline_mean:.2f} to {one.mean:.2f}).",
         [f"Table {gain.table}: {case.name(gain.optimizer)} {gain.printed:+.2f} %" for gain in wrong or [most]],
     )
 
@@ -251,7 +252,7 @@ def printed_gains(case: Case) -> Iterator[Finding]:
 def published_code(case: Case) -> Iterator[Finding]:
     """What the published code computes instead; nothing in the texts says that the tables were made with it."""
     for code in case.paper.code:
-        tables = listed([number for number in code.tables])
+        tables = listed(list(code.tables))
         preset = [f"our optimizer {code.preset} repeats it step for step"] if code.preset else []
         yield case.finding(
             code.id,

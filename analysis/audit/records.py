@@ -125,5 +125,8 @@ class Audit:
 
     def to_json(self) -> dict[str, list[dict[str, Any]]]:
         """Plain dictionaries and lists, as `insgd-lab audit --json` writes them."""
-        parts = {"comparisons": self.comparisons, "gains": self.gains, "findings": self.findings}
-        return {name: [asdict(one) for one in part] for name, part in parts.items()}
+        return {
+            "comparisons": [asdict(one) for one in self.comparisons],
+            "gains": [asdict(one) for one in self.gains],
+            "findings": [asdict(one) for one in self.findings],
+        }

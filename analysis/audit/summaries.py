@@ -1,11 +1,11 @@
 """Tests from what papers print: means, standard deviations and numbers of runs, all rounded.
 
-    arm, base = Summary(78.15, 0.43, 7), Summary(77.22, 0.43, 7)
-    p_value(arm, base)                     # Welch's t-test, two-sided: 0.0016
-    interval(arm, base)                    # of the difference of means: 0.43 to 1.43
-    p_range(arm, base, half=0.005)         # what p can be if every figure was rounded to two decimals
-    runs_needed(arm, base)                 # runs an arm for 80 % power at this difference and these sds: 5
-    sd_bound(0.93, 7, 7)                   # the sd of both arms below which the difference would be significant
+arm, base = Summary(78.15, 0.43, 7), Summary(77.22, 0.43, 7)
+p_value(arm, base)                     # Welch's t-test, two-sided: 0.0016
+interval(arm, base)                    # of the difference of means: 0.43 to 1.43
+p_range(arm, base, half=0.005)         # what p can be if every figure was rounded to two decimals
+runs_needed(arm, base)                 # runs an arm for 80 % power at this difference and these sds: 5
+sd_bound(0.93, 7, 7)                   # the sd of both arms below which the difference would be significant
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command `insgd-lab`: optimizers, single runs, studies, reports, data, the audit of the papers; each thin over the library.
+"""The command `insgd-lab`: optimizers, runs, studies, reports, data, the papers' audit; each thin over the library.
 
 Exit codes: 0 done (a diverged run is a result), 1 a run failed or is left, 2 bad input, 130 interrupted. Heavy modules
 are imported inside the commands, so that `--help` answers at once.

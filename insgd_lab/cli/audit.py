@@ -35,9 +35,9 @@ _HEADINGS = {
     "code": "The published code computes something else",
 }
 _LEGEND = (
-    "p: Welch's test; Holm: p corrected over the table and metric, and what it can be by rounding of the printed figures; "
-    "n?: assumed, since none is printed; n for 80 %: runs an arm for 80 % power at this difference; tells if sd <: the sd "
-    "of both arms below which p < 0.05, by itself and corrected for its family. Verdicts:"
+    "p: Welch's test; Holm: p corrected over the table and metric, and what it can be by rounding of the printed "
+    "figures; n?: assumed, since none is printed; n for 80 %: runs an arm for 80 % power at this difference; tells if "
+    "sd <: the sd of both arms below which p < 0.05, by itself and corrected for its family. Verdicts:"
 )
 
 
@@ -53,7 +53,9 @@ def audit(
 
         found = auditing.audit(None if paper is None else [paper])
         if json_file is not None:
-            json_file.write_text(json.dumps(found.to_json(), ensure_ascii=False, allow_nan=False, indent=1) + "\n", "utf-8")
+            json_file.write_text(
+                json.dumps(found.to_json(), ensure_ascii=False, allow_nan=False, indent=1) + "\n", "utf-8"
+            )
         _print_tables(found)
         _print_findings(found)
 
@@ -67,7 +69,7 @@ def _print_tables(found: Audit) -> None:
         for (number, metric), group in groupby(of_paper, key=lambda one: (one.table, one.metric)):
             table = paper.find_table(number)
             task = " on ".join(filter(None, [table.model, table.data]))
-            place = f"Table {number}" if number.isdigit() else f"Project {number}"
+            place = f"Table {number}" if table.document == "paper" else table.document.capitalize()
             title = f"{place}: {f'{task}, ' if task else ''}{metric} ({table.unit})"
             _print_table(title, list(group), table.within)
 

@@ -129,7 +129,7 @@ def test_insgd_repetitions_are_those_of_the_sections(text: Text) -> None:
     assert body.index("Table 8: ") < body.index("4.2 CIFAR-100 Experiment") < body.index("Table 9: ")
     assert body.index("4.3 ImageNet-1K Results") < body.index(INSGD.claim("three-runs").quote)
     counts = {number: {cell.n for cell in INSGD.cell if cell.table == number} for number in COLUMNS}
-    assert counts == {**dict.fromkeys("345678", {7}), "9": {None}, "10": {3}}
+    assert counts == {number: {7} for number in "345678"} | {"9": {None}, "10": {3}}
 
 
 # ------------------------------------------------------------------------------------------------ AdaNorm, Tables 1-5
@@ -302,6 +302,7 @@ def test_quotations_are_word_for_word(paper: str, text: Text) -> None:
 
 
 PLACES = {
+    "abstract": ("Abstract", "1 Introduction"),
     "section 3.2": ("3.2 Models Architecture", "4 Experimental Results"),
     "section 4.1": ("4.1 CIFAR-10 Classification", "4.2 CIFAR-100 Experiment"),
     "section 4.2": ("4.2 CIFAR-100 Experiment", "4.3 ImageNet-1K Results"),
