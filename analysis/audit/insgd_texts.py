@@ -155,6 +155,17 @@ def one_image(case: Case) -> Iterator[Finding]:
     )
 
 
+def plus_minus(case: Case) -> Iterator[Finding]:
+    """What the figures behind ± are said to be."""
+    yield case.finding(
+        "plus-minus",
+        "missing",
+        "The figures behind ± are called standard deviations for Table 5 only (section 4.1); what they are in the other "
+        "tables is not said, and they are read as standard deviations there too.",
+        [case.quoted("plus-minus")],
+    )
+
+
 def best_epoch(case: Case) -> Iterator[Finding]:
     """What the printed accuracies are of."""
     yield case.finding(
@@ -271,6 +282,7 @@ FINDINGS = (
     mobilenetv3_on_imagenet,
     conclusion_models,
     one_image,
+    plus_minus,
     best_epoch,
     momentum_line,
     gradient_sign,

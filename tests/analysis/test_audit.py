@@ -238,6 +238,7 @@ def test_findings_have_places_evidence_and_names_of_their_own(found):
         ),
         ("insgd/figures-agree", ["Of 16 statements", "13 repeat", "3 do not"]),
         ("insgd/same-sd-9", ["All 6 standard deviations", "batch size = 256 are 0.43", "7 of 12"]),
+        ("insgd/plus-minus", ["standard deviations for Table 5 only"]),
         ("insgd/no-n-9", ["n = 3 and n = 7"]),
         ("insgd/summary", ["36 tests", "in 32", "28 whose n is printed 10 stand and 18 are within noise"]),
         ("insgd/summary", ["8 are within noise at n = 3 and 3 stand and 5 are within noise at n = 7"]),
