@@ -160,8 +160,8 @@ def plus_minus(case: Case) -> Iterator[Finding]:
     yield case.finding(
         "plus-minus",
         "missing",
-        "The figures behind ± are called standard deviations for Table 5 only (section 4.1); what they are in the other "
-        "tables is not said, and they are read as standard deviations there too.",
+        "The figures behind ± are called standard deviations for Table 5 only (section 4.1); what they are in the "
+        "other tables is not said, and they are read as standard deviations there too.",
         [case.quoted("plus-minus")],
     )
 
