@@ -175,7 +175,7 @@ def test_sentences_name_the_layers_that_are_told_apart_and_how_often_rules_acted
         for (seed, step), wobble in jitter.items()
         for k, (name, factor) in enumerate(factors.items())
     }
-    sgd = {key: 1.0 for key in values}
+    sgd = dict.fromkeys(values, 1.0)
     gains = {(seed, step, "a", "norm_gain"): 2.0 if step == 1 else 1.0 for seed, step in jitter}
     mine, plain = records_of("mine", values | gains, "Mine"), records_of("sgd", sgd, "SGD")
     speed, often = layer_findings([plain, mine])
