@@ -178,7 +178,8 @@ def _maps_alt(traces: Sequence[layers.LayerTraces]) -> str:
 
 
 def _speeds_alt(speeds: pd.DataFrame) -> str:
-    each = (f"{row.parameter} of {row.label} {number(row.ratio)} times" for row in speeds.itertuples())
+    columns = zip(speeds["parameter"], speeds["label"], speeds["ratio"], strict=True)
+    each = (f"{parameter} of {label} {number(ratio)} times" for parameter, label, ratio in columns)
     return f"Effective step beside that of {speeds['reference'].iloc[0]}: {', '.join(each)}."
 
 

@@ -40,7 +40,7 @@ def _speed_sentence(rows: pd.DataFrame) -> str | None:
     apart = rows[(rows["relative_low"] > 1) | (rows["relative_high"] < 1)]
     if apart.empty:
         return f"{label}: beside {reference} no layer's step is told apart from the others' (95 % intervals)."
-    fast, slow = apart.loc[apart["relative"].idxmax()], apart.loc[apart["relative"].idxmin()]
+    fast, slow = (apart.iloc[int(k)] for k in (apart["relative"].argmax(), apart["relative"].argmin()))
     parts = [f"sped up most is {_layer(fast)}"] if fast["relative"] > 1 else []
     parts += [f"slowed down most is {_layer(slow)}"] if slow["relative"] < 1 else []
     return f"{label}, beside {reference} and relative to its own mean over {len(rows)} layers: {'; '.join(parts)}."
@@ -55,7 +55,7 @@ def _intervention_sentence(rows: pd.DataFrame) -> str:
     everything, layers = rows.iloc[0], rows.iloc[1:]
     text = f"{everything['label']}: {_ACTS[everything['quantity']]} in {_share(everything)} of the recorded steps"
     if everything["share"] > 0:
-        most = layers.loc[layers["share"].idxmax()]
+        most = layers.iloc[int(layers["share"].argmax())]
         text += f", most often at {most['parameter']} ({100 * most['share']:.0f} %)"
     if not math.isnan(everything["gain"]):
         text += f"; where it did, by {_times(everything['gain'])} times (geometric mean)"

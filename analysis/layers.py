@@ -142,7 +142,7 @@ def heat_maps(trace: LayerTraces) -> Mapping[str, pd.DataFrame]:
 
     A value is the geometric mean over the part's steps; one that is not positive takes no part in it.
     """
-    return {name: _heat_map(rows) for name, rows in trace.frame.groupby("quantity", sort=False)}
+    return {str(name): _heat_map(rows) for name, rows in trace.frame.groupby("quantity", sort=False)}
 
 
 def _heat_map(rows: pd.DataFrame) -> pd.DataFrame:
@@ -151,7 +151,8 @@ def _heat_map(rows: pd.DataFrame) -> pd.DataFrame:
     part = np.asarray(ends)[np.searchsorted(ends, rows["step"])]
     logs = np.log(rows["value"].where(rows["value"] > 0))
     table = logs.groupby([rows["parameter"], pd.Series(part, index=rows.index, name="step")], sort=False).mean()
-    return np.exp(table.unstack("step").sort_index(axis=1)).loc[rows["parameter"].unique()]
+    wide: pd.DataFrame = np.exp(table.unstack("step").sort_index(axis=1))
+    return wide.loc[list(rows["parameter"].unique())]
 
 
 # ------------------------------------------------------------------------------------------------ speeds
@@ -208,7 +209,7 @@ def _log_ratios(records: LayerRecords, reference: LayerRecords, names: Sequence[
         for rows in (records.of("effective_step"), reference.of("effective_step"))
     )
     logs = (np.log(own) - np.log(plain)).dropna()
-    table = logs.groupby(level=["seed", "parameter"]).mean().unstack("parameter")
+    table: pd.DataFrame = logs.groupby(level=["seed", "parameter"]).mean().unstack("parameter")
     return table[[name for name in names if name in table]].dropna()
 
 
