@@ -97,7 +97,7 @@ def _check(margin: float, alpha: float) -> None:
 
 def _equivalence(difference: float, error: float, degrees: float, margin: float, alpha: float) -> Equivalence:
     if math.isnan(error):
-        return Equivalence(difference, *[math.nan] * 5, margin, alpha)
+        return Equivalence(difference, math.nan, math.nan, math.nan, math.nan, math.nan, margin, alpha)
     half = float(stats.t.ppf(1 - alpha, degrees)) * error
     below, above = (_beyond(distance, error, degrees) for distance in (margin + difference, margin - difference))
     return Equivalence(difference, difference - half, difference + half, degrees, below, above, margin, alpha)

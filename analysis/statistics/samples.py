@@ -52,7 +52,7 @@ def differences(treated: Mapping[Key, float], control: Mapping[Key, float]) -> n
     Raises:
         ValueError: a difference is not finite.
     """
-    return finite([treated[seed] - control[seed] for seed in treated if seed in control])
+    return finite(_differences([(treated[seed], control[seed]) for seed in treated if seed in control]))
 
 
 def ranked_differences(treated: Mapping[Key, float], control: Mapping[Key, float]) -> np.ndarray:
@@ -61,5 +61,20 @@ def ranked_differences(treated: Mapping[Key, float], control: Mapping[Key, float
     Raises:
         ValueError: a value is NaN.
     """
-    pairs = [(float(treated[seed]), float(control[seed])) for seed in treated if seed in control]
-    return without_nan([0.0 if one == other else one - other for one, other in pairs])
+    return without_nan(_differences([(treated[seed], control[seed]) for seed in treated if seed in control]))
+
+
+def _differences(pairs: Sequence[tuple[float, float]]) -> np.ndarray:
+    """The differences without the noise of their subtraction: 0.3 - 0.2 ties with 0.2 - 0.1, which floats deny.
+
+    They are rounded to a 2^-46th of the largest score, some thirty times what rounding has done to them.
+    """
+    numbers = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
+    known = numbers[:, 0] != numbers[:, 1]  # two infinities differ by nothing
+    found = np.zeros(len(numbers))
+    np.subtract(numbers[:, 0], numbers[:, 1], out=found, where=known)
+    largest = np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0)
+    if largest == 0:
+        return found
+    quantum = 2.0 ** (np.ceil(np.log2(largest)) - 46)
+    return np.asarray(np.round(found / quantum) * quantum)

@@ -68,8 +68,8 @@ def kaplan_meier(times: Sequence[float], reached: Sequence[bool], level: float =
     low, high = band.low.probabilities, band.high.probabilities
     count = int(np.sum(reached))
     earliest = np.where(curve.probabilities == 1, 1.0, high)  # by then half were there, whatever the band says
-    at = [_first(curve.quantiles, share) for share in (curve.probabilities, earliest, low)]
-    return Survival(curve.quantiles, curve.probabilities, low, high, *at, len(times), count)
+    median, median_low, median_high = (_first(curve.quantiles, s) for s in (curve.probabilities, earliest, low))
+    return Survival(curve.quantiles, curve.probabilities, low, high, median, median_low, median_high, len(times), count)
 
 
 def _first(times: np.ndarray, share: np.ndarray) -> float:
@@ -94,7 +94,7 @@ def log_rank(
     """Return p of the log-rank test that both groups get there at equal rates.
 
     After Mantel (Cancer Chemotherapy Reports 50, 1966). Two-sided and asymptotic: with 5 runs against 5 its smallest
-    values are rough. It does not know pairs. Where no run of either group got there, or nothing tells them apart, p = 1.
+    values are rough. It does not know pairs. Where no run got there, or nothing tells the groups apart, p is 1.
 
     Raises:
         ValueError: see `kaplan_meier`.
