@@ -366,14 +366,21 @@ def _curves(metrics: pd.DataFrame) -> pd.DataFrame:
     wide = long.drop_duplicates(["run", "epoch", "name"], keep="last").pivot(
         index=["run", "epoch"], columns="name", values="value"
     )
-    ends = pd.DataFrame({"run": long["run"], "epoch": long["epoch"], "step": metrics["step"].to_numpy()})
-    wide["step"] = ends.drop_duplicates(["run", "epoch"], keep="last").set_index(["run", "epoch"])["step"]
+    wide["step"] = _steps(metrics)
     for split in ("train", "val", "test"):
         accuracy = f"{split}_accuracy"
         wide[f"{split}_error"] = 1 - wide[accuracy] if accuracy in wide else np.nan
         if f"{split}_loss" not in wide:
             wide[f"{split}_loss"] = np.nan
     return wide
+
+
+def _steps(metrics: pd.DataFrame) -> pd.Series:
+    """The step that each run's epoch ended at."""
+    codes, epochs = metrics["run"].cat.codes.to_numpy(), metrics["epoch"].to_numpy()
+    last = np.append((np.diff(codes) != 0) | (np.diff(epochs) != 0), True)[: len(metrics)]
+    ends = metrics.loc[last, ["run", "epoch", "step"]].astype({"run": str})
+    return ends.drop_duplicates(["run", "epoch"], keep="last").set_index(["run", "epoch"])["step"]
 
 
 def _scores(runs: pd.DataFrame, curves: pd.DataFrame, guesses: pd.Series) -> pd.DataFrame:

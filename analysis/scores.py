@@ -3,18 +3,15 @@
     side = scored(study, choose(study), [study.base_cell("insgd")])
     side.scores, side.survivors, side.diverged
 
-A diverged run has the error of guessing. Where only ranks count it is worse than any that did not diverge, even one that
-guesses worse than chance. Leaving it out, as the survivors do, flatters an arm that diverges often.
+A diverged run has the error of guessing. Where only ranks count it is worse than any that did not diverge, even one
+that guesses worse than chance. Leaving it out, as the survivors do, flatters an arm that diverges often.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import pandas as pd
 
 from insgd_lab.analysis.primary import Primary, primary_of
 from insgd_lab.analysis.runs import Cell, Study
@@ -47,20 +44,31 @@ def scored(
     """The scores of cells, each at its own best tune or the fixed one, in the metric of the primary test."""
     primary = primary_of(study) if primary is None else primary
     found = [_rows(study, choices, cell, at, primary) for cell in cells]
-    worst = [rows.assign(score=rows["score"].where(rows["status"] == "done", np.inf)) for rows in found]
-    alive = [rows[rows["status"] == "done"] for rows in found]
-    lost = sum(int((rows["status"] == "diverged").sum()) for rows in found)
-    return Scored(_averaged(found), _averaged(worst), _averaged(alive), lost)
+    lost = sum(not survived for rows in found for _, survived in rows.values())
+    return Scored(
+        _averaged([{seed: score for seed, (score, _) in rows.items()} for rows in found]),
+        _averaged(
+            [{seed: score if survived else math.inf for seed, (score, survived) in rows.items()} for rows in found]
+        ),
+        _averaged([{seed: score for seed, (score, survived) in rows.items() if survived} for rows in found]),
+        lost,
+    )
 
 
-def _rows(study: Study, choices: Choices, cell: Cell, at: At, primary: Primary) -> pd.DataFrame:
+def _rows(study: Study, choices: Choices, cell: Cell, at: At, primary: Primary) -> dict[int, tuple[float, bool]]:
+    """By seed, the score and whether the run survived; runs without a score are left out."""
     tune = tune_at(study, choices, cell, at)
-    rows = study.finished(cell.arm, cell.key, tune) if tune is not None else study.scores.iloc[:0]
-    rows = rows[["seed", "status"]].assign(score=rows[primary.metric].astype(float) * primary.unit)
-    return rows.dropna(subset="score")
+    if tune is None:
+        return {}
+    rows = study.finished(cell.arm, cell.key, tune)
+    columns = (rows[name].tolist() for name in ("seed", "status", primary.metric))
+    return {
+        seed: (score * primary.unit, status == "done")
+        for seed, status, score in zip(*columns, strict=True)
+        if not math.isnan(score)
+    }
 
 
-def _averaged(found: Sequence[pd.DataFrame]) -> dict[int, float]:
-    tables = [dict(zip(rows["seed"].tolist(), rows["score"].tolist(), strict=True)) for rows in found]
+def _averaged(tables: Sequence[Mapping[int, float]]) -> dict[int, float]:
     seeds = sorted(set.intersection(*map(set, tables))) if tables else []
     return {seed: math.fsum(table[seed] for table in tables) / len(tables) for seed in seeds}

@@ -82,8 +82,8 @@ def lr_sensitivity(study: Study, within: float = 1.0) -> pd.DataFrame:
     Returns:
         Columns arm, setting (key of all settings but the rate), rates (how many were tried), best_rate, best_error
         (mean over seeds, %; a diverged run has the error of guessing), tried_within (how many tried rates are within),
-        share (of the tried range of the logarithm that the valley around the best covers, in [0, 1]), decades (the valley's
-        width, interpolated), open_low, open_high (whether it reaches the end of what was tried).
+        share (of the tried range of the logarithm that the valley around the best covers, in [0, 1]), decades (the
+        valley's width, interpolated), open_low, open_high (whether it reaches the end of what was tried).
 
     Raises:
         ValueError: `within` is negative.
