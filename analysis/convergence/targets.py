@@ -93,7 +93,7 @@ def _per_epoch(rows: pd.DataFrame, by_run: pd.Series) -> pd.Series:
     own = rows["run"].map(by_run)
     for keys in (["arm", "cell", "tune"], ["arm"]):
         own = own.fillna(own.groupby([rows[key] for key in keys]).transform("median"))
-    return own.fillna(own.median())
+    return own.fillna(own.median()) if own.notna().any() else own
 
 
 def _seconds(study: Study, rows: pd.DataFrame) -> pd.Series:

@@ -76,8 +76,9 @@ def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple
     """The exact (Clopper-Pearson) interval of a share, e.g. of runs that diverged.
 
     Raises:
-        ValueError: not 0 <= successes <= trials, or trials = 0.
+        ValueError: not 0 <= successes <= trials, or trials = 0; or the level is out of range.
     """
+    check_level(level)
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"{successes} of {trials}: expected 0 <= successes <= trials and trials > 0")
     tail = (1 - level) / 2
