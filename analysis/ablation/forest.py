@@ -19,7 +19,7 @@ __all__ = ["forest_importance"]
 
 _FOLDS = 5
 _TREES = 100
-_SHUFFLES = 10
+_SHUFFLES = 5
 
 
 def forest_importance(study: Study) -> pd.DataFrame:

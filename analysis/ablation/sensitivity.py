@@ -47,14 +47,15 @@ def near_best(rates: Sequence[float], errors: Sequence[float], within: float) ->
     Raises:
         ValueError: lengths that differ, no rates, equal rates, or values that are out of range.
     """
-    order = np.argsort(np.asarray(rates, dtype=np.float64))
-    x, y = np.asarray(rates, dtype=np.float64)[order], np.asarray(errors, dtype=np.float64)[order]
-    possible = x.shape == y.shape and len(x) and (x > 0).all() and (np.diff(x) > 0).all() and np.isfinite(y).all()
+    x, y = np.asarray(rates, dtype=np.float64), np.asarray(errors, dtype=np.float64)
+    possible = x.shape == y.shape and len(x) and (x > 0).all() and len(np.unique(x)) == len(x) and np.isfinite(y).all()
     if not possible or not within >= 0:
         raise ValueError(
             f"rates = {list(rates)}, errors = {list(errors)}, within = {within}: expected a finite error for each of "
             "some different rates above 0, and within >= 0"
         )
+    order = np.argsort(x)
+    x, y = x[order], y[order]
     logs, best = np.log(x), int(np.argmin(y))
     limit = float(y[best]) + within
     high, open_high = _edge(logs[best:], y[best:], limit)

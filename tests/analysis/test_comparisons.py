@@ -80,7 +80,7 @@ def test_the_first_arm_is_the_baseline_where_there_is_no_sgd(study):
 
 
 def test_an_arm_that_is_not_there_is_refused(study):
-    with pytest.raises(StudyError, match="analysis.primary.arm is 'lion'"):
+    with pytest.raises(StudyError, match=r"analysis\.primary\.arm is 'lion'"):
         primary_of(declaring(study, arm="lion"))
 
 
@@ -251,7 +251,7 @@ def test_scores_of_several_cells_are_averaged_by_seed(study, choices):
     assert side.scores == pytest.approx({seed: np.mean([scores[seed] for scores in single]) for seed in range(3)})
     assert scored(study, choices, []).scores == {}
     assert math.isnan(scored(study, choices, []).mean)
-    assert BASE == dict(study.base_cell("insgd").settings)
+    assert dict(study.base_cell("insgd").settings) == BASE
 
 
 def test_a_study_without_finished_runs_has_rows_and_no_numbers(study):
