@@ -74,20 +74,18 @@ def test_nothing_that_varies_leaves_no_shares(study):
 # ------------------------------------------------------------------------------------------------ random grids
 
 
-def drawn(study, count=40, score=lambda seed, a, b, c: 0.5 * a + 0.1 * a * b):
-    rng = np.random.default_rng(0)
-    axes = {name: rng.uniform(size=count).round(3).tolist() for name in "abc"}
-    made = crossed_study(study, {"a": axes["a"]}, lambda seed, a: 0.0, seeds=2)
-    settings = [dict(zip("abc", row, strict=True)) for row in zip(*axes.values(), strict=True)]
-    cells = {key: dataclasses.replace(c, settings=s) for (key, c), s in zip(made.cells.items(), settings, strict=True)}
-    places = {key[1]: k for k, key in enumerate(cells)}
-    errors = [score(seed, **settings[places[cell]]) for cell, seed in zip(made.scores["cell"], made.scores["seed"])]  # noqa: B905
-    arm = dataclasses.replace(made.arms["arm"], grid="random", axes=axes)
-    made = dataclasses.replace(made, arms={"arm": arm}, cells=cells)
-    made.__dict__["scores"] = crossed_study(study, {"a": axes["a"]}, lambda seed, a: 0.0, seeds=2).scores.assign(
-        test_error=errors
-    )
-    return made
+def drawn(study, count=40, score=lambda a, b, c: 0.5 * a + 0.1 * a * b):
+    """A study of one random grid over a, b and c, each evenly drawn from 0 to 1."""
+    values = np.random.default_rng(0).uniform(size=(count, 3)).round(3).tolist()
+    settings = [dict(zip("abc", row, strict=True)) for row in values]
+    made = crossed_study(study, {"place": list(range(count))}, lambda seed, place: score(**settings[place]), seeds=2)
+    arm = dataclasses.replace(made.arms["arm"], grid="random")
+    cells = {
+        key: dataclasses.replace(cell, settings=settings[cell.settings["place"]]) for key, cell in made.cells.items()
+    }
+    random = dataclasses.replace(made, arms={"arm": arm}, cells=cells)
+    random.__dict__["scores"] = made.scores
+    return random
 
 
 def test_a_forest_leans_on_what_matters_and_is_named(study):
@@ -100,8 +98,12 @@ def test_a_forest_leans_on_what_matters_and_is_named(study):
     assert (frame["low"] <= frame["importance"]).all()
 
 
+def noisy(a, b, c):
+    return noise(a, b, c)
+
+
 def test_a_forest_of_noise_says_that_it_knows_nothing(study):
-    frame = forest_importance(drawn(study, score=lambda seed, a, b, c: noise(a, b, c)))
+    frame = forest_importance(drawn(study, score=noisy))
     assert (frame["r_squared"] < 0.2).all()
 
 
@@ -109,7 +111,6 @@ def test_the_forest_does_not_know_the_order_of_runs_and_few_settings_have_none(s
     made = drawn(study, count=20)
     shuffled = dataclasses.replace(made)
     shuffled.__dict__["scores"] = made.scores.sample(frac=1, random_state=0)
-    made.__dict__["scores"] = made.scores
     pd.testing.assert_frame_equal(forest_importance(shuffled), forest_importance(made), check_exact=True)
     assert forest_importance(drawn(study, count=9)).empty
     assert forest_importance(study).empty

@@ -106,7 +106,7 @@ def test_wilcoxon_is_exact_with_ties_by_counting_all_signs(differences):
     assert found.p == pytest.approx(np.mean([abs(total - centre) >= observed - 1e-9 for total in sums]))
 
 
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=12, unique_by=abs).filter(lambda values: 0 not in values))
+@given(st.lists(st.integers(-99, 99).filter(bool), min_size=1, max_size=12, unique_by=abs))
 def test_wilcoxon_without_ties_agrees_with_scipy(differences):
     expected = stats.wilcoxon(differences, method="exact")
     assert wilcoxon(*against_zero(differences)).p == pytest.approx(expected.pvalue)
@@ -118,6 +118,14 @@ def test_wilcoxon_of_many_pairs_agrees_with_scipy():
     assert found.p == pytest.approx(stats.wilcoxon(differences, method="asymptotic").pvalue)
     few = wilcoxon(*against_zero(differences[:50]))  # where the two meet they say the same
     assert few.p == pytest.approx(stats.wilcoxon(differences[:50], method="asymptotic").pvalue, abs=0.002)
+
+
+def test_differences_that_only_rounding_tells_apart_tie():
+    treated, control = {0: 0.3, 1: 0.2, 2: 0.8}, {0: 0.2, 1: 0.1, 2: 0.9}  # 0.1, 0.1 and -0.1, but not in floats
+    assert len({abs(treated[s] - control[s]) for s in treated}) > 1
+    assert wilcoxon(treated, control).statistic == 4.0  # two of three equal ranks
+    same = paired_t({0: 0.3, 1: 0.2}, {0: 0.2, 1: 0.1})
+    assert same.low == same.high == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(("pairs", "smallest"), [(3, 0.25), (5, 0.0625), (6, 0.03125), (10, 2 / 1024)])
