@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from insgd_lab.analysis.runs import Study, StudyError
 from insgd_lab.analysis.series import main_arms
@@ -48,8 +48,8 @@ def primary_of(study: Study) -> Primary:
     Raises:
         StudyError: it names an arm that the study does not have.
     """
-    written: Mapping[str, Mapping[str, object]] = (study.info.get("spec") or {}).get("analysis") or {}
-    given = dict(written.get("primary") or {})
+    written = (study.info.get("spec") or {}).get("analysis") or {}
+    given: Mapping[str, Any] = written.get("primary") or {}
     for key in ("arm", "baseline"):
         if given.get(key) is not None and given[key] not in study.arms:
             raise StudyError(
@@ -57,16 +57,16 @@ def primary_of(study: Study) -> Primary:
                 "correct the study file and run it again, which repeats no run"
             )
     return Primary(
-        test=given.get("test") or "paired-t",  # type: ignore[arg-type]
-        arm=given.get("arm"),  # type: ignore[arg-type]
-        baseline=given.get("baseline") or baseline_of(study, but=given.get("arm")),  # type: ignore[arg-type]
-        metric=given.get("metric") or _usual_metric(study),  # type: ignore[arg-type]
-        margin=given.get("margin"),  # type: ignore[arg-type]
+        test=given.get("test") or "paired-t",
+        arm=given.get("arm"),
+        baseline=given.get("baseline") or baseline_of(study, but=given.get("arm")),
+        metric=given.get("metric") or _usual_metric(study),
+        margin=given.get("margin"),
         declared=bool(given),
     )
 
 
-def baseline_of(study: Study, but: object = None) -> str | None:
+def baseline_of(study: Study, but: str | None = None) -> str | None:
     """The arm that others are compared with, other than `but`: the first of plain SGD, else the first of all."""
     arms = [arm for arm in main_arms(study) if arm.name != but]
     plain = next((arm.name for arm in arms if arm.optimizer == "sgd"), None)

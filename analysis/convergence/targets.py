@@ -39,7 +39,8 @@ def target_times(study: Study, target: float, metric: Metric = "test_error") -> 
 
     Returns:
         A row a run and row of the plan: arm, cell, tune, seed, run, status, reached, epochs, steps, seconds (of
-        training and evaluation, up to then); of runs that did not reach it their full budgets.
+        training and evaluation, up to then); of runs that did not reach it the full budgets, in seconds what the
+        slowest run of the cell took.
 
     Raises:
         ValueError: there is no such curve, or the target is not a number.
@@ -52,9 +53,10 @@ def target_times(study: Study, target: float, metric: Metric = "test_error") -> 
     rows = study.scores[["arm", "cell", "tune", "seed", "run", "status"]].copy()
     at = rows["run"].map(reached)
     rows["reached"] = at.notna()
-    rows["epochs"] = at.fillna(_budgets(study, rows)).astype(float)
+    budgets = _budgets(study, rows)
+    rows["epochs"] = at.fillna(budgets).astype(float)
     rows["steps"] = rows["epochs"] * _per_epoch(rows, _epoch_steps(study))
-    rows["seconds"] = _seconds(study, rows)
+    rows["seconds"] = _seconds(study, rows, budgets)
     return rows
 
 
@@ -96,16 +98,22 @@ def _per_epoch(rows: pd.DataFrame, by_run: pd.Series) -> pd.Series:
     return own.fillna(own.median()) if own.notna().any() else own
 
 
-def _seconds(study: Study, rows: pd.DataFrame) -> pd.Series:
-    """Seconds up to the epoch: as clocked epoch by epoch, else the run's total in proportion."""
+def _seconds(study: Study, rows: pd.DataFrame, budgets: pd.Series) -> pd.Series:
+    """Seconds up to the epoch, as clocked epoch by epoch, else the run's total in proportion.
+
+    Runs of a cell take different times for equal epochs. One that did not arrive is censored at what the slowest took:
+    at its own, a quick run would be out of the reckoning before a slow one arrived, as if it might have been first.
+    """
     done = pd.to_numeric(study.runs["epochs_done"]).where(lambda epochs: epochs > 0)
     mean = _per_epoch(rows, pd.to_numeric(study.runs["seconds"]) / done)
     clocks = {run: _clock(epochs) for run, epochs in study.runs["epochs"].items() if isinstance(epochs, list)}
     clocked = [
-        _clocked(clocks.get(run), int(epoch)) if reached and np.isfinite(epoch) else np.nan
+        _clocked(clocks.get(run), int(epoch)) if reached else np.nan
         for run, epoch, reached in zip(rows["run"], rows["epochs"], rows["reached"], strict=True)
     ]
-    return pd.Series(clocked, index=rows.index, dtype=float).fillna(mean * rows["epochs"])
+    arrived = pd.Series(clocked, index=rows.index, dtype=float).fillna(mean * rows["epochs"])
+    longest = (mean * budgets).groupby([rows[key] for key in ("arm", "cell", "tune")]).transform("max")
+    return arrived.where(rows["reached"], longest)
 
 
 def _clock(epochs: list[Mapping[str, Any]]) -> np.ndarray:

@@ -55,6 +55,16 @@ def test_seconds_are_in_proportion_where_no_epoch_was_clocked(times):
     np.testing.assert_allclose(there["seconds"], 2.0 * there["epochs"] / 5)  # each synthetic run took 2 s
 
 
+def test_a_quick_run_that_did_not_arrive_is_not_out_of_the_reckoning_before_a_slow_one_arrived(study, times):
+    cells = times.groupby(["arm", "cell", "tune"])
+    key, mixed = next((key, rows) for key, rows in cells if rows["reached"].nunique() == 2)
+    runs = study.runs.copy()
+    runs.loc[mixed.loc[mixed["reached"], "run"], "seconds"] = 50.0
+    found = target_times(dataclasses.replace(study, runs=runs), TARGET).groupby(["arm", "cell", "tune"]).get_group(key)
+    assert (found.loc[~found["reached"], "seconds"] == 50.0).all()
+    assert (found.loc[found["reached"], "seconds"] <= 50.0).all()
+
+
 def test_an_arm_with_a_longer_training_has_a_longer_budget(study):
     arm = dataclasses.replace(study.arms["sgd"], options={**study.arms["sgd"].options, "train.epochs": 50})
     found = target_times(dataclasses.replace(study, arms={**study.arms, "sgd": arm}), 0.001)
