@@ -21,7 +21,7 @@ from insgd_lab.analysis.runs import Arm, Cell, Study, key_of
 from insgd_lab.analysis.selection import At, Choices, tune_at, tune_label, tuned_name
 from insgd_lab.analysis.statistics import Summary, paired_difference, summarize
 
-__all__ = ["Inert", "ablated_axes", "inert_levels", "level_cells", "main_effects"]
+__all__ = ["Inert", "ablated_axes", "base_level", "inert_levels", "is_level", "level_cells", "main_effects"]
 
 
 def ablated_axes(arm: Arm) -> list[str]:
@@ -42,7 +42,7 @@ def level_cells(study: Study, arm: str, axis: str, level: Any) -> list[Cell]:
     if spec.grid == "one-at-a-time":
         cell = study.find_cell(arm, {**spec.base, axis: level})
         return [cell] if cell else []
-    with_level = [cell for cell in study.cells_of(arm) if _same(axis, cell.settings[axis], level)]
+    with_level = [cell for cell in study.cells_of(arm) if is_level(axis, cell.settings[axis], level)]
     return [
         cell
         for cell in with_level
@@ -73,14 +73,14 @@ _DIFFERENCE = ("pairs", "difference", "difference_low", "difference_high")
 
 
 def _axis_rows(study: Study, choices: Choices, arm: Arm, axis: str) -> Iterator[dict[str, Any]]:
-    base = _base_level(arm, axis)
+    base = base_level(arm, axis)
     modes: tuple[At, ...] = ("best", "fixed") if arm.tuned else ("best",)
     for at in modes:
         reference = _level_scores(study, choices, level_cells(study, arm.name, axis, base), at)
         for level in arm.levels(axis):
             cells = level_cells(study, arm.name, axis, level)
             scores = _level_scores(study, choices, cells, at)
-            is_base = _same(axis, level, base)
+            is_base = is_level(axis, level, base)
             yield {
                 "arm": arm.name,
                 "axis": axis,
@@ -94,13 +94,14 @@ def _axis_rows(study: Study, choices: Choices, arm: Arm, axis: str) -> Iterator[
             }
 
 
-def _base_level(arm: Arm, axis: str) -> Any:
+def base_level(arm: Arm, axis: str) -> Any:
     """The arm's own value of an axis; the first level where a full grid does not list it."""
     levels = arm.levels(axis)
-    return next((level for level in levels if _same(axis, level, arm.base.get(axis))), levels[0])
+    return next((level for level in levels if is_level(axis, level, arm.base.get(axis))), levels[0])
 
 
-def _same(axis: str, one: Any, other: Any) -> bool:
+def is_level(axis: str, one: Any, other: Any) -> bool:
+    """Whether two values of an axis are one level; 1 and 1.0 are."""
     return key_of({axis: one}) == key_of({axis: other})
 
 
@@ -194,8 +195,8 @@ def inert_levels(study: Study) -> list[Inert]:
 
 
 def _inert(study: Study, arm: Arm, axis: str) -> Inert | None:
-    base = _base_level(arm, axis)
-    others = [level for level in arm.levels(axis) if not _same(axis, level, base)]
+    base = base_level(arm, axis)
+    others = [level for level in arm.levels(axis) if not is_level(axis, level, base)]
     same, pairs, runs = [], 0, set()
     for level in others:
         found = [

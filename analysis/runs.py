@@ -6,7 +6,7 @@
 The words: an *arm* is an optimizer with axes to vary; a *cell* is one combination of its axes' values; a
 *tune* is one combination of values of the tuned options (mostly the learning rate) that every cell is crossed
 with. Cells and tunes are known by their canonical JSON, so that they can be keys. Of a study with a search the
-winners' runs are read, not the trials.
+winners' runs are read; the trials, which have only served to choose settings, are if asked for.
 
 A diverged run is a result: it scores the error of guessing, and worst in loss, whatever it had reached.
 """
@@ -29,7 +29,7 @@ from insgd_lab.store import FINISHED, StoreError, StudyFolder, canonical_json, r
 
 __all__ = ["Arm", "Cell", "Problem", "Study", "StudyError", "key_of", "load_study"]
 
-SCORES = ("val_error", "val_loss", "test_error", "best_test_error")
+SCORES = ("val_error", "val_loss", "test_error", "test_loss", "best_test_error")
 _LAYERS = pa.schema(
     [("step", pa.int64()), ("parameter", pa.string()), ("quantity", pa.string()), ("value", pa.float64())]
 )
@@ -111,7 +111,7 @@ class Study:
     runs: pd.DataFrame
     """One row a planned run, by id: status, error, where it diverged, seconds, versions, scores, digest."""
     curves: pd.DataFrame
-    """One row a run and epoch: val_error, test_error, val_loss, …; by (run, epoch)."""
+    """One row a run and epoch: val_error, test_error, val_loss, …, and the step that the epoch ended at."""
     problems: list[Problem]
     tunes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -233,11 +233,15 @@ def guess_error(info: Mapping[str, Any]) -> float:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def load_study(path: str | Path) -> Study:
+def load_study(path: str | Path, *, trials: bool = False) -> Study:
     """Read a study's plan and all its runs; damaged runs become `problems`.
 
+    Args:
+        path: the folder of the study.
+        trials: read the trials of its search instead of its results.
+
     Raises:
-        StudyError: there is no readable study.json.
+        StudyError: there is no readable study.json, or it has no results yet, or no trials.
     """
     folder = StudyFolder(path)
     if not folder.exists:
@@ -248,12 +252,14 @@ def load_study(path: str | Path) -> Study:
     info: Mapping[str, Any] = folder.info()
     try:
         arms = {arm["name"]: _arm(arm) for arm in info["arms"]}
-        plan, cells, tunes = _plan(_results(info["plan"]))
+        plan, cells, tunes = _plan([row for row in info["plan"] if (row.get("stage") == "trial") == trials])
     except (KeyError, TypeError, AttributeError) as error:
         raise StudyError(
             f"{folder.info_path} is not a study as this version writes it ({type(error).__name__}: {error}); "
             "run the study again into a new folder"
         ) from error
+    if trials and plan.empty:
+        raise StudyError(f"{folder.path} has no trials: only a study with a [search] tries settings; read its results")
     if info["plan"] and plan.empty:
         raise StudyError(
             f"{folder.path} has trials of a search, and no winner of one yet; run the study on: its results are the "
@@ -299,11 +305,6 @@ def _with_classes(info: Mapping[str, Any], runs: pd.DataFrame) -> Mapping[str, A
     return info if info.get("classes") or met.empty else {**info, "classes": int(met.iloc[0])}
 
 
-def _results(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows that are results: the trials of a search have only served to choose settings."""
-    return [row for row in rows if row.get("stage") != "trial"]
-
-
 def _guesses(info: Mapping[str, Any], arms: Mapping[str, Arm], plan: pd.DataFrame, runs: pd.DataFrame) -> pd.Series:
     """The error of guessing of each run: among the classes that it met, else by its arm's data."""
     by_arm = {name: guess_error({"classes": arm.classes or info.get("classes")}) for name, arm in arms.items()}
@@ -332,7 +333,7 @@ def _plan(rows: list[Mapping[str, Any]]) -> tuple[pd.DataFrame, dict[tuple[str, 
 
 
 _INFO = ("status", "error", "seed", "commit", "dirty", "device", "device_name", "threads", "started", "finished",
-         "seconds", "images_per_second", "epochs_done", "parameters", "classes")  # fmt: skip
+         "seconds", "epochs", "images_per_second", "epochs_done", "parameters", "classes")  # fmt: skip
 
 
 def _runs(infos: Mapping[str, Mapping[str, Any]], ids: list[str]) -> pd.DataFrame:
@@ -352,8 +353,8 @@ def _run_record(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    """The metrics without their steps, runs as a category."""
-    frame: pd.DataFrame = table.drop_columns("step").to_pandas()
+    """The metrics, runs as a category."""
+    frame: pd.DataFrame = table.to_pandas()
     return frame
 
 
@@ -365,6 +366,7 @@ def _curves(metrics: pd.DataFrame) -> pd.DataFrame:
     wide = long.drop_duplicates(["run", "epoch", "name"], keep="last").pivot(
         index=["run", "epoch"], columns="name", values="value"
     )
+    wide["step"] = _steps(metrics)
     for split in ("train", "val", "test"):
         accuracy = f"{split}_accuracy"
         wide[f"{split}_error"] = 1 - wide[accuracy] if accuracy in wide else np.nan
@@ -373,19 +375,27 @@ def _curves(metrics: pd.DataFrame) -> pd.DataFrame:
     return wide
 
 
+def _steps(metrics: pd.DataFrame) -> pd.Series:
+    """The step that each run's epoch ended at."""
+    codes, epochs = metrics["run"].cat.codes.to_numpy(), metrics["epoch"].to_numpy()
+    last = np.append((np.diff(codes) != 0) | (np.diff(epochs) != 0), True)[: len(metrics)]
+    ends = metrics.loc[last, ["run", "epoch", "step"]].astype({"run": str})
+    return ends.drop_duplicates(["run", "epoch"], keep="last").set_index(["run", "epoch"])["step"]
+
+
 def _scores(runs: pd.DataFrame, curves: pd.DataFrame, guesses: pd.Series) -> pd.DataFrame:
     """Last and best values of each run; guessing (whose error is given by run) and infinite loss for diverged ones.
 
     The best test error of a diverged run is the best it had reached, at worst that of guessing.
     """
-    last = curves[["val_error", "val_loss", "test_error"]].groupby(level="run").last()
+    last = curves[["val_error", "val_loss", "test_error", "test_loss"]].groupby(level="run").last()
     last["best_test_error"] = curves["test_error"].groupby(level="run").min()
     last = last.reindex(runs.index).astype(float)
     diverged = (runs["status"] == "diverged").to_numpy()
     guess = guesses.reindex(runs.index)[diverged].astype(float)
     for score in ("val_error", "test_error"):
         last.loc[diverged, score] = guess
-    last.loc[diverged, "val_loss"] = np.inf
+    last.loc[diverged, ["val_loss", "test_loss"]] = np.inf
     last.loc[diverged, "best_test_error"] = last.loc[diverged, "best_test_error"].fillna(guess).clip(upper=guess)
     return last
 

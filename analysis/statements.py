@@ -16,6 +16,7 @@ import pandas as pd
 
 from insgd_lab.analysis.effects import Inert
 from insgd_lab.analysis.labels import describe, interval, name_label, number, percent, signed, value_label
+from insgd_lab.analysis.primary import primary_of
 from insgd_lab.analysis.reproduction import Reproduction
 from insgd_lab.analysis.runs import Cell, Study
 from insgd_lab.analysis.selection import Choices, tune_at, tune_label, tuned_name
@@ -99,7 +100,8 @@ def _arms(study: Study, choices: Choices) -> Iterator[str]:
     cells = [(arm, cell) for arm, cell in cells if tune_at(study, choices, cell, "best")]
     if not cells:
         return
-    reference, base = next((pair for pair in cells if pair[0].optimizer == "sgd"), cells[0])
+    baseline = primary_of(study).baseline
+    reference, base = next((pair for pair in cells if pair[0].name == baseline), cells[0])
     yield f"{_subject(study, choices, base)}."
     control = _scores(study, choices, base)
     for arm, cell in cells:

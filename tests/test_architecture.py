@@ -104,8 +104,9 @@ def run(code: str) -> str:
         "import insgd_lab; insgd_lab.list_optimizers(); insgd_lab.get_model('resnet20')",
         "import insgd_lab.config, insgd_lab.store",
         "import insgd_lab.studies.planning, insgd_lab.studies.executor",
-        "import insgd_lab.analysis.report, insgd_lab.analysis.statistics",
         "import insgd_lab.analysis.audit; insgd_lab.analysis.audit.audit()",
+        "import insgd_lab.analysis.report, insgd_lab.analysis.statistics, insgd_lab.analysis.comparisons",
+        "import insgd_lab.analysis.ablation, insgd_lab.analysis.convergence, insgd_lab.analysis.aggregation",
         "import insgd_lab.cli; sys.argv = ['', '--help']\ntry: insgd_lab.cli.main()\nexcept SystemExit: pass",
     ],
 )

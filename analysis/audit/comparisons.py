@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from insgd_lab.analysis.audit.multiplicity import holm
 from insgd_lab.analysis.audit.records import Comparison, Gain, Verdict
 from insgd_lab.analysis.audit.summaries import LEVEL, Summary, interval, p_range, p_value, runs_needed, sd_bound
 from insgd_lab.analysis.published import Paper, PublishedCell, PublishedTable
+from insgd_lab.analysis.statistics import holm
 
 __all__ = ["ASSUMED_RUNS", "compare", "gains"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from insgd_lab.analysis.audit.case import Case, listed, p_text
-from insgd_lab.analysis.audit.multiplicity import holm
 from insgd_lab.analysis.audit.records import Finding
 from insgd_lab.analysis.audit.summaries import Summary, p_value
 from insgd_lab.analysis.labels import signed
 from insgd_lab.analysis.published import PublishedCell
+from insgd_lab.analysis.statistics import holm
 
 __all__ = ["FINDINGS"]
 

@@ -16,6 +16,7 @@ explicitly written default changes nothing.
 
 from __future__ import annotations
 
+from insgd_lab.config.analysis import AnalysisSpec, PrimarySpec
 from insgd_lab.config.arms import ArmSpec
 from insgd_lab.config.files import list_studies, load_study, read_study, read_toml
 from insgd_lab.config.grids import Cell
@@ -29,12 +30,14 @@ from insgd_lab.config.search import SearchSpec
 from insgd_lab.config.study import StudySpec, parse_study
 
 __all__ = [
+    "AnalysisSpec",
     "ArmSpec",
     "Cell",
     "ConfigError",
     "InitSpec",
     "Interval",
     "NamedSpec",
+    "PrimarySpec",
     "Problem",
     "RecordSpec",
     "RunSpec",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from insgd_lab import registry, store
+from insgd_lab.config.analysis import AnalysisSpec
 from insgd_lab.config.arms import AXES, ArmSpec, checked_axes, repeated, tables_of
 from insgd_lab.config.base import Spec, WithPlugins, validated
 from insgd_lab.config.grids import Cell, cells
@@ -49,6 +50,7 @@ class StudySpec(WithPlugins):
     record: RecordSpec = RecordSpec()
     search: SearchSpec | None = None
     arm: Annotated[list[ArmSpec], Field(min_length=1)]
+    analysis: AnalysisSpec | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -107,6 +109,14 @@ class StudySpec(WithPlugins):
             late = [_late_problems(arm, _common_of(arm, common)[0], info.data) for arm in arms]
             raise_if_any([Problem((k, *p.path), p.value, p.message) for k, each in enumerate(late) for p in each])
         return arms
+
+    @field_validator("analysis")
+    @classmethod
+    def _between_arms(cls, value: AnalysisSpec | None, info: ValidationInfo) -> AnalysisSpec | None:
+        if value is not None and "arm" in info.data:
+            found = value.primary.problems([arm.name for arm in info.data["arm"]])
+            raise_if_any([Problem(("primary", *p.path), p.value, p.message) for p in found])
+        return value
 
     @cached_property
     def _commons(self) -> dict[str, _Common]:

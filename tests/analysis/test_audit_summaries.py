@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from insgd_lab.analysis.audit.multiplicity import holm
 from insgd_lab.analysis.audit.summaries import Summary, interval, p_range, p_value, power, runs_needed, sd_bound
+from insgd_lab.analysis.statistics import holm
 
 MEANS = st.floats(-100, 100).map(lambda x: round(x, 2))
 SDS = st.floats(0.02, 20).map(lambda x: round(x, 2))

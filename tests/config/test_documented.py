@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from insgd_lab.config import (
     ArmSpec,
     InitSpec,
+    PrimarySpec,
     RecordSpec,
     ScheduleSpec,
     SearchSpec,
@@ -51,6 +52,7 @@ def written(value: object) -> str:
         (STUDIES, "## The top of the file", StudySpec),
         (STUDIES, "## [[arm]]", ArmSpec),
         (STUDIES, "## [search]", SearchSpec),
+        (STUDIES, "## [analysis]", PrimarySpec),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

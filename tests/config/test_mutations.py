@@ -27,6 +27,7 @@ MULTI_STEP = {"name": "multi-step", "milestones": [2]}
 RICH = {
     **{key: value for key, value in DIGITS.items() if key not in ("arm", "seeds")},
     "search": {"trials": 3, "seeds": 2, "final_seeds": 2, "method": "random", "seed": 1},
+    "analysis": {"primary": {"test": "welch", "arm": "own", "baseline": "random", "margin": 0.5}},
     "arm": [
         {
             "name": "random", "optimizer": "insgd-lp", "grid": "random", "samples": 3, "sample_seed": 2,

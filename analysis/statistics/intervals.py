@@ -1,11 +1,11 @@
-"""What a handful of seeds can say: means, standard deviations, intervals.
+"""What one arm's seeds can say: means, standard deviations, intervals.
 
     summary = summarize([0.021, 0.019, 0.024, 0.022, 0.020])
     summary.mean, summary.low, summary.high     # the mean and its 95 % t-interval
 
 Intervals of means are Student's t-intervals. A percentile bootstrap is not offered for single arms:
 resampling 3 to 7 numbers cannot produce values more spread out than those numbers, so an interval that says
-95 % covers only 75 to 88 % of the time there. It is a tool for aggregates over many runs.
+95 % covers only 75 to 88 % of the time there. It is a tool for aggregates over many runs (`aggregates`).
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 from scipy import stats
 
-__all__ = ["Summary", "binomial_interval", "paired_difference", "summarize"]
+from insgd_lab.analysis.statistics.samples import Key, check_level, differences, finite
 
-Key = TypeVar("Key")
+__all__ = ["Summary", "binomial_interval", "paired_difference", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,18 @@ def _t_quantile(degrees: int, level: float) -> float:
     return float(stats.t.ppf(0.5 + level / 2, degrees))
 
 
-def summarize(values: Sequence[float], level: float = 0.95) -> Summary:
+def summarize(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Summary:
     """Mean, standard deviation (n - 1 in the denominator) and t-interval of the mean.
 
     Args:
-        values: one finite number a seed.
+        values: one finite number a seed, in any unit, which all results share.
         level: coverage of the interval, in (0, 1).
 
     Raises:
         ValueError: a value is not finite, or the level is out of range.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level = {level}: expected a number between 0 and 1, such as 0.95")
-    numbers = np.sort(np.asarray(values, dtype=np.float64))  # sorted: the order of seeds must change no bit
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"values = {list(values)}: expected finite numbers; score diverged runs first")
+    check_level(level)
+    numbers = finite(values)
     n = len(numbers)
     if n < 2:
         mean = float(numbers[0]) if n else float("nan")
@@ -73,15 +69,16 @@ def paired_difference(treated: Mapping[Key, float], control: Mapping[Key, float]
     Runs with one seed share initial weights, data order and augmentation, so their difference varies less
     than either score does.
     """
-    return summarize([treated[seed] - control[seed] for seed in treated if seed in control], level)
+    return summarize(differences(treated, control), level)
 
 
 def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """The exact (Clopper-Pearson) interval of a share, e.g. of runs that diverged.
 
     Raises:
-        ValueError: not 0 <= successes <= trials, or trials = 0.
+        ValueError: not 0 <= successes <= trials, or trials = 0; or the level is out of range.
     """
+    check_level(level)
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"{successes} of {trials}: expected 0 <= successes <= trials and trials > 0")
     tail = (1 - level) / 2

@@ -1,0 +1,258 @@
+"""Every comparison of a study in one table: which is better, by how much, and how sure one can be.
+
+    frame = compare(load_study("runs/digits"))
+    frame[["arm", "setting", "difference", "low", "high", "p", "p_holm", "verdict"]]
+
+One row a statement: an arm against the baseline, or a level of an ablated axis against its base. The study's primary
+test is labelled so, all else is exploratory, and `p_holm` corrects for all of them together. A diverged run counts with
+the error of guessing, and as the worst where only ranks count; beside it stands what the survivors alone would say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from insgd_lab.analysis.effects import ablated_axes, base_level, is_level, level_cells
+from insgd_lab.analysis.labels import describe
+from insgd_lab.analysis.primary import Primary, primary_of
+from insgd_lab.analysis.runs import Arm, Cell, Study
+from insgd_lab.analysis.scores import scored
+from insgd_lab.analysis.selection import At, Choices, choose
+from insgd_lab.analysis.series import main_arms
+from insgd_lab.analysis.statistics import (
+    detectable_difference,
+    hedges_g,
+    hedges_g_paired,
+    holm,
+    paired_t,
+    probability_of_improvement,
+    summarize,
+    tost_paired,
+    welch,
+    wilcoxon,
+)
+
+__all__ = ["ALPHA", "Statement", "compare", "statements_of"]
+
+ALPHA = 0.05
+"""The level of every verdict."""
+
+Scores = Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Which cells are compared with which; several cells are averaged seed by seed."""
+
+    kind: str
+    """"arm" against the baseline, "level" of an axis against its base, or "cell" against the arm's own first."""
+    arm: str
+    cells: tuple[Cell, ...]
+    reference: tuple[Cell, ...]
+    at: At
+    axis: str = ""
+    level: Any = None
+    role: str = "exploratory"
+
+
+def statements_of(study: Study, primary: Primary) -> list[Statement]:
+    """Every comparison that a report makes, the primary ones first.
+
+    Arms are compared at their base cell, and also at every other cell whose settings the baseline has too. Levels of
+    axes that move alone or are crossed in full are compared with the base level, at each one's own best tune and at the
+    fixed one. Cells of other grids are compared with the arm's first.
+    """
+    arms = [arm for arm in main_arms(study) if arm.name != primary.baseline]
+    found = [statement for arm in arms for statement in _arm_statements(study, arm, primary)]
+    for arm in study.arms.values():
+        found += [*_level_statements(study, arm), *_cell_statements(study, arm)]
+    return sorted(found, key=lambda statement: statement.role != "primary")
+
+
+def _arm_statements(study: Study, arm: Arm, primary: Primary) -> Iterator[Statement]:
+    shown = study.shown_cell(arm.name)
+    reference = study.shown_cell(primary.baseline) if primary.baseline else None
+    if shown is None or reference is None or primary.baseline is None:
+        return
+    for cell in study.cells_of(arm.name):
+        twin = study.find_cell(primary.baseline, cell.settings) if cell.settings else None
+        if cell == shown:
+            is_primary = primary.arm in (None, arm.name)
+            role = "primary" if is_primary else "exploratory"
+            yield Statement("arm", arm.name, (cell,), (twin or reference,), "best", role=role)
+        elif twin is not None:
+            yield Statement("arm", arm.name, (cell,), (twin,), "best")
+
+
+def _level_statements(study: Study, arm: Arm) -> Iterator[Statement]:
+    modes: tuple[At, ...] = ("best", "fixed") if arm.tuned else ("best",)
+    for axis in ablated_axes(arm):
+        base = base_level(arm, axis)
+        reference = tuple(level_cells(study, arm.name, axis, base))
+        for level in arm.levels(axis):
+            cells = tuple(level_cells(study, arm.name, axis, level))
+            if cells and reference and not is_level(axis, level, base):
+                yield from (Statement("level", arm.name, cells, reference, at, axis, level) for at in modes)
+
+
+def _cell_statements(study: Study, arm: Arm) -> Iterator[Statement]:
+    cells = study.cells_of(arm.name)
+    if arm.grid not in ("one-at-a-time", "full"):
+        yield from (Statement("cell", arm.name, (cell,), (cells[0],), "best") for cell in cells[1:])
+
+
+# ------------------------------------------------------------------------------------------------ the table
+
+
+def compare(study: Study, choices: Choices | None = None, level: float = 0.95) -> pd.DataFrame:
+    """Compare all that the study compares; one row a statement.
+
+    Errors and their differences are in percent and percentage points, losses as they are; a negative difference means
+    that the arm is lower, that is better, than what it is compared with.
+
+    Args:
+        study: read from disk.
+        choices: what `selection.choose` chose; chosen anew if None.
+        level: coverage of the intervals, in (0, 1).
+
+    Returns:
+        What is compared: kind, arm, axis, level, setting, reference_arm, reference (in words), at, role ("primary" or
+        "exploratory"), test, metric. How it came out: pairs, n, n_reference, mean, reference_mean, difference, low,
+        high (paired by seed, t-interval), p (of the primary test's kind), p_primary (Holm over the primary statements
+        alone), p_holm (Holm over all statements), verdict. Beside it: p_paired, p_welch, p_wilcoxon and its
+        smallest_p, g, g_low, g_high (Hedges', paired), g_unpaired, improvement, improvement_low, improvement_high
+        (chance that a run of the arm beats one of the reference), detectable (the difference that so many pairs, with
+        the sd of these differences, find with power 0.8), p_equivalence (where a margin was stated), diverged,
+        reference_diverged, and of the survivors: survivor_pairs, survivor_difference, survivor_low, survivor_high.
+
+    Raises:
+        ValueError: an impossible level.
+        StudyError: the study's primary test names an arm that it does not have.
+    """
+    choices = choose(study) if choices is None else choices
+    primary = primary_of(study)
+    rows = [_row(study, choices, primary, one, level) for one in statements_of(study, primary)]
+    frame = pd.DataFrame(rows, columns=_COLUMNS)
+    frame["p_holm"] = holm(frame["p"].to_numpy(dtype=float))
+    is_primary = frame["role"] == "primary"
+    frame.loc[is_primary, "p_primary"] = holm(frame.loc[is_primary, "p"].to_numpy(dtype=float))
+    judged = frame["p_primary"].where(is_primary, frame["p_holm"])
+    frame["verdict"] = [
+        _verdict(p, difference, equivalence)
+        for p, difference, equivalence in zip(judged, _directions(frame), frame["p_equivalence"], strict=True)
+    ]
+    return frame
+
+
+_COLUMNS = (
+    "kind", "arm", "axis", "level", "setting", "reference_arm", "reference", "at", "role", "test", "metric",
+    "pairs", "n", "n_reference", "mean", "reference_mean", "difference", "low", "high", "p", "p_primary", "p_holm",
+    "verdict", "p_paired", "p_welch", "p_wilcoxon", "smallest_p", "g", "g_low", "g_high", "g_unpaired",
+    "improvement", "improvement_low", "improvement_high", "detectable", "p_equivalence",
+    "diverged", "reference_diverged", "survivor_pairs", "survivor_difference", "survivor_low", "survivor_high",
+)  # fmt: skip
+
+
+_P = {"paired-t": "p_paired", "welch": "p_welch", "wilcoxon": "p_wilcoxon"}
+
+
+def _row(study: Study, choices: Choices, primary: Primary, one: Statement, level: float) -> dict[str, Any]:
+    side, reference = (scored(study, choices, cells, one.at, primary) for cells in (one.cells, one.reference))
+    tests = {
+        **_mean_tests(side.scores, reference.scores, primary.margin, level),
+        **_rank_tests(side.ranks, reference.ranks, level),
+    }
+    left = paired_t(side.survivors, reference.survivors, level)
+    return {
+        **_words(study, one),
+        "test": primary.test,
+        "metric": primary.metric,
+        "n": len(side.scores),
+        "n_reference": len(reference.scores),
+        "mean": side.mean,
+        "reference_mean": reference.mean,
+        **tests,
+        "p": tests.get(_P[primary.test], math.nan),
+        "diverged": side.diverged,
+        "reference_diverged": reference.diverged,
+        "survivor_pairs": left.sizes[0],
+        "survivor_difference": left.difference,
+        "survivor_low": left.low,
+        "survivor_high": left.high,
+    }
+
+
+def _words(study: Study, one: Statement) -> dict[str, Any]:
+    reference = one.reference[0]
+    single = len(one.cells) == 1
+    return {
+        "kind": one.kind,
+        "arm": one.arm,
+        "axis": one.axis,
+        "level": one.level,
+        "setting": study.cell_label(one.cells[0]) if single else describe({one.axis: one.level}),
+        "reference_arm": reference.arm,
+        "reference": study.cell_label(reference) if single else describe({one.axis: reference.settings[one.axis]}),
+        "at": one.at,
+        "role": one.role,
+    }
+
+
+def _mean_tests(scores: Scores, reference: Scores, margin: float | None, level: float) -> dict[str, Any]:
+    """What needs a scale; nothing where a score is infinite, for no mean can be taken of a diverged run's loss."""
+    pairs = len(scores.keys() & reference.keys())
+    if not np.isfinite([*scores.values(), *reference.values()]).all():
+        return {"pairs": pairs}
+    test, apart = paired_t(scores, reference, level), welch(list(scores.values()), list(reference.values()), level)
+    size = hedges_g_paired(scores, reference, level)
+    sd = summarize([scores[seed] - reference[seed] for seed in scores if seed in reference]).sd
+    return {
+        "pairs": pairs,
+        "difference": test.difference,
+        "low": test.low,
+        "high": test.high,
+        "p_paired": test.p,
+        "p_welch": apart.p,
+        "g": size.g,
+        "g_low": size.low,
+        "g_high": size.high,
+        "g_unpaired": hedges_g(list(scores.values()), list(reference.values()), level).g,
+        "detectable": detectable_difference(pairs, sd, alpha=ALPHA) if sd > 0 else math.nan,
+        "p_equivalence": tost_paired(scores, reference, margin, ALPHA).p if margin is not None else math.nan,
+    }
+
+
+def _rank_tests(scores: Scores, reference: Scores, level: float) -> dict[str, Any]:
+    """What only ranks: diverged runs are infinitely bad."""
+    ranked = wilcoxon(scores, reference)
+    beats = probability_of_improvement(
+        [-value for value in scores.values()], [-value for value in reference.values()], level
+    )
+    return {
+        "p_wilcoxon": ranked.p,
+        "smallest_p": ranked.smallest_p,
+        "improvement": beats.value,
+        "improvement_low": beats.low,
+        "improvement_high": beats.high,
+    }
+
+
+def _directions(frame: pd.DataFrame) -> pd.Series:
+    """The difference's sign; where there is none, the sign that the ranks give."""
+    return frame["difference"].fillna(0.5 - frame["improvement"])
+
+
+def _verdict(p: float, difference: float, equivalence: float) -> str:
+    """Whether the arm is "lower" or "higher", or that is "unresolved"; "equivalent" if the margin says so."""
+    if math.isnan(p):
+        return "untested"
+    small = not math.isnan(equivalence) and equivalence < ALPHA
+    if p >= ALPHA or difference == 0:
+        return "equivalent" if small else "unresolved"
+    return ("lower" if difference < 0 else "higher") + (" by less than the margin" if small else "")

@@ -1,0 +1,79 @@
+"""The one comparison that a study is about: as its file fixed it, or the paired t-test of every arm.
+
+primary = primary_of(study)
+primary.baseline, primary.metric, primary.declared
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from insgd_lab.analysis.runs import Study, StudyError
+from insgd_lab.analysis.series import main_arms
+
+__all__ = ["Metric", "Primary", "baseline_of", "primary_of"]
+
+Kind = Literal["paired-t", "welch", "wilcoxon"]
+Metric = Literal["test_error", "best_test_error", "test_loss", "val_error", "val_loss"]
+
+
+@dataclass(frozen=True)
+class Primary:
+    """The primary test of a study."""
+
+    test: Kind
+    arm: str | None
+    """The arm whose cell is compared; None for every arm but the baseline."""
+    baseline: str | None
+    """None where the study has no arm with a cell."""
+    metric: Metric
+    margin: float | None
+    """The smallest difference that matters: percentage points of error, or loss."""
+    declared: bool
+    """Whether the study file fixed it."""
+
+    @property
+    def unit(self) -> float:
+        """How many of the printed units there are in one of the scores: errors are printed in percent."""
+        return 100.0 if self.metric.endswith("error") else 1.0
+
+
+def primary_of(study: Study) -> Primary:
+    """Read the primary test from `study.json`; where there is none, it is the paired t-test of final test errors.
+
+    A study whose task has losses alone is then compared by its final test loss.
+
+    Raises:
+        StudyError: it names an arm that the study does not have.
+    """
+    written = (study.info.get("spec") or {}).get("analysis") or {}
+    given: Mapping[str, Any] = written.get("primary") or {}
+    for key in ("arm", "baseline"):
+        if given.get(key) is not None and given[key] not in study.arms:
+            raise StudyError(
+                f"{study.path}: analysis.primary.{key} is {given[key]!r}, and the arms are {list(study.arms)}; "
+                "correct the study file and run it again, which repeats no run"
+            )
+    return Primary(
+        test=given.get("test") or "paired-t",
+        arm=given.get("arm"),
+        baseline=given.get("baseline") or baseline_of(study, but=given.get("arm")),
+        metric=given.get("metric") or _usual_metric(study),
+        margin=given.get("margin"),
+        declared=bool(given),
+    )
+
+
+def baseline_of(study: Study, but: str | None = None) -> str | None:
+    """The arm that others are compared with, other than `but`: the first of plain SGD, else the first of all."""
+    arms = [arm for arm in main_arms(study) if arm.name != but]
+    plain = next((arm.name for arm in arms if arm.optimizer == "sgd"), None)
+    return plain or (arms[0].name if arms else None)
+
+
+def _usual_metric(study: Study) -> Metric:
+    """The final test error, or the loss where nothing is classified."""
+    curves = study.curves
+    return "test_loss" if curves["test_error"].isna().all() and curves["test_loss"].notna().any() else "test_error"

@@ -1,0 +1,262 @@
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from insgd_lab.analysis.comparisons import compare
+from insgd_lab.analysis.effects import main_effects
+from insgd_lab.analysis.primary import baseline_of, primary_of
+from insgd_lab.analysis.runs import StudyError
+from insgd_lab.analysis.scores import scored
+from insgd_lab.analysis.selection import choose, tune_at
+from insgd_lab.analysis.statistics import (
+    detectable_difference,
+    hedges_g_paired,
+    holm,
+    paired_t,
+    probability_of_improvement,
+    tost_paired,
+    welch,
+    wilcoxon,
+)
+
+from .synthetic import BASE
+
+
+def declaring(study, **primary):
+    return dataclasses.replace(study, info={**study.info, "spec": {"analysis": {"primary": primary}}})
+
+
+def changed(study, **columns):
+    after = dataclasses.replace(study)
+    after.__dict__["scores"] = study.scores.assign(**columns)
+    return after
+
+
+@pytest.fixture(scope="module")
+def frame(study, choices):
+    return compare(study, choices)
+
+
+def errors(study, choices, arm):
+    cell = study.shown_cell(arm)
+    return {seed: 100 * e for seed, e in study.by_seed(arm, cell.key, tune_at(study, choices, cell, "best")).items()}
+
+
+def row(frame, **words):
+    for name, value in words.items():
+        frame = frame[[found == value for found in frame[name]]]
+    [found] = frame.to_dict("records")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ the primary test
+
+
+def test_without_a_declared_test_every_arm_is_compared_with_sgd_by_the_paired_t(study, frame):
+    primary = primary_of(study)
+    assert (primary.test, primary.arm, primary.baseline, primary.declared) == ("paired-t", None, "sgd", False)
+    assert frame.loc[frame["role"] == "primary", "arm"].tolist() == ["insgd", "adam"]
+    assert set(frame.loc[frame["role"] == "primary", "reference_arm"]) == {"sgd"}
+    assert frame["role"].tolist()[:2] == ["primary"] * 2
+    assert set(frame["role"][2:]) == {"exploratory"}
+
+
+def test_a_declared_test_is_the_only_primary_one(study, choices):
+    frame = compare(declaring(study, test="welch", arm="insgd", baseline="adam"), choices)
+    [primary] = frame[frame["role"] == "primary"].to_dict("records")
+    assert (primary["arm"], primary["reference_arm"], primary["test"]) == ("insgd", "adam", "welch")
+    assert primary["p"] == primary["p_welch"] == primary["p_primary"]
+    assert (frame.loc[frame["arm"] == "sgd", "kind"] == "level").sum() == 2
+    assert row(frame, kind="arm", arm="sgd")["role"] == "exploratory"
+
+
+def test_the_first_arm_is_the_baseline_where_there_is_no_sgd(study):
+    arms = {name: arm for name, arm in study.arms.items() if name != "sgd"}
+    assert baseline_of(dataclasses.replace(study, arms=arms)) == "insgd"
+    assert baseline_of(study, but="sgd") == "insgd"
+
+
+def test_an_arm_that_is_not_there_is_refused(study):
+    with pytest.raises(StudyError, match=r"analysis\.primary\.arm is 'lion'"):
+        primary_of(declaring(study, arm="lion"))
+
+
+def test_a_study_of_losses_is_compared_by_its_loss(study):
+    curves = study.curves.assign(test_error=np.nan)
+    primary = primary_of(dataclasses.replace(study, curves=curves))
+    assert (primary.metric, primary.unit) == ("test_loss", 1.0)
+    assert primary_of(declaring(study, metric="best_test_error")).metric == "best_test_error"
+
+
+# ------------------------------------------------------------------------------------------------ the numbers
+
+
+def test_every_number_is_that_of_its_routine(study, choices):
+    frame = compare(declaring(study, margin=1.0), choices)
+    found = row(frame, kind="arm", arm="insgd")
+    ours, theirs = errors(study, choices, "insgd"), errors(study, choices, "sgd")
+    test, size = paired_t(ours, theirs), hedges_g_paired(ours, theirs)
+    chance = probability_of_improvement([-e for e in ours.values()], [-e for e in theirs.values()])
+    sd = float(np.std([ours[s] - theirs[s] for s in ours], ddof=1))
+    expected = {
+        "mean": np.mean(list(ours.values())), "reference_mean": np.mean(list(theirs.values())),
+        "difference": test.difference, "low": test.low, "high": test.high, "p": test.p, "p_paired": test.p,
+        "p_welch": welch(list(ours.values()), list(theirs.values())).p, "p_wilcoxon": wilcoxon(ours, theirs).p,
+        "g": size.g, "g_low": size.low, "g_high": size.high, "smallest_p": 0.25, "improvement": chance.value,
+        "improvement_low": chance.low, "improvement_high": chance.high, "pairs": 3, "n": 3, "n_reference": 3,
+        "detectable": detectable_difference(3, sd), "p_equivalence": tost_paired(ours, theirs, 1.0).p,
+        "survivor_difference": test.difference, "diverged": 0,
+    }  # fmt: skip
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_levels_are_the_main_effects(study, choices, frame):
+    effects = main_effects(study, choices)
+    levels = frame[frame["kind"] == "level"]
+    expected = effects[~effects["base"]]
+    assert len(levels) == len(expected)
+    keys = ["arm", "axis", "level", "at"]
+    joined = levels.astype({"level": str}).merge(expected.astype({"level": str}), on=keys)
+    np.testing.assert_allclose(joined["difference_x"], joined["difference_y"], atol=1e-12)
+    np.testing.assert_allclose(joined["low_x"], joined["difference_low"], atol=1e-12)
+
+
+def test_holm_counts_every_statement_and_the_primary_ones_also_alone(frame):
+    np.testing.assert_array_equal(frame["p_holm"], holm(frame["p"].to_numpy()))
+    primary = frame[frame["role"] == "primary"]
+    np.testing.assert_array_equal(primary["p_primary"], holm(primary["p"].to_numpy()))
+    assert (primary["p_primary"] <= primary["p_holm"]).all()
+    assert frame.loc[frame["role"] != "primary", "p_primary"].isna().all()
+
+
+def test_verdicts_follow_the_corrected_p(frame):
+    judged = frame["p_primary"].fillna(frame["p_holm"])
+    assert (frame.loc[judged >= 0.05, "verdict"] == "unresolved").all()
+    found = frame[judged < 0.05]
+    assert (found["verdict"] == np.where(found["difference"] < 0, "lower", "higher")).all()
+    assert (found["verdict"] == "higher").any()
+
+
+def test_what_changes_nothing_is_unresolved_with_p_of_one(frame):
+    inert = frame[frame["axis"] == "eps"]
+    assert len(inert) == 4
+    assert (inert["p"] == 1).all()
+    assert (inert["difference"] == 0).all()
+
+
+@pytest.mark.parametrize(("margin", "verdict"), [(1e-6, "unresolved"), (100.0, "equivalent")])
+def test_a_margin_lets_no_difference_be_said(study, choices, margin, verdict):
+    frame = compare(declaring(study, margin=margin), choices)
+    assert row(frame, axis="eps", level=0.001, at="best")["verdict"] == ("equivalent" if margin else verdict)
+    assert row(frame, kind="arm", arm="adam")["verdict"] == verdict
+
+
+def test_a_found_difference_within_the_margin_is_said_to_be(study, choices):
+    frame = compare(declaring(study, margin=1000.0), choices)
+    assert set(frame["verdict"]) <= {"equivalent", "lower by less than the margin", "higher by less than the margin"}
+    assert "higher by less than the margin" in set(frame["verdict"])
+
+
+# ------------------------------------------------------------------------------------------------ diverged runs
+
+
+def test_diverged_runs_score_chance_rank_worst_and_survivors_stand_beside(study, choices):
+    found = row(compare(study, choices), arm="insgd-norms", axis="p", level="inf", at="fixed")
+    assert found["diverged"] == 9
+    assert found["mean"] == pytest.approx(90)
+    assert found["improvement"] == 0
+    assert found["survivor_pairs"] == 0
+    assert math.isnan(found["survivor_difference"])
+
+
+def test_one_diverged_seed_of_an_arm_is_counted_left_out_and_ranked(study, choices):
+    cell = study.shown_cell("insgd")
+    scores = study.scores.copy()
+    tune = tune_at(study, choices, cell, "best")
+    one = (scores["arm"] == "insgd") & (scores["cell"] == cell.key) & (scores["tune"] == tune) & (scores["seed"] == 1)
+    scores.loc[one, ["status", "test_error", "test_loss"]] = ["diverged", 0.9, np.inf]
+
+    def after(**primary):
+        declared = declaring(study, **primary)
+        declared.__dict__["scores"] = scores
+        return compare(declared, choices)
+
+    found = row(after(), kind="arm", arm="insgd")
+    ours, theirs = errors(study, choices, "insgd"), errors(study, choices, "sgd")
+    alive = paired_t({s: e for s, e in ours.items() if s != 1}, theirs)
+    assert found["diverged"] == 1
+    assert found["difference"] == pytest.approx(paired_t({**ours, 1: 90.0}, theirs).difference)
+    assert (found["survivor_pairs"], found["survivor_difference"]) == (2, pytest.approx(alive.difference))
+    assert found["p_wilcoxon"] == wilcoxon({**ours, 1: math.inf}, theirs).p
+    lossy = row(after(metric="test_loss"), kind="arm", arm="insgd")
+    assert math.isnan(lossy["p"])  # a diverged run has no loss to take a mean of
+    assert lossy["verdict"] == "untested"
+    ranked = row(after(metric="test_loss", test="wilcoxon"), kind="arm", arm="insgd")
+    assert ranked["p"] >= ranked["smallest_p"] == 0.25
+
+
+# ------------------------------------------------------------------------------------------------ laws
+
+
+def test_shifting_all_errors_shifts_means_and_keeps_differences(study, choices, frame):
+    after = compare(changed(study, test_error=study.scores["test_error"] + 0.01), choices)
+    np.testing.assert_allclose(after["mean"], frame["mean"] + 1)
+    np.testing.assert_allclose(after["difference"], frame["difference"], atol=1e-9)
+    np.testing.assert_allclose(after["p"], frame["p"], rtol=1e-6)
+
+
+def test_the_order_of_runs_changes_no_bit(study, choices, frame):
+    shuffled = dataclasses.replace(study)
+    shuffled.__dict__["scores"] = study.scores.sample(frac=1, random_state=0).reset_index(drop=True)
+    pd.testing.assert_frame_equal(compare(shuffled, choices), frame, check_exact=True)
+
+
+def test_swapping_arm_and_baseline_flips_the_sign(study, choices):
+    one = row(compare(declaring(study, arm="insgd", baseline="adam"), choices), role="primary")
+    other = row(compare(declaring(study, arm="adam", baseline="insgd"), choices), role="primary")
+    assert one["difference"] == pytest.approx(-other["difference"])
+    assert one["p"] == pytest.approx(other["p"])
+    assert one["improvement"] == pytest.approx(1 - other["improvement"])
+
+
+def test_equal_settings_are_compared_with_each_other(study, choices):
+    """Where the baseline has a cell of the same settings, as at three learning rates of one table, that is the twin."""
+    settings = {"dampening": 0.9}
+    twin = dataclasses.replace(study.find_cell("sgd", settings), arm="adam")
+    plan = study.plan.copy()
+    plan.loc[plan["arm"] == "adam", "cell"] = twin.key
+    cells = {key: cell for key, cell in study.cells.items() if key[0] != "adam"} | {("adam", twin.key): twin}
+    moved = dataclasses.replace(study, plan=plan, cells=cells)
+    frame = compare(moved, choose(moved))
+    found = row(frame, kind="arm", arm="adam")
+    assert found["reference"] == "dampening = 0.9"
+    assert found["reference_mean"] == pytest.approx(scored(moved, choices, [study.find_cell("sgd", settings)]).mean)
+
+
+def test_cells_of_other_grids_are_compared_with_the_first(study, choices):
+    arms = {**study.arms, "insgd": dataclasses.replace(study.arms["insgd"], grid="zip")}
+    frame = compare(dataclasses.replace(study, arms=arms), choices)
+    cells = frame[(frame["arm"] == "insgd") & (frame["kind"] == "cell")]
+    assert len(cells) == len(study.cells_of("insgd")) - 1
+    assert not ((frame["arm"] == "insgd") & (frame["kind"] == "level")).any()
+
+
+def test_scores_of_several_cells_are_averaged_by_seed(study, choices):
+    cells = study.cells_of("insgd-norms")[:3]
+    side = scored(study, choices, cells)
+    single = [scored(study, choices, [cell]).scores for cell in cells]
+    assert side.scores == pytest.approx({seed: np.mean([scores[seed] for scores in single]) for seed in range(3)})
+    assert scored(study, choices, []).scores == {}
+    assert math.isnan(scored(study, choices, []).mean)
+    assert dict(study.base_cell("insgd").settings) == BASE
+
+
+def test_a_study_without_finished_runs_has_rows_and_no_numbers(study):
+    empty = dataclasses.replace(study)
+    empty.__dict__["scores"] = study.scores.iloc[:0]
+    frame = compare(empty)
+    assert (frame["verdict"] == "untested").all()
+    assert len(frame) > 0

@@ -1,0 +1,52 @@
+"""The primary test of a study: checked with the study, kept with it, and no part of any run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from insgd_lab.config import ConfigError, parse_study
+from insgd_lab.studies.planning import make_plan, study_info
+
+STUDY: dict[str, Any] = {
+    "name": "mine", "seeds": 2, "task": {"data": "digits", "model": "digits-cnn"}, "train": {"epochs": 4},
+    "arm": [{"name": "insgd", "optimizer": "insgd-l2"}, {"name": "sgd", "optimizer": "sgd"}],
+}  # fmt: skip
+
+
+def with_primary(**primary: Any) -> dict[str, Any]:
+    return {**STUDY, "analysis": {"primary": primary}}
+
+
+def test_it_is_in_the_study_and_in_no_run() -> None:
+    plan = make_plan(parse_study(with_primary(arm="insgd", baseline="sgd", margin=1)))
+    kept = study_info(plan, {}, "")["spec"]["analysis"]["primary"]
+    assert kept == {"test": "paired-t", "arm": "insgd", "baseline": "sgd", "metric": "test_error", "margin": 1.0}
+    assert plan.runs.keys() == make_plan(parse_study(STUDY)).runs.keys()
+    assert parse_study(STUDY).analysis is None
+
+
+@pytest.mark.parametrize(
+    ("primary", "expected"),
+    [
+        ({"arm": "insgdd"}, """analysis.primary.arm = "insgdd": unknown arm 'insgdd'; did you mean 'insgd'"""),
+        ({"baseline": "adam"}, """analysis.primary.baseline = "adam": unknown arm 'adam'"""),
+        ({"arm": "sgd", "baseline": "sgd"}, 'analysis.primary.baseline = "sgd": is the arm itself; name another'),
+        ({"test": "t"}, "analysis.primary.test"),
+        ({"metric": "accuracy"}, "analysis.primary.metric"),
+        ({"margin": 0}, "analysis.primary.margin = 0"),
+        ({"margin": float("inf")}, "analysis.primary.margin = inf"),
+        ({"tests": "welch"}, "analysis.primary.tests"),
+    ],
+)
+def test_mistakes_are_named(primary: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_study(with_primary(**primary))
+    [problem] = caught.value.problems
+    assert str(problem).startswith(expected)
+
+
+def test_a_single_arm_has_nothing_to_be_compared_with() -> None:
+    with pytest.raises(ConfigError, match="compares arms, and there is only one"):
+        parse_study({**with_primary(), "arm": STUDY["arm"][:1]})
