@@ -39,7 +39,7 @@ def _speed_sentence(rows: pd.DataFrame) -> str | None:
     label, reference = rows["label"].iloc[0], rows["reference"].iloc[0]
     apart = rows[(rows["relative_low"] > 1) | (rows["relative_high"] < 1)]
     if apart.empty:
-        return f"{label}: beside {reference} no layer's step is told apart from the others' (95 % intervals)."
+        return f"{label}, beside {reference} and relative to its own mean over layers: all 95 % intervals contain 1."
     fast, slow = (apart.iloc[int(k)] for k in (apart["relative"].argmax(), apart["relative"].argmin()))
     parts = [f"sped up most is {_layer(fast)}"] if fast["relative"] > 1 else []
     parts += [f"slowed down most is {_layer(slow)}"] if slow["relative"] < 1 else []

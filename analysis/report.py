@@ -139,6 +139,7 @@ def _papers() -> list[Path]:
 def _write(study: Study, path: Path) -> list[str]:
     """Write page, figures and tables; returns the names of the files."""
     from insgd_lab.analysis.canvas import save_figure
+    from insgd_lab.analysis.comparisons import compare
     from insgd_lab.analysis.drawings import drawings
     from insgd_lab.analysis.effects import inert_levels, main_effects
     from insgd_lab.analysis.layer_findings import interventions_table, layer_findings, speeds_table
@@ -147,12 +148,14 @@ def _write(study: Study, path: Path) -> list[str]:
     from insgd_lab.analysis.selection import choose
     from insgd_lab.analysis.statements import comparisons, findings, headline, mixture
     from insgd_lab.analysis.tables import divergence_table, effects_table, failures_table, results_table
+    from insgd_lab.analysis.verdicts import comparisons_table, exploratory_sentences, introduction, primary_sentences
 
     choices = choose(study)
     effects, inert = main_effects(study, choices), inert_levels(study)
     reproduction = reproduce(study, choices)
-    records = layer_records(study, choices)
+    records, compared = layer_records(study, choices), compare(study, choices)
     tables = {
+        "comparisons": comparisons_table(study, compared),
         "best": results_table(study, choices, "best"),
         "effects": effects_table(study, effects),
         "failures": failures_table(study),
@@ -173,8 +176,14 @@ def _write(study: Study, path: Path) -> list[str]:
     page = _render(
         study,
         notice=" ".join(filter(None, (headline(study), mixture(study)))),
-        findings=[*findings(study, choices, effects, inert), *layer_findings(records)],
-        comparisons=comparisons(reproduction) if reproduction else [],
+        introduction=introduction(study, compared),
+        findings=[
+            *primary_sentences(study, compared),
+            *exploratory_sentences(study, compared),
+            *(comparisons(reproduction) if reproduction else []),
+            *findings(study, choices, effects, inert),
+            *layer_findings(records),
+        ],
         tables=tables,
         images=images,
         reproduction=reproduction,
@@ -204,8 +213,8 @@ def _render(
     study: Study,
     *,
     notice: str,
+    introduction: str,
     findings: list[str],
-    comparisons: list[str],
     tables: dict[str, Table],
     images: dict[str, Any],
     reproduction: Reproduction | None,
@@ -220,7 +229,8 @@ def _render(
         study=study,
         title=study.info.get("title") or study.info.get("name") or os.fspath(study.path.name),
         notice=notice,
-        findings=[*comparisons, *findings],
+        introduction=introduction,
+        findings=findings,
         tables=tables,
         images=images,
         reproduction=reproduction,

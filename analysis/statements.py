@@ -3,8 +3,7 @@
     for sentence in findings(study, choices, effects, inert):
         print(sentence)
 
-Sentences give means, intervals and numbers of seeds; they name no winner. Many comparisons are made at once
-and none was singled out beforehand, so all of them are exploratory.
+Sentences give means, intervals and numbers of seeds, and describe; who is better, and how surely, say `verdicts`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from insgd_lab.analysis.reproduction import Reproduction
 from insgd_lab.analysis.runs import Cell, Study
 from insgd_lab.analysis.selection import Choices, tune_at, tune_label, tuned_name
 from insgd_lab.analysis.series import main_arms
-from insgd_lab.analysis.statistics import Summary, paired_difference, summarize
+from insgd_lab.analysis.statistics import Summary, summarize
 from insgd_lab.store import FINISHED
 
 __all__ = ["comparisons", "findings", "headline", "mixture"]
@@ -98,19 +97,9 @@ def findings(study: Study, choices: Choices, effects: pd.DataFrame, inert: Seque
 def _arms(study: Study, choices: Choices) -> Iterator[str]:
     cells = [(arm, cell) for arm in main_arms(study) if (cell := study.shown_cell(arm.name))]
     cells = [(arm, cell) for arm, cell in cells if tune_at(study, choices, cell, "best")]
-    if not cells:
-        return
     baseline = primary_of(study).baseline
-    reference, base = next((pair for pair in cells if pair[0].name == baseline), cells[0])
-    yield f"{_subject(study, choices, base)}."
-    control = _scores(study, choices, base)
-    for arm, cell in cells:
-        if arm is not reference:
-            difference = paired_difference(_scores(study, choices, cell), control) * 100
-            yield (
-                f"{_subject(study, choices, cell)}. Difference from {reference.label}, paired by seed: "
-                f"{difference_text(difference)}."
-            )
+    for _, cell in sorted(cells, key=lambda pair: pair[0].name != baseline):
+        yield f"{_subject(study, choices, cell)}."
 
 
 def _subject(study: Study, choices: Choices, cell: Cell) -> str:

@@ -187,7 +187,7 @@ def test_sentences_name_the_layers_that_are_told_apart_and_how_often_rules_acted
     )
     same = records_of("mine", sgd, "Mine")
     assert layer_findings([plain, same]) == [
-        "Mine: beside SGD no layer's step is told apart from the others' (95 % intervals)."
+        "Mine, beside SGD and relative to its own mean over layers: all 95 % intervals contain 1."
     ]
 
 

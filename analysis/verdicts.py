@@ -1,0 +1,196 @@
+"""Comparisons in words and as a table: the primary test first, then what else stands after Holm's correction.
+
+frame = compare(study)
+for sentence in primary_sentences(study, frame):
+    print(sentence)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from insgd_lab.analysis.comparisons import ALPHA
+from insgd_lab.analysis.labels import MISSING, number, signed
+from insgd_lab.analysis.primary import Primary, primary_of
+from insgd_lab.analysis.runs import Study
+from insgd_lab.analysis.selection import tuned_name
+from insgd_lab.analysis.tables import Column, Table, count
+
+__all__ = ["comparisons_table", "exploratory_sentences", "introduction", "p_text", "primary_sentences"]
+
+_TESTS = {"paired-t": "paired t-test by seed", "welch": "Welch's t-test", "wilcoxon": "Wilcoxon signed-rank test"}
+_METRICS = {
+    "test_error": "final test error",
+    "best_test_error": "test error of the epoch that was best on the test set",
+    "test_loss": "final test loss",
+    "val_error": "final validation error",
+    "val_loss": "final validation loss",
+}
+_WORDS = {
+    "lower": "lower",
+    "higher": "higher",
+    "lower by less than the margin": "lower, by less than the margin",
+    "higher by less than the margin": "higher, by less than the margin",
+    "equivalent": "equivalent within the margin",
+    "unresolved": "not told apart",
+    "untested": "not tested: it takes two pairs that differ",
+}
+
+
+def introduction(study: Study, frame: pd.DataFrame) -> str:
+    """What was fixed beforehand, what is exploratory, and what p-values are corrected for."""
+    primary = primary_of(study)
+    what = f"{_TESTS[primary.test]} of the {_METRICS[primary.metric]}"
+    who = study.arms[primary.arm].label if primary.arm else "every other arm"
+    against = f"{who} against {study.arms[primary.baseline].label}" if primary.baseline else "of one arm"
+    fixed = (
+        f"The study file fixes the primary test: the {what}, {against}."
+        if primary.declared
+        else f"The study file fixes no primary test ([analysis] would), so it is the usual one: the {what}, {against}."
+    )
+    firsts = int((frame["role"] == "primary").sum())
+    return (
+        f"Made from the numbers by program. {fixed} Its p-values are corrected by Holm's method over {_tests(firsts)}; "
+        f"all else is exploratory, corrected over all {_tests(len(frame))} of this page, and what has no p-value is a "
+        "description."
+    )
+
+
+def _tests(number_of: int) -> str:
+    return f"{number_of} comparison{'' if number_of == 1 else 's'}"
+
+
+def primary_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
+    """One sentence a primary comparison, with what these seeds could have found."""
+    primary = primary_of(study)
+    rows = frame[frame["role"] == "primary"].to_dict("records")
+    return [f"Primary: {_sentence(study, primary, row)}{_detectable(primary, row)}." for row in rows]
+
+
+def exploratory_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
+    """How many of the other comparisons stand after correction, and each of these."""
+    primary = primary_of(study)
+    others = frame[frame["role"] != "primary"]
+    if others.empty:
+        return []
+    stand = others[others["p_holm"] < ALPHA].to_dict("records")
+    verb = "stands" if len(stand) == 1 else "stand"
+    told = f"Exploratory: of {_tests(len(others))} {len(stand)} {verb} at {ALPHA:g} after correction"
+    return [f"{told}{'.' if not stand else ':'}", *(f"Exploratory: {_sentence(study, primary, row)}." for row in stand)]
+
+
+def _sentence(study: Study, primary: Primary, row: Mapping[Any, Any]) -> str:
+    unit = " percentage points of" if primary.unit == 100 else " in"
+    difference = f"{signed(row['difference'])}{unit} {_METRICS[primary.metric]}"
+    if math.isnan(row["difference"]):
+        difference = f"no mean difference in {_METRICS[primary.metric]}, as a run has none"
+    span = f"95 % interval {signed(row['low'])} to {signed(row['high'])}, " if not math.isnan(row["low"]) else ""
+    corrected = row["p_primary"] if row["role"] == "primary" else row["p_holm"]
+    p = "" if math.isnan(row["p"]) else f"; {_equation(row['p'])}, corrected {p_text(corrected)}"
+    lost = _lost(row)
+    return (
+        f"{_who(study, row, 'arm', 'setting')}, against {_who(study, row, 'reference_arm', 'reference')}"
+        f"{_at(study, row)}: {difference} ({span}{row['pairs']} pairs){p}: {_WORDS[row['verdict']]}{lost}"
+    )
+
+
+def _who(study: Study, row: Mapping[Any, Any], arm: str, setting: str) -> str:
+    plain = row[setting] in ("base", "defaults", "")
+    return study.arms[row[arm]].label + ("" if plain else f" ({row[setting]})")
+
+
+def _at(study: Study, row: Mapping[Any, Any]) -> str:
+    arm = study.arms[row["arm"]]
+    if not arm.tuned:
+        return ""
+    tuned = tuned_name(study, arm.name)
+    return f", each at its own best {tuned}" if row["at"] == "best" else f", at the fixed {tuned}"
+
+
+def _lost(row: Mapping[Any, Any]) -> str:
+    """What the survivors alone would say, where a run diverged."""
+    if not row["diverged"] and not row["reference_diverged"]:
+        return ""
+    lost = f"{row['diverged']} of its runs and {row['reference_diverged']} of the others diverged"
+    if math.isnan(row["survivor_difference"]):
+        return f" ({lost}, which leaves no pairs)"
+    return f" ({lost}; the {row['survivor_pairs']} pairs that survived differ by {signed(row['survivor_difference'])})"
+
+
+def _detectable(primary: Primary, row: Mapping[Any, Any]) -> str:
+    if math.isnan(row["detectable"]):
+        return ""
+    found = f"{number(round(row['detectable'], 2))}{' percentage points' if primary.unit == 100 else ''}"
+    return f". So many seeds, with differences spread as these are, find {found} in 4 of 5 studies"
+
+
+def _equation(p: float) -> str:
+    return f"p {p_text(p)}".replace("<", "< ") if p < 0.001 else f"p = {p_text(p)}"
+
+
+def p_text(p: float) -> str:
+    """A p-value to two digits: 0.25, 0.031, <0.001."""
+    if math.isnan(p):
+        return MISSING
+    return "<0.001" if p < 0.001 else f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
+
+
+# ------------------------------------------------------------------------------------------------ the table
+
+
+def comparisons_table(study: Study, frame: pd.DataFrame) -> Table:
+    """Every comparison: the difference, its tests, its size, and what so many seeds could have found."""
+    primary = primary_of(study)
+    unit = " (points)" if primary.unit == 100 else ""
+    named = frame.assign(
+        who=[_who(study, row, "arm", "setting") for row in frame.to_dict("records")],
+        against=[_who(study, row, "reference_arm", "reference") for row in frame.to_dict("records")],
+        corrected=frame["p_primary"].where(frame["role"] == "primary", frame["p_holm"]),
+    )
+    columns = (
+        Column("compared", ("who",)),
+        Column("against", ("against",)),
+        Column("role", ("role",)),
+        *((Column("tuned", ("at",)),) if study.tuned else ()),
+        Column("pairs", ("pairs",), count, True),
+        Column(f"difference{unit}", ("difference",), signed, True),
+        Column("95 % interval", ("low", "high"), _span, True),
+        Column("p", ("p",), p_text, True),
+        Column("corrected", ("corrected",), p_text, True),
+        Column("Hedges' g", ("g", "g_low", "g_high"), _size, True),
+        Column("chance of a better run", ("improvement", "improvement_low", "improvement_high"), _chance, True),
+        Column("detectable", ("detectable",), _plain, True),
+        Column("verdict", ("verdict",)),
+    )
+    return Table("comparisons", _caption(study, primary, frame), named, columns)
+
+
+def _caption(study: Study, primary: Primary, frame: pd.DataFrame) -> str:
+    least = frame["smallest_p"].min()
+    ranks = f" A Wilcoxon test of so few pairs cannot get below p = {p_text(least)}." if least >= 0.01 else ""
+    return (
+        f"Differences in {_METRICS[primary.metric]}, negative where the first is lower, that is better: "
+        f"{_TESTS[primary.test]}; p corrected by Holm's method, primary ones among themselves, others over all. "
+        "Detectable: found with power 0.8 by so many pairs whose differences spread as these do."
+        f"{ranks} The CSV has Welch's and Wilcoxon's tests beside it, and what the runs that survived say alone."
+    )
+
+
+def _span(low: float, high: float) -> str:
+    return MISSING if math.isnan(low) else f"{signed(low)} to {signed(high)}"
+
+
+def _size(value: float, low: float, high: float) -> str:
+    return MISSING if math.isnan(value) else f"{signed(value)} ({signed(low)} to {signed(high)})"
+
+
+def _chance(value: float, low: float, high: float) -> str:
+    return MISSING if math.isnan(value) else f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _plain(value: float) -> str:
+    return MISSING if math.isnan(value) else f"{value:.2f}"

@@ -1,0 +1,86 @@
+"""Comparisons in words and in the table: each number in them is one of `compare`'s."""
+
+import dataclasses
+import re
+
+import pytest
+
+from insgd_lab.analysis.comparisons import compare
+from insgd_lab.analysis.verdicts import (
+    comparisons_table,
+    exploratory_sentences,
+    introduction,
+    p_text,
+    primary_sentences,
+)
+
+
+@pytest.fixture(scope="module")
+def compared(study, choices):
+    return compare(study, choices)
+
+
+def declared(study, **primary):
+    spec = {**(study.info.get("spec") or {}), "analysis": {"primary": primary}}
+    return dataclasses.replace(study, info={**study.info, "spec": spec})
+
+
+def test_each_primary_comparison_has_a_sentence_with_its_numbers(study, compared):
+    rows = compared[compared["role"] == "primary"]
+    sentences = primary_sentences(study, compared)
+    assert len(sentences) == len(rows) > 0
+    for sentence, row in zip(sentences, rows.to_dict("records"), strict=True):
+        told = sentence.replace("\N{MINUS SIGN}", "-")
+        assert told.startswith(f"Primary: {study.arms[row['arm']].label}, against SGD")
+        assert f"{row['difference']:+.2f} percentage points of final test error" in told
+        assert f"(95 % interval {row['low']:+.2f} to {row['high']:+.2f}, {row['pairs']} pairs)" in told
+        assert f"corrected {p_text(row['p_primary'])}" in told
+
+
+def test_without_a_fixed_test_the_page_says_that_it_took_the_usual_one(study, compared):
+    text = introduction(study, compared)
+    assert "fixes no primary test ([analysis] would), so it is the usual one: the paired t-test by seed" in text
+    firsts = (compared["role"] == "primary").sum()
+    assert f"Holm's method over {firsts} comparisons" in text
+    assert f"over all {len(compared)} comparisons" in text
+
+
+def test_a_fixed_test_is_named_and_the_others_are_exploratory(study, choices):
+    fixed = declared(study, arm="insgd", baseline="adam", test="welch")
+    frame = compare(fixed, choices)
+    text = introduction(fixed, frame)
+    assert "The study file fixes the primary test: the Welch's t-test of the final test error, INSGD, one at a" in text
+    assert "over 1 comparison;" in text
+    [sentence] = primary_sentences(fixed, frame)
+    assert re.match(r"Primary: INSGD, one at a time, against Adam", sentence)
+
+
+def test_exploratory_sentences_are_of_what_stands_after_correction(study, compared):
+    first, *each = exploratory_sentences(study, compared)
+    others = compared[compared["role"] != "primary"]
+    standing = others[others["p_holm"] < 0.05]
+    assert first.startswith(f"Exploratory: of {len(others)} comparisons {len(standing)} stand")
+    assert len(each) == len(standing)
+    assert all("higher" in sentence or "lower" in sentence for sentence in each)
+
+
+def test_diverged_runs_are_said_with_what_the_survivors_say(study, compared):
+    row = {**compared.iloc[0].to_dict(), "diverged": 2, "reference_diverged": 0, "survivor_pairs": 1}
+    frame = compared.iloc[:1].assign(**{**row, "survivor_difference": -0.25})
+    [sentence] = primary_sentences(study, frame)
+    assert "(2 of its runs and 0 of the others diverged; the 1 pairs that survived differ by −0.25)" in sentence
+
+
+def test_the_table_has_a_row_for_each_comparison(study, compared):
+    table = comparisons_table(study, compared)
+    assert len(table.cells()) == len(compared)
+    assert "cannot get below p = 0.25" in table.caption  # three pairs: two of eight signs
+    verdicts = [row[-1] for row in table.cells()]
+    assert verdicts == compared["verdict"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.5, "0.50"), (0.083, "0.083"), (0.0004, "<0.001"), (1.0, "1.00"), (float("nan"), "–")]
+)
+def test_p_values_have_two_digits(p, text):
+    assert p_text(p) == text
