@@ -68,7 +68,7 @@ def primary_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
     """One sentence a primary comparison, with what these seeds could have found."""
     primary = primary_of(study)
     rows = frame[frame["role"] == "primary"].to_dict("records")
-    return [f"Primary: {_sentence(study, primary, row)}{_detectable(primary, row)}." for row in rows]
+    return [f"{_sentence(study, primary, row)}{_detectable(primary, row)}." for row in rows]
 
 
 def exploratory_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
@@ -79,8 +79,8 @@ def exploratory_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
         return []
     stand = others[others["p_holm"] < ALPHA].to_dict("records")
     verb = "stands" if len(stand) == 1 else "stand"
-    told = f"Exploratory: of {_tests(len(others))} {len(stand)} {verb} at {ALPHA:g} after correction"
-    return [f"{told}{'.' if not stand else ':'}", *(f"Exploratory: {_sentence(study, primary, row)}." for row in stand)]
+    told = f"Of {_tests(len(others))} {len(stand)} {verb} at {ALPHA:g} after correction"
+    return [f"{told}{'.' if not stand else ':'}", *(f"{_sentence(study, primary, row)}." for row in stand)]
 
 
 def _sentence(study: Study, primary: Primary, row: Mapping[Any, Any]) -> str:

@@ -128,7 +128,7 @@ def test_statements_agree_with_recomputed_numbers(page, study, choices):
     assert "at its own best learning rate 0.3" in statement
     assert f"{100 * error.mean:.2f} % test error" in statement
     assert f"95 % interval {100 * error.low:.2f} to {100 * error.high:.2f}, 3 seeds" in statement
-    [primary] = [text for text in page.texts if text.startswith("Primary: INSGD, one at a time, against SGD")]
+    [primary] = [text for text in page.texts if text.startswith("INSGD, one at a time, against SGD")]
     assert f"{100 * difference.mean:+.2f} percentage points".replace("-", "\N{MINUS SIGN}") in primary
 
 

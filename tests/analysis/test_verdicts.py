@@ -31,7 +31,7 @@ def test_each_primary_comparison_has_a_sentence_with_its_numbers(study, compared
     assert len(sentences) == len(rows) > 0
     for sentence, row in zip(sentences, rows.to_dict("records"), strict=True):
         told = sentence.replace("\N{MINUS SIGN}", "-")
-        assert told.startswith(f"Primary: {study.arms[row['arm']].label}, against SGD")
+        assert told.startswith(f"{study.arms[row['arm']].label}, against SGD")
         assert f"{row['difference']:+.2f} percentage points of final test error" in told
         assert f"(95 % interval {row['low']:+.2f} to {row['high']:+.2f}, {row['pairs']} pairs)" in told
         assert f"corrected {p_text(row['p_primary'])}" in told
@@ -52,14 +52,14 @@ def test_a_fixed_test_is_named_and_the_others_are_exploratory(study, choices):
     assert "The study file fixes the primary test: the Welch's t-test of the final test error, INSGD, one at a" in text
     assert "over 1 comparison;" in text
     [sentence] = primary_sentences(fixed, frame)
-    assert re.match(r"Primary: INSGD, one at a time, against Adam", sentence)
+    assert re.match(r"INSGD, one at a time, against Adam", sentence)
 
 
 def test_exploratory_sentences_are_of_what_stands_after_correction(study, compared):
     first, *each = exploratory_sentences(study, compared)
     others = compared[compared["role"] != "primary"]
     standing = others[others["p_holm"] < 0.05]
-    assert first.startswith(f"Exploratory: of {len(others)} comparisons {len(standing)} stand")
+    assert first.startswith(f"Of {len(others)} comparisons {len(standing)} stand")
     assert len(each) == len(standing)
     assert all("higher" in sentence or "lower" in sentence for sentence in each)
 
