@@ -9,6 +9,6 @@
 from insgd_lab.analysis.theory.filtering import misadjustment, nlms_curve
 from insgd_lab.analysis.theory.games import regret, theorem1
 from insgd_lab.analysis.theory.limits import stability
-#from insgd_lab.analysis.theory.page import write_page
+from insgd_lab.analysis.theory.page import write_page
 
-__all__ = ["misadjustment", "nlms_curve", "regret", "stability", "theorem1"]
+__all__ = ["misadjustment", "nlms_curve", "regret", "stability", "theorem1", "write_page"]

@@ -88,7 +88,7 @@ def nlms_curve(path: str | Path) -> pd.DataFrame:
 def misadjustment(path: str | Path) -> pd.DataFrame:
     """A row a kind of regressors and step size: the last quarter of each run, over the noise's variance.
 
-    Columns: regressors, mu, n (seeds), mean, low, high (a 95 % t-interval), theory (N / (N - 2) mu / (2 - mu)), long
+    Columns: regressors, mu, taps, n (seeds), mean, low, high (a 95 % t-interval), theory (N / (N - 2) mu / (2 - mu)), long
     (mu / (2 - mu)).
 
     Raises:
@@ -98,10 +98,11 @@ def misadjustment(path: str | Path) -> pd.DataFrame:
     for (regressors, mu), part in _runs(path).groupby(["regressors", "mu"], sort=False):
         tail = part[part["samples"] > (1 - STEADY) * part["samples"].max()]
         each = tail.groupby("seed")["squared"].mean() / part["noise"].iloc[0]
-        found, theory = summarize(each.tolist()), steady_theory(mu, part["taps"].iloc[0])
+        taps = int(part["taps"].iloc[0])
+        found, theory = summarize(each.tolist()), steady_theory(mu, taps)
         long = mu / (2 - mu) if mu < 2 else math.inf
-        rows.append((regressors, mu, found.n, found.mean, found.low, found.high, theory, long))
-    columns = ["regressors", "mu", "n", "mean", "low", "high", "theory", "long"]
+        rows.append((regressors, mu, taps, found.n, found.mean, found.low, found.high, theory, long))
+    columns = ["regressors", "mu", "taps", "n", "mean", "low", "high", "theory", "long"]
     return pd.DataFrame(rows, columns=columns)
 
 

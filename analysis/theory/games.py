@@ -118,7 +118,7 @@ def _decay(schedule: Any) -> float:
 
 def last(frame: pd.DataFrame) -> pd.DataFrame:
     """The last look of each run."""
-    return frame.loc[frame.groupby(["problem", "rule", "seed"])["T"].idxmax()]
+    return frame.loc[frame.groupby(["problem", "rule", "seed"], sort=False)["T"].idxmax()]
 
 
 def _by_seed(rows: pd.DataFrame, value: str) -> dict[int, float]:

@@ -71,8 +71,8 @@ def stability(path: str | Path) -> pd.DataFrame:
         arm=("arm", "first"), distance=("distance", "first"), lr=("lr_tried", "first"), status=("status", "first"),
         last=("loss", "last"), highest=("loss", lambda losses: losses.max(skipna=False)),
     )  # fmt: skip
-    nothing = runs["distance"].map({float(key): value for key, value in info["nothing"].items()})
-    good = (runs["status"] == "done") & (runs["last"] < nothing) & (runs["highest"] < info["rise"] * nothing)
+    start = runs["distance"].map({float(key): value for key, value in info["start"].items()})
+    good = (runs["status"] == "done") & (runs["last"] < start) & (runs["highest"] < info["rise"] * start)
     rows = []
     for (arm, distance), part in runs.assign(stable=good).groupby(["arm", "distance"], sort=False):
         low, high = _bracket(part)

@@ -127,17 +127,17 @@ PROBLEMS: tuple[Problem, ...] = (
     Problem("quadratic", "random quadratic losses", "quadratic", {"dimension": 10}, 10_000, _EVEN, rules=_ALL),
     Problem("logistic", "random logistic losses", "logistic", {"dimension": 10}, 10_000, _EVEN, rules=_ALL),
     *(
-        Problem(f"period-3-{C:g}", f"{C:g}x, -x, -x", "periodic", {"C": C}, 10_000, _ONE, rules=_CLASSIC)
+        Problem(f"period-3-{C:g}", f"{C:g}x, −x, −x", "periodic", {"C": C}, 10_000, _ONE, rules=_CLASSIC)
         for C in (2.25, 2.5, 3.0, 3.5, 3.75, 5.0)
     ),
-    Problem("period-3-small", "1e-6 (3x, -x, -x)", "periodic", {"C": 3.0, "scale": 1e-6}, 10_000,
+    Problem("period-3-small", "1e-6 (3x, −x, −x)", "periodic", {"C": 3.0, "scale": 1e-6}, 10_000,
             {"plain": 1e6, "adaptive": 1.0}, rules=_CLASSIC, eps=1e-16),
-    Problem("reddi-1", "Reddi et al., Theorem 1: 3x, -x, -x; β = (0, 0.1)", "periodic", {"C": 3.0}, 10_000,
+    Problem("reddi-1", "Reddi et al., Thm 1: 3x, −x, −x; β = (0, 0.1)", "periodic", {"C": 3.0}, 10_000,
             {"plain": 0.3, "adaptive": 0.3}, betas=(0.0, 0.1), beta1_decay=1.0, rules=_CLASSIC),
-    Problem("reddi-2", "Reddi et al., Theorem 2: 22x, then -x 21 times; β = (0.5, 0.5)", "periodic",
+    Problem("reddi-2", "Reddi et al., Thm 2: 22x, 21 times −x; β = (0.5, 0.5)", "periodic",
             {"C": 22.0, "period": 22}, 10_000, {"plain": 0.3, "adaptive": 0.3}, betas=(0.5, 0.5), beta1_decay=1.0,
             rules=_CLASSIC),
-    Problem("reddi-3", "Reddi et al., Theorem 3: 101x with chance 1/51, else -x; β = (0.9, 0.9)", "chance",
+    Problem("reddi-3", "Reddi et al., Thm 3: 101x (chance 1/51), −x; β = (0.9, 0.9)", "chance",
             {"C": 101.0, "delta": 1.0}, 10_000, {"plain": 0.1, "adaptive": 1.0}, betas=(0.9, 0.9), beta1_decay=1.0,
             rules=_CLASSIC),
 )  # fmt: skip

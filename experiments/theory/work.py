@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
@@ -35,7 +36,7 @@ def in_parallel(work: Callable[..., None], jobs: Sequence[tuple[Any, ...]], work
             tell(done, len(jobs))
         return
     fresh = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
-    with ProcessPoolExecutor(min(workers, len(jobs)), fresh, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), fresh, _prepare) as pool:
         futures = [pool.submit(work, *job) for job in jobs]
         try:
             for done, future in enumerate(as_completed(futures), 1):
@@ -44,3 +45,9 @@ def in_parallel(work: Callable[..., None], jobs: Sequence[tuple[Any, ...]], work
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _prepare() -> None:
+    """Of a worker: one thread, and Ctrl-C is for the process that asked."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
