@@ -369,10 +369,11 @@ _ANALYTIC = (
              {"taps": 32, "colour": 0.0, "snr": 30.0, "drift": 0.0, "samples": 1000, "regressors": "delay-line"},
              domains=DOMAINS, **_NEITHER),
     DataSpec("least-squares", "insgd_lab.training.analytic:least_squares",
-             "noiseless linear regression with curvatures from curvature / condition to curvature, each batch the whole "
-             "set; for the model linear with bias = false",
+             "noiseless linear regression with curvatures from curvature / condition to curvature, each batch the "
+             "whole set; for the model linear with bias = false",
              "Nesterov, Introductory Lectures on Convex Optimization, 2004, Section 2.1",
-             {"features": 10, "condition": 100.0, "curvature": 1.0, "distance": 1.0, "steps": 100}, domains=DOMAINS, **_NEITHER),
+             {"features": 10, "condition": 100.0, "curvature": 1.0, "distance": 1.0, "steps": 100},
+             domains=DOMAINS, **_NEITHER),
     DataSpec("teacher-student", "insgd_lab.training.analytic:teacher_student",
              "regression on what a perceptron answers to normal inputs; for the models mlp and linear",
              "Saad and Solla, On-line Learning in Soft Committee Machines, 1995",

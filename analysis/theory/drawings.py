@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from insgd_lab.analysis.drawings import Drawing
 from insgd_lab.analysis.figures import MARKERS, WIDTH, _grid, _plain_log, _style, _title
 from insgd_lab.analysis.labels import number
 from insgd_lab.analysis.theory import filtering, games, limits
+from insgd_lab.analysis.theory.reading import groups, rows_of
 
 __all__ = ["of_limits", "of_nlms", "of_regret"]
 
@@ -41,11 +43,14 @@ def of_regret(frame: pd.DataFrame) -> Iterator[Drawing]:
     ):
         shown = [problem for problem in problems if (frame["problem"] == problem).any()]
         if shown:
-            alt = f"R(T)/T against T on logarithmic axes for {what}: {'; '.join(_labels(frame, shown))}. " + _ends(frame, shown)
+            alt = f"R(T)/T against T on logarithmic axes for {what}: {'; '.join(_labels(frame, shown))}. " + _ends(
+                frame, shown
+            )
             caption = (
-                "Average regret R(T)/T against the number of rounds, mean over seeds; solid without, dashed with AdaNorm's "
-                "correction. The dotted black line is Theorem 1's bound for AdamNorm as printed, with the constants of the "
-                "problem; where it lies far above, its distance is told. Thin grey: the slope of T^(−1/2)."
+                "Average regret R(T)/T against the number of rounds, mean over seeds; solid without, dashed with "
+                "AdaNorm's correction. The dotted black line is Theorem 1's bound for AdamNorm as printed, with the "
+                "constants of the problem; where it lies far above, its distance is told. Thin grey: the slope of "
+                "T^(−1/2)."
             )
             yield Drawing(name, draw_regret(frame, shown), alt, caption)
     periodic = frame[frame["problem"].str.fullmatch(r"period-3-[\d.]+")]
@@ -54,14 +59,14 @@ def of_regret(frame: pd.DataFrame) -> Iterator[Drawing]:
             "Where runs on Cx, −x, −x end: mean coordinate after the last round against C, bars from the lowest to the "
             "highest seed. The best point is −1 for every C above 2."
         )
-        texts = [f"{r.rule} {r.mean:+.2f} on {r.problem}" for r in games.ends(periodic).itertuples()]
+        texts = [f"{r.rule} {r.mean:+.2f} on {r.problem}" for r in rows_of(games.ends(periodic))]
         yield Drawing("regret-ends", draw_ends(periodic), "Final points against C: " + ", ".join(texts) + ".", caption)
     gaps = games.differences(frame[frame["problem"].isin(RANDOM)])
     if len(gaps):
-        texts = [f"{row.label} on {row.problem_label} {_share(row.difference, row.plain)}" for row in gaps.itertuples()]
+        texts = [f"{row.label} on {row.problem_label} {_share(row.difference, row.plain)}" for row in rows_of(gaps)]
         caption = (
-            "Average regret at the end on random convex losses: corrected less uncorrected, in percent of the uncorrected "
-            "mean, paired by seed; bars are 95 % t-intervals. To the right of 0 the correction costs."
+            "Average regret at the end on random convex losses: corrected less uncorrected, in percent of the "
+            "uncorrected mean, paired by seed; bars are 95 % t-intervals. To the right of 0 the correction costs."
         )
         yield Drawing("regret-differences", draw_differences(gaps), "Differences: " + ", ".join(texts) + ".", caption)
 
@@ -74,7 +79,8 @@ def _ends(frame: pd.DataFrame, problems: Sequence[str]) -> str:
     """The last values, for those who cannot see the lines."""
     last = games.last(frame[frame["problem"].isin(problems) & frame["base"].isin(BASES)])
     means = last.groupby(["problem_label", "rule_label"], sort=False)["average_regret"].mean()
-    return "At the end: " + ", ".join(f"{rule} {number(value)} on {problem}" for (problem, rule), value in means.items()) + "."
+    pairs = zip(means.index.to_list(), means.to_list(), strict=True)
+    return f"At the end: {', '.join(f'{rule} {number(value)} on {problem}' for (problem, rule), value in pairs)}."
 
 
 def _share(difference: float, plain: float) -> str:
@@ -92,8 +98,7 @@ def draw_regret(frame: pd.DataFrame, problems: Sequence[str]) -> Figure:
         for ax in axes:
             ax.set(xlabel="rounds T", ylabel="R(T) / T")
         handles = [
-            Line2D([], [], color=_colour(k), marker=MARKERS[k], mfc="white" if corrected else None,
-                   ls="--" if corrected else "-", label=name)  # fmt: skip
+            Line2D([], [], marker=MARKERS[k], label=name, **_look(k, corrected))
             for k, base in enumerate(BASES)
             for corrected, name in _names(frame, base)
         ]
@@ -109,15 +114,21 @@ def _names(frame: pd.DataFrame, base: str) -> list[tuple[bool, str]]:
     return list(zip(rules["corrected"].tolist(), rules["rule_label"].tolist(), strict=True))
 
 
+def _look(k: int, corrected: bool) -> dict[str, Any]:
+    """A colour a base; corrected ones are dashed and open."""
+    return {"color": _colour(k), "ls": "--" if corrected else "-", "mfc": "white" if corrected else None}
+
+
 def _draw_game(ax: Axes, part: pd.DataFrame) -> None:
     means = part.groupby(["base", "corrected", "T"])["average_regret"].mean()
+    there = set(zip(part["base"], part["corrected"], strict=True))
     for k, base in enumerate(BASES):
-        for corrected, style in ((False, "-"), (True, "--")):
-            if (base, corrected) in means.index.droplevel("T"):
-                line = means[base, corrected].where(lambda values: values > 0)
+        for corrected in (False, True):
+            if (base, corrected) in there:
+                line = means[base, corrected]
                 # Adam and AMSGrad often lie on each other: the later line is thinner, its marks are elsewhere.
-                marks = {"marker": MARKERS[k], "markevery": (2 * k, 6), "mfc": "white" if corrected else None}
-                ax.plot(line.index, line, color=_colour(k), ls=style, lw=2.6 - 0.7 * k, **marks)
+                marks: dict[str, Any] = {"marker": MARKERS[k], "markevery": (2 * k, 6), "lw": 2.6 - 0.7 * k}
+                ax.plot(line.index, line.where(line > 0), **_look(k, corrected), **marks)
     ax.set(xscale="log", yscale="log")
     top, T = float(means.max()), means.index.get_level_values("T")
     guide = np.array([T.min(), T.max()], dtype=float)
@@ -137,7 +148,13 @@ def _draw_bound(ax: Axes, part: pd.DataFrame, top: float) -> None:
         return
     end = games.last(part[part["rule"] == games.PAPERS_RULE])
     times = (end["bound"] / end["average_regret"]).mean()
-    ax.text(0.03, 0.04, f"Theorem 1 at the end: {number(float(f'{times:.2g}'))} × AdamNorm", transform=ax.transAxes, fontsize=7.5)
+    ax.text(
+        0.03,
+        0.04,
+        f"Theorem 1 at the end: {number(float(f'{times:.2g}'))} × AdamNorm",
+        transform=ax.transAxes,
+        fontsize=7.5,
+    )
 
 
 def draw_ends(frame: pd.DataFrame) -> Figure:
@@ -148,7 +165,7 @@ def draw_ends(frame: pd.DataFrame) -> Figure:
     with _style():
         figure = Figure(figsize=(WIDTH * 0.75, 2.9), layout="constrained")
         ax = figure.subplots()
-        for rule, part in found.groupby("rule", sort=False):
+        for rule, part in groups(found, "rule"):
             base, corrected = str(rule).removesuffix(games.SUFFIX), str(rule).endswith(games.SUFFIX)
             k, line = BASES.index(base), part.sort_values("C")
             shift = (k - 1) * 0.02  # rules that end at the same point would hide each other
@@ -172,7 +189,9 @@ def draw_differences(gaps: pd.DataFrame) -> Figure:
             rows = gaps[gaps["problem"] == problem]
             centre, low, high = (100 * rows[name] / rows["plain"] for name in ("difference", "low", "high"))
             ax.axvline(0, color="grey", lw=0.8)
-            ax.errorbar(centre, np.arange(len(rows)), xerr=[centre - low, high - centre], fmt="o", capsize=2.5, color=_colour(k))
+            ax.errorbar(
+                centre, np.arange(len(rows)), xerr=[centre - low, high - centre], fmt="o", capsize=2.5, color=_colour(k)
+            )
             ax.set_yticks(np.arange(len(rows)), rows["label"])
             _title(ax, str(rows["problem_label"].iloc[0]))
             ax.set_xlabel("difference (%)")
@@ -188,11 +207,11 @@ def of_limits(frame: pd.DataFrame) -> Iterator[Drawing]:
     if frame.empty:
         return
     rows = limits.relative(frame)
-    texts = [f"{r.arm} {number(r.near)} and {number(r.far)}" for r in rows.itertuples()]
+    texts = [f"{r.arm} {number(r.near)} and {number(r.far)}" for r in rows_of(rows)]
     caption = (
-        "Largest stable learning rate of every rule on a quadratic with largest curvature L, in units of SGD's 2/L, from a "
-        "minimum at distance 1 (filled) and 10 (open); a tick stands where a closed form predicts the limit. Where the two "
-        "points differ, the limit is no property of the curvature alone."
+        "Largest stable learning rate of every rule on a quadratic with largest curvature L, in units of SGD's 2/L, "
+        "from a minimum at distance 1 (filled) and 10 (open); a tick stands where a closed form predicts the limit. "
+        "Where the two points differ, the limit is no property of the curvature alone."
     )
     alt = f"Limits in units of 2/L from distance 1 and from 10: {', '.join(texts)}."
     yield Drawing("stability", draw_limits(rows), alt, caption)
@@ -228,13 +247,13 @@ def of_nlms(curve: pd.DataFrame, steady: pd.DataFrame) -> Iterator[Drawing]:
     if curve.empty:
         return
     texts = [
-        f"{row.regressors}, μ = {number(row.mu)}: {number(row.mean)} ({number(row.theory)})" for row in steady.itertuples()
+        f"{row.regressors}, μ = {number(row.mu)}: {number(row.mean)} ({number(row.theory)})" for row in rows_of(steady)
     ]
     alt = f"Learning curves, and misadjustment measured (theory): {'; '.join(texts)}."
     caption = (
-        "NLMS. Above: mean-square deviation of the weights over seeds (dots) and its theory (lines), regressors independent "
-        "and of a delay line. Below: misadjustment in the last quarter of the runs with 95 % t-intervals, the theory for "
-        "this length (line) and for long filters (dotted)."
+        "NLMS. Above: mean-square deviation of the weights over seeds (dots) and its theory (lines), regressors "
+        "independent and of a delay line. Below: misadjustment in the last quarter of the runs with 95 % "
+        "t-intervals, the theory for this length (line) and for long filters (dotted)."
     )
     yield Drawing("nlms", draw_nlms(curve, steady), alt, caption)
 
@@ -250,7 +269,14 @@ def draw_nlms(curve: pd.DataFrame, steady: pd.DataFrame) -> Figure:
                 line = curve[(curve["regressors"] == kind) & (curve["mu"] == mu)].sort_values("samples")
                 ax.plot(line["samples"], line["theory"], color=shades[k], lw=1.2)
                 thin = line.iloc[:: max(1, len(line) // 20)]
-                ax.plot(thin["samples"], thin["deviation"], MARKERS[k % len(MARKERS)], color=shades[k], ms=3, label=number(mu))
+                ax.plot(
+                    thin["samples"],
+                    thin["deviation"],
+                    MARKERS[k % len(MARKERS)],
+                    color=shades[k],
+                    ms=3,
+                    label=number(mu),
+                )
             ax.set(yscale="log", xlabel="samples", ylabel="E‖w − w_o‖²")
             _title(ax, f"{kind} regressors")
             low = curve.loc[curve["mu"] < 2, ["deviation", "theory"]].min().min()
@@ -269,11 +295,11 @@ def _draw_steady(ax: Axes, steady: pd.DataFrame) -> None:
     taps = int(settled["taps"].iloc[0])
     ax.plot(mu, [filtering.steady_theory(each, taps) for each in mu], color="black", lw=1.0, label="theory")
     ax.plot(mu, mu / (2 - mu), color="black", lw=1.0, ls=":", label="long filter")
-    for k, (kind, rows) in enumerate(settled.groupby("regressors", sort=False)):
+    for k, (kind, rows) in enumerate(groups(settled, "regressors")):
         bars = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
-        ax.errorbar(rows["mu"] + 0.02 * (k - 0.5), rows["mean"], yerr=np.nan_to_num(bars), fmt=MARKERS[k], color=_colour(k),
-                    capsize=2.5, label=str(kind))  # fmt: skip
+        at, colour = rows["mu"] + 0.02 * (k - 0.5), _colour(k)
+        look: dict[str, Any] = {"fmt": MARKERS[k], "color": colour, "capsize": 2.5, "label": str(kind)}
+        ax.errorbar(at, rows["mean"], yerr=np.nan_to_num(bars), **look)
     ax.set(yscale="log", xlabel="step size μ", ylabel="misadjustment")
     _title(ax, "steady state")
     ax.legend(loc="upper left")
-

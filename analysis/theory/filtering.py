@@ -7,11 +7,11 @@ With N taps, inputs of unit power and noise of variance s^2, D = E||w - w_o||^2 
 
     D_t = (1 - mu (2 - mu) / N) D_{t-1} + mu^2 s^2 / (N - 2)
 
-exactly if every regressor is independent of those before (E[1 / ||x||^2] = 1 / (N - 2)), and so converges for 0 < mu < 2,
-to a misadjustment D / s^2 = mu / (2 - mu) N / (N - 2), which for long filters is the textbooks' mu / (2 - mu) (Haykin,
-Adaptive Filter Theory; Sayed, Adaptive Filters). Regressors of a delay line share all values but one with the sample
-before: there it is an approximation. A linear layer's initial weights are uniform with variance 1 / (3 N), so D_0 = 4 / 3
-for an unknown system of unit norm.
+exactly if every regressor is independent of those before (E[1 / ||x||^2] = 1 / (N - 2)), and so converges for 0 < mu
+< 2, to a misadjustment D / s^2 = mu / (2 - mu) N / (N - 2), which for long filters is the textbooks' mu / (2 - mu)
+(Haykin, Adaptive Filter Theory; Sayed, Adaptive Filters). Regressors of a delay line share all values but one with
+the sample before: there it is an approximation. A linear layer's initial weights are uniform with variance 1 / (3 N),
+so D_0 = 4 / 3 for an unknown system of unit norm.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pandas as pd
 from insgd_lab.analysis.labels import number
 from insgd_lab.analysis.statistics import summarize
 from insgd_lab.analysis.tables import Column, Table
-from insgd_lab.analysis.theory.reading import read
+from insgd_lab.analysis.theory.reading import groups, read, rows_of
 
 __all__ = ["deviation", "findings", "misadjustment", "nlms_curve", "steady_theory", "table"]
 
@@ -77,7 +77,7 @@ def nlms_curve(path: str | Path) -> pd.DataFrame:
         StoreError: there is no study.
     """
     rows = []
-    for (regressors, mu, samples), part in _runs(path).groupby(["regressors", "mu", "samples"], sort=False):
+    for (regressors, mu, samples), part in groups(_runs(path), ["regressors", "mu", "samples"]):
         found = summarize(part["squared"].tolist())
         theory = deviation(samples, mu, part["taps"].iloc[0], part["noise"].iloc[0], 4 / 3)
         rows.append((regressors, mu, samples, found.n, found.mean, found.low, found.high, float(theory)))
@@ -88,14 +88,14 @@ def nlms_curve(path: str | Path) -> pd.DataFrame:
 def misadjustment(path: str | Path) -> pd.DataFrame:
     """A row a kind of regressors and step size: the last quarter of each run, over the noise's variance.
 
-    Columns: regressors, mu, taps, n (seeds), mean, low, high (a 95 % t-interval), theory (N / (N - 2) mu / (2 - mu)), long
-    (mu / (2 - mu)).
+    Columns: regressors, mu, taps, n (seeds), mean, low, high (a 95 % t-interval), theory
+    (N / (N - 2) mu / (2 - mu)), long (mu / (2 - mu)).
 
     Raises:
         StoreError: there is no study.
     """
     rows = []
-    for (regressors, mu), part in _runs(path).groupby(["regressors", "mu"], sort=False):
+    for (regressors, mu), part in groups(_runs(path), ["regressors", "mu"]):
         tail = part[part["samples"] > (1 - STEADY) * part["samples"].max()]
         each = tail.groupby("seed")["squared"].mean() / part["noise"].iloc[0]
         taps = int(part["taps"].iloc[0])
@@ -112,24 +112,25 @@ def misadjustment(path: str | Path) -> pd.DataFrame:
 def findings(steady: pd.DataFrame, curve: pd.DataFrame) -> list[str]:
     """The steady states beside theory, and what happens at 2 and above."""
     found = []
-    for regressors, part in steady.groupby("regressors", sort=False):
+    for regressors, part in groups(steady, "regressors"):
         settled = part[part["mu"] < 2]
         inside = settled[(settled["low"] <= settled["theory"]) & (settled["theory"] <= settled["high"])]
         texts = [
-            f"μ = {number(row.mu)}: {number(row.mean)} ({number(row.low)} to {number(row.high)}), theory {number(row.theory)}"
-            for row in settled.itertuples()
+            f"μ = {number(row.mu)}: {number(row.mean)} ({number(row.low)} to {number(row.high)}), theory "
+            f"{number(row.theory)}"
+            for row in rows_of(settled)
         ]
         if texts:
             found.append(
-                f"NLMS, {regressors} regressors, {int(part['n'].max())} seeds: the theory's misadjustment "
-                f"μ/(2 − μ) N/(N − 2) lies in the 95 % interval of the mean at {len(inside)} of {len(settled)} step sizes "
+                f"NLMS, {regressors} regressors, {int(part['n'].max())} seeds: the theory's misadjustment μ/(2 − μ) "
+                f"N/(N − 2) lies in the 95 % interval of the mean at {len(inside)} of {len(settled)} step sizes "
                 f"below 2. {'; '.join(texts)}."
             )
         found += [
             f"NLMS, {regressors} regressors, μ = {number(row.mu)}: the mean-square deviation ends at "
             f"{number(_end(curve, regressors, row.mu, 'deviation'))} (theory "
             f"{number(_end(curve, regressors, row.mu, 'theory'))}, from 4/3)."
-            for row in part[part["mu"] >= 2].itertuples()
+            for row in rows_of(part[part["mu"] >= 2])
         ]
     return found
 

@@ -1,7 +1,7 @@
 """Average regret of corrected rules beside their bases, and beside Theorem 1 of the AdaNorm paper.
 
-    frame = regret("runs/theory/regret")
-    for sentence in findings(frame): print(sentence)
+frame = regret("runs/theory/regret")
+for sentence in findings(frame): print(sentence)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pandas as pd
 from insgd_lab.analysis.labels import number
 from insgd_lab.analysis.statistics import paired_difference, summarize
 from insgd_lab.analysis.tables import Column, Table
-from insgd_lab.analysis.theory.reading import read
+from insgd_lab.analysis.theory.reading import groups, read, rows_of
 
 __all__ = ["conditions", "differences", "ends", "exponents", "findings", "regret", "table", "theorem1"]
 
@@ -28,7 +28,7 @@ PAPERS_RULE = "adam-corrected"
 
 def theorem1(
     root_moments: Any, gradient_norms: Any, *, alpha: float, beta1: float, beta2: float, gamma: float, decay: float,
-    G: float, G_inf: float, D: float, D_inf: float, dimension: int,
+    G: float, G_inf: float, D: float, D_inf: float, dimension: int,  # noqa: N803 (the theorem's letters)
 ) -> Any:  # fmt: skip
     """The bound on R(T) as AdaNorm's Theorem 1 prints it.
 
@@ -69,8 +69,9 @@ def conditions(beta1: float, beta2: float, decay: float) -> list[str]:
 def regret(path: str | Path) -> pd.DataFrame:
     """A row a run and look.
 
-    Columns: problem, problem_label, rule, rule_label, base, corrected, seed, T, average_regret, bound (on the average, NaN
-    for all rules but AdamNorm and where the theorem's conditions are not met), unmet (which), position, scale (G_inf).
+    Columns: problem, problem_label, rule, rule_label, base, corrected, seed, T, average_regret, bound (on the
+    average; NaN for all rules but AdamNorm, and where the theorem's conditions are not met), unmet (which), position,
+    dimension.
 
     Raises:
         StoreError: there is no study.
@@ -85,7 +86,7 @@ def regret(path: str | Path) -> pd.DataFrame:
         told = {
             "problem": problem, "problem_label": info["problems"][problem]["label"], "rule": rule,
             "rule_label": labels[rule], "base": rule.removesuffix(SUFFIX), "corrected": rule.endswith(SUFFIX),
-            "seed": row["seed"], "alpha": options["lr"], "scale": run["constants"]["G_inf"],
+            "seed": row["seed"],
             "dimension": run["constants"]["dimension"], "unmet": None, "terms": None,
         }  # fmt: skip
         if rule == PAPERS_RULE:
@@ -100,7 +101,7 @@ def regret(path: str | Path) -> pd.DataFrame:
     frame = frame.rename(columns={"step": "T"})
     frame["bound"] = [
         theorem1(row.root_moments, row.gradient_norms, **row.terms) / row.T if row.terms and not row.unmet else math.nan
-        for row in frame.itertuples()
+        for row in rows_of(frame)
     ]
     order = {name: place for place, name in enumerate([*info["problems"], *labels])}
     places = frame.assign(problem=frame["problem"].map(order), rule=frame["rule"].map(order))
@@ -131,7 +132,7 @@ def differences(frame: pd.DataFrame) -> pd.DataFrame:
     Columns: problem, problem_label, base, label, n, plain, corrected, difference, low, high (a 95 % t-interval).
     """
     rows = []
-    for (problem, base), part in last(frame).groupby(["problem", "base"], sort=False):
+    for (problem, base), part in groups(last(frame), ["problem", "base"]):
         plain, corrected = (_by_seed(part[part["corrected"] == flag], "average_regret") for flag in (False, True))
         if not plain or not corrected:
             continue
@@ -149,11 +150,11 @@ def exponents(frame: pd.DataFrame) -> pd.DataFrame:
     Columns: problem, rule, n (seeds whose regret is above 0 there throughout), mean, low, high (a 95 % t-interval).
     """
     rows = []
-    for (problem, rule), part in frame.groupby(["problem", "rule"], sort=False):
+    for (problem, rule), part in groups(frame, ["problem", "rule"]):
         tail = part[part["T"] >= part["T"].max() / 10.01]
         slopes = [
             float(np.polyfit(np.log(run["T"]), np.log(run["average_regret"]), 1)[0])
-            for _, run in tail.groupby("seed")
+            for _, run in groups(tail, "seed")
             if (run["average_regret"] > 0).all()
         ]
         found = summarize(slopes)
@@ -176,10 +177,9 @@ def findings(frame: pd.DataFrame) -> list[str]:
     found: list[str] = []
     gaps, slopes, places = differences(frame), exponents(frame), ends(frame)
     for problem in frame["problem"].unique():
-        part, pick = frame[frame["problem"] == problem], lambda table, name=problem: table[table["problem"] == name]
-        found += _pairs(part, pick(gaps))
-        found += _slopes(part, pick(slopes))
-        found += _places(part, pick(places))
+        part, *tables = (table[table["problem"] == problem] for table in (frame, gaps, slopes, places))
+        for sentences, table in zip((_pairs, _slopes, _places), tables, strict=True):
+            found += sentences(part, table)
         found += _bounds(part)
     return found
 
@@ -198,7 +198,7 @@ def _pairs(part: pd.DataFrame, gaps: pd.DataFrame) -> Iterator[str]:
     texts = [
         f"{row.label} {number(row.plain)} without and {number(row.corrected)} with the correction, difference "
         f"{_signed(row.difference)} (95 % interval {_signed(row.low)} to {_signed(row.high)})"
-        for row in gaps.itertuples()
+        for row in rows_of(gaps)
     ]
     if texts:
         yield f"{_head(part)}: average regret R(T)/T of {'; '.join(texts)}."
@@ -210,7 +210,7 @@ def _slopes(part: pd.DataFrame, slopes: pd.DataFrame) -> Iterator[str]:
     known = slopes[slopes["n"] > 1]
     texts = [
         f"{labels[row.rule]} ({_signed(row.mean)}, {_signed(row.low)} to {_signed(row.high)})"
-        for row in known[known["low"] > -0.5].itertuples()
+        for row in rows_of(known[known["low"] > -0.5])
     ]
     if len(known):
         which = ": " + "; ".join(texts) if texts else ""
@@ -223,10 +223,15 @@ def _slopes(part: pd.DataFrame, slopes: pd.DataFrame) -> Iterator[str]:
 def _places(part: pd.DataFrame, places: pd.DataFrame) -> Iterator[str]:
     """Where the runs on a line end."""
     labels = dict(zip(part["rule"], part["rule_label"], strict=True))
-    texts = [f"{labels[row.rule]} at {row.mean:+.2f} ({row.min:+.2f} to {row.max:+.2f})" for row in places.itertuples()]
+    texts = [
+        f"{labels[row.rule]} at {_place(row.mean)} ({_place(row.min)} to {_place(row.max)})" for row in rows_of(places)
+    ]
     if texts:
-        minus = "\N{MINUS SIGN}"
-        yield f"{_head(part)}: the best point is {minus}1; runs end, on average, with {', '.join(texts).replace('-', minus)}."
+        yield f"{_head(part)}: the best point is −1; runs end, on average, with {', '.join(texts)}."
+
+
+def _place(x: float) -> str:
+    return f"{x:+.2f}".replace("-", "−")
 
 
 def _bounds(part: pd.DataFrame) -> Iterator[str]:
@@ -239,7 +244,10 @@ def _bounds(part: pd.DataFrame) -> Iterator[str]:
         yield f"{_head(part)}: Theorem 1 does not speak of it ({unmet}), so no bound is drawn."
         return
     end = last(rows)
-    ratio, over = summarize((end["average_regret"] / end["bound"]).tolist()), rows[rows["average_regret"] > rows["bound"]]
+    ratio, over = (
+        summarize((end["average_regret"] / end["bound"]).tolist()),
+        rows[rows["average_regret"] > rows["bound"]],
+    )
     share = f"at the end R(T) is {number(ratio.mean)} of the bound as printed"
     if over.empty:
         yield f"{_head(part)}: AdamNorm stays below Theorem 1's bound at every look; {share}."
@@ -260,7 +268,7 @@ def table(frame: pd.DataFrame) -> Table:
     gaps = differences(frame)
     slopes = exponents(frame).set_index(["problem", "rule"])["mean"]
     for column, suffix in (("plain_exponent", ""), ("corrected_exponent", SUFFIX)):
-        gaps[column] = [slopes.get((row.problem, row.base + suffix), math.nan) for row in gaps.itertuples()]
+        gaps[column] = [slopes.get((row.problem, row.base + suffix), math.nan) for row in rows_of(gaps)]
     columns = (
         Column("losses", ("problem_label",)),
         Column("rule", ("label",)),
@@ -273,8 +281,7 @@ def table(frame: pd.DataFrame) -> Table:
         Column("corrected", ("corrected_exponent",), _signed, numeric=True),
     )
     caption = (
-        "Average regret at the end, with and without AdaNorm's correction, paired by seed; the exponent is the slope of "
-        "log R(T)/T on log T over the last decade, mean over seeds."
+        "Average regret at the end, with and without AdaNorm's correction, paired by seed; the exponent is the "
+        "slope of log R(T)/T on log T over the last decade, mean over seeds."
     )
     return Table("regret", caption, gaps, columns)
-

@@ -1,7 +1,7 @@
 """Largest stable step sizes on a quadratic, relative to 2 / L, beside what closed forms say where there is one.
 
-    frame = stability("runs/theory/stability")
-    frame[["arm", "distance", "low", "high", "predicted"]]
+frame = stability("runs/theory/stability")
+frame[["arm", "distance", "low", "high", "predicted"]]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 
 from insgd_lab.analysis.labels import number
 from insgd_lab.analysis.tables import Column, Table
-from insgd_lab.analysis.theory.reading import read
+from insgd_lab.analysis.theory.reading import groups, read, rows_of
 from insgd_lab.store import StudyFolder
 
 __all__ = ["closed_form", "findings", "stability", "table"]
@@ -42,12 +42,13 @@ def closed_form(optimizer: str, options: Mapping[str, Any], curvature: float, sc
     """
     if optimizer not in LINEAR or options.get("adanorm") is not None:
         return math.nan
-    gamma, tau = options.get("momentum", 0.0), options.get("dampening", 0.0)
+    gamma, tau = float(options.get("momentum", 0.0)), options.get("dampening", 0.0)
     if gamma == 0:
         return 2 / (scale * curvature)
     if options["nesterov"]:
         return 2 * (1 + gamma) / ((1 + 2 * gamma) * scale * curvature)
-    return 2 * (1 + gamma) / ((1 - (gamma if tau is None else tau)) * scale * curvature)
+    kept = 1 - (gamma if tau is None else float(tau))
+    return 2 * (1 + gamma) / (kept * scale * curvature)
 
 
 def stability(path: str | Path) -> pd.DataFrame:
@@ -74,7 +75,7 @@ def stability(path: str | Path) -> pd.DataFrame:
     start = runs["distance"].map({float(key): value for key, value in info["start"].items()})
     good = (runs["status"] == "done") & (runs["last"] < start) & (runs["highest"] < info["rise"] * start)
     rows = []
-    for (arm, distance), part in runs.assign(stable=good).groupby(["arm", "distance"], sort=False):
+    for (arm, distance), part in groups(runs.assign(stable=good), ["arm", "distance"]):
         low, high = _bracket(part)
         spec, scale = arms[str(arm)], _scale(Path(path), part)
         options = {key: math.inf if value == "inf" else value for key, value in spec["options"].items()}
@@ -115,16 +116,18 @@ def _scale(path: Path, tried: pd.DataFrame) -> float:
 
 
 def relative(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row a rule, in the order of its limit: near and far, the limits from both distances over 2 / L, and their ratio.
+    """A row a rule, in the order of its limit, in units of 2 / L.
 
-    Columns: arm, optimizer, near, near_high, far, far_high, predicted (over 2 / L), growth (far / near).
+    Columns: arm, optimizer; near, near_high and far, far_high, the brackets from the smallest and the largest distance;
+    predicted; growth (far / near).
     """
     rows = []
-    for arm, part in frame.groupby("arm", sort=False):
+    for arm, part in groups(frame, "arm"):
         unit, ends = 2 / part["curvature"].iloc[0], part.sort_values("distance")
         near, far = ends.iloc[0], ends.iloc[-1]
-        rows.append((arm, near["optimizer"], near["low"] / unit, near["high"] / unit, far["low"] / unit,
-                     far["high"] / unit, near["predicted"] / unit, far["low"] / near["low"] if near["low"] else math.nan))  # fmt: skip
+        limits = (near["low"], near["high"], far["low"], far["high"], near["predicted"])
+        growth = far["low"] / near["low"] if near["low"] else math.nan
+        rows.append((arm, near["optimizer"], *(limit / unit for limit in limits), growth))
     columns = ["arm", "optimizer", "near", "near_high", "far", "far_high", "predicted", "growth"]
     return pd.DataFrame(rows, columns=columns).sort_values("near", ignore_index=True)
 
@@ -138,8 +141,8 @@ def findings(frame: pd.DataFrame) -> list[str]:
     off = (known["near"] + known["near_high"]) / 2 / known["predicted"] - 1
     found = []
     if len(known):
-        worst = known.loc[off.abs().idxmax(), "arm"]
-        parts = [f"{row.arm} {number(row.near)} ({number(row.predicted)})" for row in known.itertuples()]
+        worst = known["arm"].iloc[int(off.abs().argmax())]
+        parts = [f"{row.arm} {number(row.near)} ({number(row.predicted)})" for row in rows_of(known)]
         found.append(
             f"Where a closed form is known (2(1 + γ)/((1 − τ) s L), s = 1/f(P) as recorded), the measured limit lies "
             f"within {100 * off.abs().max():.1f} % of it for all {len(known)} rules (furthest: {worst}). In units of "
@@ -148,13 +151,14 @@ def findings(frame: pd.DataFrame) -> list[str]:
     others = limits[limits["predicted"].isna()]
     steady = others[(others["growth"] < _SAME) & (others["growth"] > 1 / _SAME)]
     if len(steady):
-        parts = [f"{row.arm} {number(row.near)}" for row in steady.itertuples()]
+        parts = [f"{row.arm} {number(row.near)}" for row in rows_of(steady)]
         found.append(
-            f"Without a closed form here, but with the same limit from both distances, in units of 2/L: {', '.join(parts)}."
+            "Without a closed form here, but with the same limit from both distances, in units of 2/L: "
+            f"{', '.join(parts)}."
         )
     moving = others.drop(steady.index)
     if len(moving):
-        parts = [f"{row.arm} {number(row.near)} and {number(row.far)}" for row in moving.itertuples()]
+        parts = [f"{row.arm} {number(row.near)} and {number(row.far)}" for row in rows_of(moving)]
         near, far = sorted(frame["distance"].unique())[:: len(frame["distance"].unique()) - 1 or 1]
         found.append(
             f"The limit depends on how far the minimum is, so it is no property of the curvature alone; from distance "

@@ -1,6 +1,6 @@
 """The page of the theory lab: findings first, then figures and tables; and the same as Markdown.
 
-    path = write_page("runs/theory")        # theory.html, findings.md, figures and tables in that folder
+path = write_page("runs/theory")        # theory.html, findings.md, figures and tables in that folder
 """
 
 from __future__ import annotations
@@ -81,44 +81,44 @@ def _missing(path: Path) -> str:
 
 def _regret(path: Path) -> Part:
     frame = games.regret(path)
-    return Part("Average regret", NOTES["regret"], games.findings(frame), list(drawings.of_regret(frame)), games.table(frame),
-                _missing(path))  # fmt: skip
+    figures, table = list(drawings.of_regret(frame)), games.table(frame)
+    return Part("Average regret", NOTES["regret"], games.findings(frame), figures, table, _missing(path))
 
 
 def _stability(path: Path) -> Part:
     frame = limits.stability(path)
-    return Part("Largest stable step sizes", NOTES["stability"], limits.findings(frame), list(drawings.of_limits(frame)),
-                limits.table(frame), _missing(path))  # fmt: skip
+    figures, table = list(drawings.of_limits(frame)), limits.table(frame)
+    return Part("Largest stable step sizes", NOTES["stability"], limits.findings(frame), figures, table, _missing(path))
 
 
 def _nlms(path: Path) -> Part:
     curve, steady = filtering.nlms_curve(path), filtering.misadjustment(path)
-    return Part("NLMS in the mean square", NOTES["nlms"], filtering.findings(steady, curve),
-                list(drawings.of_nlms(curve, steady)), filtering.table(steady), _missing(path))  # fmt: skip
+    figures, table, found = list(drawings.of_nlms(curve, steady)), filtering.table(steady), filtering.findings
+    return Part("NLMS in the mean square", NOTES["nlms"], found(steady, curve), figures, table, _missing(path))
 
 
 NOTES: dict[str, list[str]] = {
     "regret": [
         "The losses are convex, the points stay in the box [−1, 1]^d by projection after each step, α_t = α/√t and "
-        "β1,t = β1 λ^(t−1) as Theorem 1 has it. Its bound is computed as printed, with G and G∞ the largest gradients over "
-        "all rounds and the box, D = 2√d and D∞ = 2.",
-        "What the theorem does not have: its rule has no projection (it assumes that distances stay bounded, which the "
-        "projection brings about), and it asks for bounded gradients on all of R^d, which quadratic losses have on the box "
-        "alone.",
+        "β1,t = β1 λ^(t−1) as Theorem 1 has it. Its bound is computed as printed, with G and G∞ the largest "
+        "gradients over all rounds and the box, D = 2√d and D∞ = 2.",
+        "What the theorem does not have: its rule has no projection (it assumes that distances stay bounded, which "
+        "the projection brings about), and it asks for bounded gradients on all of R^d, which quadratic losses have "
+        "on the box alone.",
         "The printed bound mixes scales: multiplying all losses by c multiplies the regret, and the bound's first and "
         "third terms, by c, but its second term by c². The sequence 1e-6 (3x, −x, −x) is 3x, −x, −x in other units, in "
         "which the second term is small; SGD's rate is in those units too.",
         "Seeds draw the losses, where there is chance in them, and the starting points.",
     ],
     "stability": [
-        "A linear layer, full batches, curvatures from L/100 to L. A rate is stable if the loss ends below its start after "
-        "300 steps and never rose to 100 000 times that on the way; limits are found to 1 % by bisection, which takes each "
-        "rule to have one. For rules whose limit grows with the distance from the minimum the number depends on that "
-        "allowance, and only its growth is of interest.",
+        "A linear layer, full batches, curvatures from L/100 to L. A rate is stable if the loss ends below its "
+        "start after 300 steps and never rose to 100 000 times that on the way; limits are found to 1 % by "
+        "bisection, which takes each rule to have one. For rules whose limit grows with the distance from the "
+        "minimum the number depends on that allowance, and only its growth is of interest.",
     ],
     "nlms": [
-        "32 taps, white Gaussian input, 20 dB of signal over noise, weights drawn as a linear layer's are. The theory is exact "
-        "for independent regressors, an approximation for those of a delay line.",
+        "32 taps, white Gaussian input, 20 dB of signal over noise, weights drawn as a linear layer's are. The "
+        "theory is exact for independent regressors, an approximation for those of a delay line.",
     ],
 }
 

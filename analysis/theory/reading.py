@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from insgd_lab.store import FINISHED, StudyFolder, from_json_value
 
-__all__ = ["read"]
+__all__ = ["groups", "read", "rows_of"]
 
 Info = Mapping[str, Any]
 
@@ -40,3 +40,13 @@ def read(path: str | Path, tell: Callable[[Info, Info], dict[str, Any]]) -> tupl
     told = {run: tell(rows[run], from_json_value(info)) for run, info in infos.items()}
     about = pd.DataFrame.from_dict(told, orient="index").rename_axis("run").reset_index()
     return study, about.merge(wide, on="run", how="inner") if len(about) else wide
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """The rows, each with the columns as attributes."""
+    return list(frame.itertuples())
+
+
+def groups(frame: pd.DataFrame, keys: str | list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """The rows that have the same keys, in the order in which they appear."""
+    yield from frame.groupby(keys, sort=False)

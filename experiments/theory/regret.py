@@ -3,17 +3,18 @@
     R(T) = sum over t = 1 … T of f_t(x_t) - min over the box of sum f_t(x),    alpha_t = alpha / sqrt(t),
     beta_{1,t} = beta_1 lambda^(t-1)
 
-The point x_t is played before f_t is seen, and projected onto the box after each step. All of it is float64. A run is one
-rule on one sequence and seed; it leaves at some rounds T
+The point x_t is played before f_t is seen, and projected onto the box after each step. All of it is float64. A run is
+one rule on one sequence and seed; it leaves at some rounds T
 
     average_regret    R(T) / T
     root_moments      sum over i of sqrt(T v_{T,i}), v the bias-corrected second moment (rules with betas)
     gradient_norms    sum over i of ||g_{1:T,i}||_2
     position          the mean coordinate of x_{T+1}
 
-and in run.json the constants of the problem, of which Theorem 1's bound is made (`insgd_lab.analysis.theory`). Training's
-loop is not used: it computes in float32, and keeps neither gradients coordinate by coordinate nor moments. The runs of all
-seeds are computed side by side, as parameter tensors of one optimizer, each of which has its own norm.
+and in run.json the constants of the problem, of which Theorem 1's bound is made (`insgd_lab.analysis.theory`).
+Training's loop is not used: it computes in float32, and keeps neither gradients coordinate by coordinate nor moments.
+The runs of all seeds are computed side by side, as parameter tensors of one optimizer, each of which has its own
+norm.
 
     work_off(StudyFolder("runs/theory/regret"), workers=2)
 """
@@ -92,7 +93,13 @@ class Problem:
 
 
 def _pair(
-    name: str, label: str, form: str | None = None, family: str = "adaptive", *, keeps_beta1: bool = False, **options: Any
+    name: str,
+    label: str,
+    form: str | None = None,
+    family: str = "adaptive",
+    *,
+    keeps_beta1: bool = False,
+    **options: Any,
 ) -> tuple[Rule, ...]:
     """A base and itself behind the correction: as a named form, or with `adanorm`."""
     corrected = {"gamma": GAMMA} if form else {"adanorm": GAMMA}
@@ -217,7 +224,9 @@ def play(game: Game, rounds: int, match: Match, start: Tensor) -> Record:
         row.grad = grad
     optimizer = registry.create_optimizer(match.rule.optimizer, rows, **match.options())
     schedule = Schedule(match.schedule(), optimizer, rounds, 1)
-    record = Record(*(torch.empty(rounds, *shape, dtype=torch.float64) for shape in (start.shape[:1], *[start.shape] * 2)))
+    record = Record(
+        *(torch.empty(rounds, *shape, dtype=torch.float64) for shape in (start.shape[:1], *[start.shape] * 2))
+    )
     with torch.no_grad():
         for t in range(rounds):
             record.losses[t], slope = game.play(t, points)
@@ -251,7 +260,12 @@ def measured(game: Game, record: Record, match: Match, number: int, least: Mappi
 
 
 def work_off(
-    folder: StudyFolder, *, problems: Sequence[Problem] = PROBLEMS, seeds: int = 5, workers: int = 1, tell: Tell = quietly
+    folder: StudyFolder,
+    *,
+    problems: Sequence[Problem] = PROBLEMS,
+    seeds: int = 5,
+    workers: int = 1,
+    tell: Tell = quietly,
 ) -> None:
     """Play what has not been played yet, and write `study.json`.
 

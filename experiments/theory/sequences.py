@@ -171,14 +171,14 @@ def _logistic(rounds: int, seeds: Sequence[int], dimension: int = 10, flipped: f
     return Logistic(features * torch.where(wrong, -labels, labels))
 
 
-def _periodic(rounds: int, seeds: Sequence[int], C: float, period: int = 3, scale: float = 1.0) -> Linear:
+def _periodic(rounds: int, seeds: Sequence[int], C: float, period: int = 3, scale: float = 1.0) -> Linear:  # noqa: N803 (theirs)
     """C x at rounds 1, 1 + period, …, and -x at all others (Reddi, Kale and Kumar 2018, Theorems 1 and 2)."""
     slopes = torch.full((rounds, len(seeds), 1), -scale, dtype=torch.float64)
     slopes[::period] = C * scale
     return Linear(slopes)
 
 
-def _chance(rounds: int, seeds: Sequence[int], C: float, delta: float) -> Linear:
+def _chance(rounds: int, seeds: Sequence[int], C: float, delta: float) -> Linear:  # noqa: N803
     """C x with the chance (1 + `delta`) / (C + 1), else -x (Reddi, Kale and Kumar 2018, Theorem 3)."""
     share = (1 + delta) / (C + 1)
     rare = (_drawn(seeds, "theory, chance", rounds, 1) + 1) / 2 < share

@@ -1,10 +1,11 @@
-"""The largest stable step size of every rule on a quadratic, by bisection; each step size tried is a run like any other.
+"""The largest stable step size of every rule on a quadratic, by bisection; each size tried is a run like any other.
 
-The task is `least-squares`: a linear layer, a batch that is the whole set, the largest curvature L = 1. A learning rate is
-stable if the loss ends below where it started, and never rises above 100 000 times that on the way (closed forms are about
-the end; rules whose momentum starts with a whole gradient jump first); losses are means over epochs of ten steps. From 1 the bracket is widened by factors of 4, then halved in the logarithm until
-its ends are less than 1 % apart. Each rule is tried from two distances: a limit that belongs to the curvature is the same
-from both, one that grows with the distance is a matter of step lengths.
+The task is `least-squares`: a linear layer, a batch that is the whole set, the largest curvature L = 1. A learning
+rate is stable if the loss ends below where it started, and never rises above 100 000 times that on the way (closed
+forms are about the end; rules whose momentum starts with a whole gradient jump first); losses are means over epochs
+of ten steps. From 1 the bracket is widened by factors of 4, then halved in the logarithm until its ends are less than
+1 % apart. Each rule is tried from two distances: a limit that belongs to the curvature is the same from both, one
+that grows with the distance is a matter of step lengths.
 
     work_off(StudyFolder("runs/theory/stability"), workers=2)
 """

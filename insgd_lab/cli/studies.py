@@ -121,6 +121,7 @@ def _unfinished(plan: Plan, folder: StudyFolder) -> int:
 
 
 def cores() -> int:
+    """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

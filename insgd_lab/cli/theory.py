@@ -45,8 +45,10 @@ def _measure(name: str, path: Path, workers: int) -> None:
     from insgd_lab.experiments.theory import regret, stability
     from insgd_lab.store import StudyFolder
 
-    program = {"regret": regret.work_off, "stability": stability.work_off}[name]
-    _work_off(program, StudyFolder(path), workers, {"regret": "games", "stability": "searches"}[name])
+    if name == "regret":
+        _work_off(regret.work_off, StudyFolder(path), workers, "games")
+    else:
+        _work_off(stability.work_off, StudyFolder(path), workers, "searches")
 
 
 def _work_off(program: Callable[..., None], folder: StudyFolder, workers: int, jobs: str) -> None:

@@ -1,4 +1,4 @@
-"""Games of regret: the losses against autograd and brute force, the rules against hand-made numbers, runs in the store."""
+"""Games of regret: losses against autograd and brute force, rules against hand-made numbers, runs in the store."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_adam_goes_to_the_worst_point_of_reddis_first_sequence_and_amsgrad_to_th
 
 
 @pytest.mark.parametrize(("C", "end"), [(3.0, 1), (6.0, -1)])
-def test_the_corrected_mean_gradient_has_the_sign_of_c_minus_four(C: float, end: int) -> None:
+def test_the_corrected_mean_gradient_has_the_sign_of_c_minus_four(C: float, end: int) -> None:  # noqa: N803
     # e settles near (C + 2) / 3, to which the two small gradients are raised: C - 2 (C + 2) / 3 = (C - 4) / 3.
     problem = replace(BY_NAME["period-3-3"], rounds=1500, options={"C": C})
     record = play(SEQUENCES["periodic"](1500, [0], C=C), 1500, Match(problem, RULES["sgd-corrected"]), starts([0], 1))

@@ -2,9 +2,9 @@
 
     loss(w) = (w - w*)' H (w - w*) / 2,    H = X' X / n = Q diag(h) Q'
 
-with a rotation Q and curvatures h from `curvature` / `condition` to `curvature`, spaced geometrically. Each batch is the
-whole set: n, the batch size, examples X = sqrt(n) U diag(h)^(1/2) Q' with orthonormal columns U. A step thus has the exact
-gradient, and the layer is fed the same input power, mean ||x||_2^2 = sum h, at every one.
+with a rotation Q and curvatures h from `curvature` / `condition` to `curvature`, spaced geometrically. Each batch is
+the whole set: n, the batch size, examples X = sqrt(n) U diag(h)^(1/2) Q' with orthonormal columns U. A step thus has
+the exact gradient, and the layer is fed the same input power, mean ||x||_2^2 = sum h, at every one.
 
 >>> task = least_squares(features=2, condition=4.0)
 >>> x, y = task.batch(8)
