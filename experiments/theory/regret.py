@@ -144,7 +144,7 @@ PROBLEMS: tuple[Problem, ...] = (
     Problem("reddi-2", "Reddi et al., Thm 2: 22x, 21 times −x; β = (0.5, 0.5)", "periodic",
             {"C": 22.0, "period": 22}, 10_000, {"plain": 0.3, "adaptive": 0.3}, betas=(0.5, 0.5), beta1_decay=1.0,
             rules=_CLASSIC),
-    Problem("reddi-3", "Reddi et al., Thm 3: 101x (chance 1/51), −x; β = (0.9, 0.9)", "chance",
+    Problem("reddi-3", "Reddi et al., Thm 3: 101x or −x; β = (0.9, 0.9)", "chance",
             {"C": 101.0, "delta": 1.0}, 10_000, {"plain": 0.1, "adaptive": 1.0}, betas=(0.9, 0.9), beta1_decay=1.0,
             rules=_CLASSIC),
 )  # fmt: skip

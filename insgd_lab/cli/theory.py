@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -61,7 +62,7 @@ def _work_off(program: Callable[..., None], folder: StudyFolder, workers: int, j
     torch.set_num_threads(1)  # as each worker has
     tally = Tally(0)
     name = f"theory/{folder.path.name} ({jobs})"
-    with shown(name) as update:
+    with shown(name, sys.stdout) as update:
 
         def tell(done: int, total: int) -> None:
             tally.total, tally.done, tally.executed = total, done, done

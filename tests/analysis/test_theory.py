@@ -148,7 +148,7 @@ def test_exponents_of_powers_are_found(slope: float) -> None:
     found = games.exponents(made(slope))
     assert found["mean"].tolist() == pytest.approx([slope, slope], abs=1e-12)
     assert found["n"].tolist() == [3, 3]
-    slower = [text for text in games.findings(made(slope)) if "exponent" in text]
+    slower = [text for text in games.findings(made(slope)) if "the exponent of" in text]
     assert ("for 2 of 2 rules" in slower[0]) is (slope > -0.4)
 
 
