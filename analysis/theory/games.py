@@ -19,7 +19,7 @@ from insgd_lab.analysis.statistics import paired_difference, summarize
 from insgd_lab.analysis.tables import Column, Table
 from insgd_lab.analysis.theory.reading import groups, read, rows_of
 
-__all__ = ["conditions", "differences", "ends", "exponents", "findings", "regret", "table", "theorem1"]
+__all__ = ["conditions", "details", "differences", "ends", "exponents", "findings", "regret", "table", "theorem1"]
 
 SUFFIX = "-corrected"
 PAPERS_RULE = "adam-corrected"
@@ -175,12 +175,18 @@ def ends(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def findings(frame: pd.DataFrame) -> list[str]:
-    """All sentences: what holds over all problems, then problem by problem in the order of the plan."""
-    gaps, slopes, places = differences(frame), exponents(frame), ends(frame)
-    found = [*_costs(gaps[gaps["problem"].isin(frame.loc[frame["dimension"] > 1, "problem"])]), *_wrong(frame, places)]
-    found += _bounds(frame)
+    """What holds over all problems."""
+    random = frame.loc[frame["dimension"] > 1, "problem"]
+    gaps = differences(frame)
+    return [*_costs(gaps[gaps["problem"].isin(random)]), *_wrong(frame, ends(frame)), *_bounds(frame)]
+
+
+def details(frame: pd.DataFrame) -> list[str]:
+    """Problem by problem, in the order of the plan: regrets, exponents, and where the runs end."""
+    found: list[str] = []
+    summaries = differences(frame), exponents(frame), ends(frame)
     for problem in frame["problem"].unique():
-        part, *tables = (table[table["problem"] == problem] for table in (frame, gaps, slopes, places))
+        part, *tables = (table[table["problem"] == problem] for table in (frame, *summaries))
         for sentences, table in zip((_pairs, _slopes, _places), tables, strict=True):
             found += sentences(part, table)
     return found

@@ -35,6 +35,7 @@ class Part:
     drawings: list[Drawing]
     table: Table
     missing: str = ""
+    details: list[str] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -82,7 +83,8 @@ def _missing(path: Path) -> str:
 def _regret(path: Path) -> Part:
     frame = games.regret(path)
     figures, table = list(drawings.of_regret(frame)), games.table(frame)
-    return Part("Average regret", NOTES["regret"], games.findings(frame), figures, table, _missing(path))
+    found, details = games.findings(frame), games.details(frame)
+    return Part("Average regret", NOTES["regret"], found, figures, table, _missing(path), details)
 
 
 def _stability(path: Path) -> Part:
@@ -129,7 +131,7 @@ def _markdown(parts: list[Part]) -> str:
         lines += [f"## {part.title}", "", *([part.missing, ""] if part.missing else [])]
         lines += [*(f"{note}\n" for note in part.notes), *(f"- {finding}" for finding in part.findings), ""]
         lines += [f"![{drawing.alt}]({drawing.name}.png)\n\n*{drawing.caption}*\n" for drawing in part.drawings]
-        lines += [part.table.markdown()]
+        lines += [part.table.markdown(), *(f"- {detail}" for detail in part.details), ""]
     return "\n".join(lines)
 
 

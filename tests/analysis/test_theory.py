@@ -148,7 +148,7 @@ def test_exponents_of_powers_are_found(slope: float) -> None:
     found = games.exponents(made(slope))
     assert found["mean"].tolist() == pytest.approx([slope, slope], abs=1e-12)
     assert found["n"].tolist() == [3, 3]
-    slower = [text for text in games.findings(made(slope)) if "the exponent of" in text]
+    slower = [text for text in games.details(made(slope)) if "the exponent of" in text]
     assert ("for 2 of 2 rules" in slower[0]) is (slope > -0.4)
 
 
@@ -263,12 +263,31 @@ def test_every_figure_has_words(lab: Path) -> None:
         assert len(drawing.caption) > 60
 
 
+def test_findings_say_who_ends_on_the_wrong_side_and_where_the_bound_is_broken() -> None:
+    rows = [
+        ("p", "a line", rule, label, "adam", rule != "adam", seed, T, value, 1, 0.4 if rule != "adam" else math.nan,
+         "" if rule != "adam" else None, place)
+        for rule, label, value, place in (("adam", "Adam", 0.1, -1.0), ("adam-corrected", "AdamNorm", 0.8, 1.0))
+        for seed in range(2) for T in (10, 100)
+    ]  # fmt: skip
+    columns = ["problem", "problem_label", "rule", "rule_label", "base", "corrected", "seed", "T", "average_regret"]
+    frame = pd.DataFrame(rows, columns=[*columns, "dimension", "bound", "unmet", "position"])
+    wrong, right, broken = games.findings(frame)
+    assert (
+        wrong.startswith("With the correction")
+        and "in 1 of 1 pairs of sequence and rule: AdamNorm on “a line”" in wrong
+    )  # noqa: PT018
+    assert right.startswith("Without the correction") and right.endswith("in 0 of 1 pairs of sequence and rule.")  # noqa: PT018
+    assert "exceeds Theorem 1's bound in 2 of 2 runs, first at T = 10; at the end it is 2 of the bound" in broken
+
+
 def test_the_page_has_all_findings_and_says_what_is_missing(lab: Path) -> None:
     page = write_page(lab).read_text(encoding="utf-8")
     text = (lab / "findings.md").read_text(encoding="utf-8")
     assert page.count("<img ") == page.count('alt="') == 6
-    for finding in games.findings(regret(lab / "regret")):
-        assert f"- {finding}" in text
+    frame = regret(lab / "regret")
+    for sentence in (*games.findings(frame), *games.details(frame)):
+        assert f"- {sentence}" in text
     assert "Incomplete" not in page
     for name in ("regret.csv", "stability.md", "nlms.tex", "regret-ends.svg", "stability.pdf"):
         assert (lab / name).is_file()
