@@ -273,11 +273,10 @@ def test_findings_say_who_ends_on_the_wrong_side_and_where_the_bound_is_broken()
     columns = ["problem", "problem_label", "rule", "rule_label", "base", "corrected", "seed", "T", "average_regret"]
     frame = pd.DataFrame(rows, columns=[*columns, "dimension", "bound", "unmet", "position"])
     wrong, right, broken = games.findings(frame)
-    assert (
-        wrong.startswith("With the correction")
-        and "in 1 of 1 pairs of sequence and rule: AdamNorm on “a line”" in wrong
-    )  # noqa: PT018
-    assert right.startswith("Without the correction") and right.endswith("in 0 of 1 pairs of sequence and rule.")  # noqa: PT018
+    assert wrong.startswith("With the correction")
+    assert "in 1 of 1 pairs of sequence and rule: AdamNorm on “a line”" in wrong
+    assert right.startswith("Without the correction")
+    assert right.endswith("in 0 of 1 pairs of sequence and rule.")
     assert "exceeds Theorem 1's bound in 2 of 2 runs, first at T = 10; at the end it is 2 of the bound" in broken
 
 
