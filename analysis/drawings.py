@@ -8,9 +8,12 @@ A figure that has nothing to show is left out.
 
 from __future__ import annotations
 
+import base64
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -21,7 +24,7 @@ from insgd_lab.analysis.labels import name_label, number, percent
 from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import Choices, tuned_name
 
-__all__ = ["Drawing", "drawings"]
+__all__ = ["Drawing", "drawings", "embedded"]
 
 
 CAPTIONS = {
@@ -83,6 +86,22 @@ def drawings(
     parts = itertools.chain(_drawn(study, choices, effects, inert), _drawn_layers(records))
     for name, figure, alt, note in parts:
         yield Drawing(name, figure, alt, " ".join(f"{_caption(study, name)} {note}".split()))
+
+
+def embedded(drawing: Drawing, saved: dict[str, Path]) -> dict[str, Any]:
+    """The smaller of SVG and PNG as a data URI; its size on the page is the figure's own, in CSS pixels."""
+    kinds = {"svg": "image/svg+xml", "png": "image/png"}
+    form = min(kinds, key=lambda kind: saved[kind].stat().st_size)
+    data = base64.b64encode(saved[form].read_bytes()).decode("ascii")
+    width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
+    return {
+        "name": drawing.name,
+        "uri": f"data:{kinds[form]};base64,{data}",
+        "alt": drawing.alt,
+        "caption": drawing.caption,
+        "width": width,
+        "height": height,
+    }
 
 
 def _caption(study: Study, name: str) -> str:

@@ -8,7 +8,6 @@ Checking that is quick, so everything heavy is imported inside functions.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from insgd_lab.store import StoreError, StudyFolder, disk_error, read_json, replacing, write_json
 
 if TYPE_CHECKING:
-    from insgd_lab.analysis.drawings import Drawing
     from insgd_lab.analysis.reproduction import Reproduction
     from insgd_lab.analysis.runs import Study
     from insgd_lab.analysis.tables import Table
@@ -140,7 +138,7 @@ def _write(study: Study, path: Path) -> list[str]:
     """Write page, figures and tables; returns the names of the files."""
     from insgd_lab.analysis.canvas import save_figure
     from insgd_lab.analysis.comparisons import compare
-    from insgd_lab.analysis.drawings import drawings
+    from insgd_lab.analysis.drawings import drawings, embedded
     from insgd_lab.analysis.effects import inert_levels, main_effects
     from insgd_lab.analysis.layer_findings import interventions_table, layer_findings, speeds_table
     from insgd_lab.analysis.layers import layer_records
@@ -172,7 +170,7 @@ def _write(study: Study, path: Path) -> list[str]:
     for drawing in drawings(study, choices, effects, inert, records):
         saved = save_figure(drawing.figure, path.parent, drawing.name)
         files += [file.name for file in saved.values()]
-        images[drawing.name] = _embedded(drawing, saved)
+        images[drawing.name] = embedded(drawing, saved)
     page = _render(
         study,
         notice=" ".join(filter(None, (headline(study), mixture(study)))),
@@ -191,22 +189,6 @@ def _write(study: Study, path: Path) -> list[str]:
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return [*files, path.name]
-
-
-def _embedded(drawing: Drawing, saved: dict[str, Path]) -> dict[str, Any]:
-    """The smaller of SVG and PNG as a data URI; its size on the page is the figure's own, in CSS pixels."""
-    kinds = {"svg": "image/svg+xml", "png": "image/png"}
-    form = min(kinds, key=lambda kind: saved[kind].stat().st_size)
-    data = base64.b64encode(saved[form].read_bytes()).decode("ascii")
-    width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
-    return {
-        "name": drawing.name,
-        "uri": f"data:{kinds[form]};base64,{data}",
-        "alt": drawing.alt,
-        "caption": drawing.caption,
-        "width": width,
-        "height": height,
-    }
 
 
 def _render(

@@ -158,6 +158,9 @@ DOMAINS: Mapping[str, Domain] = {
     "snr": Domain(lambda value: _number(value) > -math.inf, "a number of decibels, or inf for no noise"),
     "drift": _interval(0),
     "samples": _count,
+    "regressors": _choice("delay-line", "independent"),
+    "curvature": Domain(lambda value: 0 < _number(value) < math.inf, "a finite number above 0"),
+    "distance": _interval(0),
     "features": _count,
     "examples": _count,
 }

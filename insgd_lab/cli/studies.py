@@ -80,7 +80,7 @@ def study_run(
                 _check_same_plan(spec, folder)
                 others = "another process is" if number == 1 else f"{number} other processes are"
                 typer.echo(f"{spec.name}: {others} at work on it; sharing what is left")
-            hands = _Hands(workers or _cores(), device, data_dir, loaders, number)
+            hands = _Hands(workers or cores(), device, data_dir, loaders, number)
             plan, tally = _work_off(plan, folder, hands)
         for note in tally.notes:
             typer.echo(note, err=True)
@@ -120,7 +120,8 @@ def _unfinished(plan: Plan, folder: StudyFolder) -> int:
     return len(plan.runs) - tally_of(plan, folder).finished
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -286,7 +287,7 @@ def study_plan(
         if pilot:
             check_device(device)
             check_data(plan.runs.values(), data_dir)
-            _print_estimate(plan, workers or _cores(), device, data_dir)
+            _print_estimate(plan, workers or cores(), device, data_dir)
 
 
 def _print_arms(plan: Plan) -> None:

@@ -237,7 +237,7 @@ def test_a_schedule_needs_an_optimizer_with_a_learning_rate(
         trained("sgd", schedule=schedule)
 
 
-WITHOUT_LABELS = ("quadratic", "rosenbrock", "system-identification", "teacher-student")
+WITHOUT_LABELS = ("quadratic", "rosenbrock", "system-identification", "teacher-student", "least-squares")
 
 
 @pytest.mark.parametrize("data", WITHOUT_LABELS)

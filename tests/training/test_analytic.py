@@ -10,7 +10,7 @@ from torch import nn
 from insgd_lab import registry
 from insgd_lab.config import ConfigError, RunSpec, parse_run
 from insgd_lab.store import RunFolder
-from insgd_lab.training.analytic import SystemIdentification, quadratic, rosenbrock, teacher_student
+from insgd_lab.training.analytic import SystemIdentification, least_squares, quadratic, rosenbrock, teacher_student
 from insgd_lab.training.analytic.filtering import IdentificationFeed, misalignment
 from insgd_lab.training.analytic.landscapes import curvatures
 from insgd_lab.training.feeds import BatchPlan
@@ -18,7 +18,7 @@ from insgd_lab.training.loop import train
 from insgd_lab.training.models import linear, mlp, point
 from insgd_lab.training.session import Training
 
-TASKS = ("quadratic", "rosenbrock", "system-identification", "teacher-student")
+TASKS = ("quadratic", "rosenbrock", "system-identification", "teacher-student", "least-squares")
 MODELS = {"quadratic": "point", "rosenbrock": "point", "teacher-student": "mlp"}
 FILTER = {"name": "linear", "bias": False}
 SAMPLED = {
@@ -26,6 +26,7 @@ SAMPLED = {
     "rosenbrock": {"steps": 5},
     "system-identification": {"taps": 3, "colour": 0.5, "drift": 0.01, "samples": 10},
     "teacher-student": {"examples": 10, "features": 3},
+    "least-squares": {"features": 2, "steps": 5},
 }
 
 
@@ -80,7 +81,7 @@ def test_ranks_share_the_rows_of_every_batch(name: str) -> None:
         assert all(torch.equal(part, batch[rank::2]) for rank, part in enumerate(parts))
 
 
-@pytest.mark.parametrize("name", sorted(set(TASKS) - {"rosenbrock"}))
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"rosenbrock", "least-squares"}))
 def test_seeds_and_epochs_are_sampled_apart(name: str) -> None:
     def drawn(seed: int, epoch: int) -> torch.Tensor:
         inputs, targets = next(iter(task(name).feed(plan(seed=seed)).epoch(epoch)))
@@ -371,3 +372,30 @@ def test_students_take_the_shape_of_the_task() -> None:
     x, y = next(iter(task.feed(plan()).epoch(1)))
     student: nn.Module = mlp(task.input_shape, task.classes, hidden=(4,))
     assert student(x).shape == y.shape == (2, 1)
+
+
+# ------------------------------------------------------------------------------------------------ least squares
+
+
+@pytest.mark.parametrize("examples", [10, 64])
+def test_least_squares_have_the_curvatures_the_power_and_the_answer_that_are_said(examples: int) -> None:
+    x, y = (part.double() for part in least_squares(condition=50.0, curvature=3.0, distance=2.0).batch(examples))
+    h = 3.0 * curvatures(10, 50.0)
+    torch.testing.assert_close(torch.linalg.eigvalsh(x.T @ x / examples), h, rtol=1e-5, atol=1e-6)
+    assert float(x.square().sum(1).mean()) == pytest.approx(float(h.sum()), rel=1e-5)
+    answer = torch.linalg.lstsq(x, y).solution
+    assert float(answer.norm()) == pytest.approx(2.0, rel=1e-4)
+
+
+def test_least_squares_in_a_batch_smaller_than_its_features_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train.batch_size = 9.*10 features; choose at least as many"):
+        least_squares().feed(plan(batch_size=9))
+
+
+def test_independent_regressors_share_nothing_and_have_the_signals_covariance() -> None:
+    task = SystemIdentification(taps=3, colour=0.6, samples=20_000, regressors="independent")
+    (x, _), *_ = task.feed(plan(batch_size=20_000)).epoch(1)
+    expected = torch.tensor([[0.6 ** abs(i - j) for j in range(3)] for i in range(3)])
+    torch.testing.assert_close(x.T @ x / len(x), expected, atol=0.03, rtol=0)
+    assert float((x[1:, 1] - x[:-1, 0]).abs().min()) > 0  # in a delay line they would be one value
+    torch.testing.assert_close(x[1:].T @ x[:-1] / len(x), torch.zeros(3, 3), atol=0.03, rtol=0)

@@ -12,15 +12,18 @@ the validation and test splits is free of noise, so that the best possible loss 
 
 from insgd_lab.training.analytic.filtering import SystemIdentification, system_identification
 from insgd_lab.training.analytic.landscapes import Landscape, quadratic, rosenbrock
+from insgd_lab.training.analytic.least_squares import LeastSquares, least_squares
 from insgd_lab.training.analytic.regression import SQUARED_ERROR, MeanLoss
 from insgd_lab.training.analytic.teaching import TeacherStudent, teacher_student
 
 __all__ = [
     "SQUARED_ERROR",
     "Landscape",
+    "LeastSquares",
     "MeanLoss",
     "SystemIdentification",
     "TeacherStudent",
+    "least_squares",
     "quadratic",
     "rosenbrock",
     "system_identification",

@@ -45,6 +45,7 @@ def system_identification(
     snr: float = 30.0,
     drift: float = 0.0,
     samples: int = 1000,
+    regressors: str = "delay-line",
 ) -> SystemIdentification:
     """An FIR system of unit norm to be identified, the same for all seeds; the signal and the noise are the seed's.
 
@@ -55,8 +56,10 @@ def system_identification(
         snr: power of the system's first answer over that of the noise, in dB; infinite for no noise.
         drift: standard deviation of each coefficient's move before every sample.
         samples: in an epoch.
+        regressors: "delay-line", the last values of one signal, as above; or "independent", each sample the last
+            values of a signal of its own, as the textbooks' analysis assumes.
     """
-    return SystemIdentification(taps, colour, snr, drift, samples)
+    return SystemIdentification(taps, colour, snr, drift, samples, regressors)
 
 
 @dataclass(eq=False)
@@ -68,6 +71,7 @@ class SystemIdentification:
     snr: float = 30.0
     drift: float = 0.0
     samples: int = 1000
+    regressors: str = "delay-line"
     name: str = "system-identification"
     classes: int = 1
     """Outputs of the model: the filter's answer."""
@@ -110,6 +114,13 @@ class SystemIdentification:
     def windows(self, signal: Tensor) -> Tensor:
         """The inputs of the filter, [samples, taps], newest first, from [samples + taps - 1] values of the signal."""
         return signal.unfold(0, self.taps, 1).flip(1).float()
+
+    def fresh(self, white: Tensor) -> Tensor:
+        """Inputs of the filter that have no value in common, [samples, taps], from as many normal numbers."""
+        gain, values = math.sqrt(1 - self.colour**2), [white[:, 0]]
+        for k in range(1, self.taps):
+            values.append(self.colour * values[-1] + gain * white[:, k])
+        return torch.stack(values, 1).float()
 
     def held_out(self, split: str) -> Tensor:
         """The fixed inputs of a validation or test split, [1000, taps]."""
@@ -170,6 +181,8 @@ class IdentificationFeed:
         task, (system, before) = self.task, self._starts[epoch - 1]
         signal = task.signal(self._normal(f"signal, epoch {epoch}", task.samples), float(before[-1]))
         inputs = task.windows(torch.cat([before[1:], signal]))
+        if task.regressors == "independent":
+            inputs = task.fresh(self._normal(f"regressors, epoch {epoch}", task.samples, task.taps))
         systems = system.expand(task.samples, -1)
         if task.drift:
             systems = system + task.drift * self._normal(f"drift, epoch {epoch}", task.samples, task.taps).cumsum(0)
