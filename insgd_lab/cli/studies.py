@@ -290,6 +290,7 @@ def study_plan(
 
 def _print_arms(plan: Plan) -> None:
     spec, rows = plan.study, []
+    demands = [spec.resources_of(arm) for arm in spec.arm]
     for arm in spec.arm:
         levels = spec.space(arm) if spec.search else arm.tune
         runs = len({row["run"] for row in plan.rows if row["arm"] == arm.name})
@@ -298,6 +299,8 @@ def _print_arms(plan: Plan) -> None:
         )
     tuned, runs_of = ("searched", "trial runs") if spec.search else ("tuned", "runs")
     columns = ("arm", "optimizer", "grid", "axes", "cells", tuned, runs_of)
+    if any(demand != type(demand)() for demand in demands):
+        columns, rows = (*columns, "a run takes"), [(*row, demand) for row, demand in zip(rows, demands, strict=True)]
     print_table(columns, rows, spec.title or spec.name)
 
 

@@ -66,6 +66,11 @@ class RunQueue:
             return [first]
         by_optimizer: dict[str, list[RunSpec]] = {}
         for run in self._runs.values():
-            if run.id not in self._alone and (run.pack_key, run.plugins) == (first.pack_key, first.plugins):
+            if run.id not in self._alone and _alike(run) == _alike(first):
                 by_optimizer.setdefault(canonical_json(run.optimizer.canonical("optimizer")), []).append(run)
         return [run for runs in by_optimizer.values() for run in runs]
+
+
+def _alike(run: RunSpec) -> tuple[object, ...]:
+    """What the runs of a pack have in common."""
+    return run.pack_key, run.plugins, run.resources

@@ -15,6 +15,7 @@ from insgd_lab.config import (
     ArmSpec,
     InitSpec,
     RecordSpec,
+    ResourcesSpec,
     ScheduleSpec,
     SearchSpec,
     StudySpec,
@@ -35,6 +36,8 @@ def written(value: object) -> str:
     """A default as TOML has it."""
     if value is None:
         return "none"
+    if isinstance(value, ResourcesSpec):
+        return "as below"
     if isinstance(value, ScheduleSpec):
         value = value.plain()
     return f"`{'inf' if value == math.inf else json.dumps(value)}`"
@@ -51,6 +54,7 @@ def written(value: object) -> str:
         (STUDIES, "## The top of the file", StudySpec),
         (STUDIES, "## [[arm]]", ArmSpec),
         (STUDIES, "## [search]", SearchSpec),
+        (STUDIES, "## [resources]", ResourcesSpec),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
