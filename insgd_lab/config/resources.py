@@ -39,7 +39,7 @@ class ResourcesSpec(Spec):
 
     def covering(self, other: ResourcesSpec) -> ResourcesSpec:
         """Return what is enough for both: of each the greatest."""
-        memory = max(self.memory or 0, other.memory or 0)
+        memory = max(self.memory or ByteSize(0), other.memory or ByteSize(0))
         return ResourcesSpec(cpus=max(self.cpus, other.cpus), gpus=max(self.gpus, other.gpus), memory=memory or None)
 
     def __str__(self) -> str:

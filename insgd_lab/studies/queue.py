@@ -9,7 +9,7 @@ Runs of the same optimizer with the same options go together first: side by side
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from insgd_lab.config import RunSpec
 from insgd_lab.store import canonical_json
@@ -33,6 +33,9 @@ class RunQueue:
 
     def __len__(self) -> int:
         return len(self._runs)
+
+    def __iter__(self) -> Iterator[RunSpec]:
+        return iter(self._runs.values())
 
     def add(self, run: RunSpec) -> None:
         """Put a run at the end."""
