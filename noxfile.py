@@ -65,8 +65,15 @@ def study(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["lab"], default=False)
 def bench(session: nox.Session) -> None:
-    """Measure speed beside peers, against the targets; arguments after -- go to the benchmarks."""
-    _run(session, "python", "-m", "benchmarks", *session.posargs)
+    """Measure speed beside peers, and studies, against the targets; arguments after -- go to the benchmarks."""
+    for arguments in [session.posargs] if session.posargs else [[], ["studies"]]:
+        _run(session, "python", "-m", "benchmarks", *arguments)
+
+
+@nox.session(venv_backend="none", requires=["lab"], default=False)
+def soak(session: nox.Session) -> None:
+    """Kill a study's schedulers and workers fifty times; arguments after -- (`--kill-seed 7`) go to pytest."""
+    _run(session, "pytest", "-s", "tests/studies/test_soak.py", "--kills", "50", *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=["lab"], default=False)

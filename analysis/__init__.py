@@ -5,5 +5,5 @@
 
 `runs` reads a study back; `selection` chooses learning rates on the validation split; `statistics`, `effects`
 and `series` compute; `tables`, `figures` and `statements` show and say; `report` puts it all on one page.
-`published` holds what the papers printed, and `reproduction` puts a study beside it.
+`published` holds what the papers printed, `reproduction` puts a study beside it, and `audit` recomputes it.
 """

@@ -1,6 +1,6 @@
 """The figures of a report, with what is said about them.
 
-    for drawing in drawings(study, choices, effects, inert):
+    for drawing in drawings(study, choices, effects, inert, records):
         drawing.name, drawing.figure, drawing.alt, drawing.caption
 
 A figure that has nothing to show is left out.
@@ -8,15 +8,16 @@ A figure that has nothing to show is left out.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from insgd_lab.analysis import figures, series
+from insgd_lab.analysis import figures, layer_figures, layers, series
 from insgd_lab.analysis.effects import Inert
-from insgd_lab.analysis.labels import name_label, percent
+from insgd_lab.analysis.labels import name_label, number, percent
 from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import Choices, tuned_name
 
@@ -40,6 +41,17 @@ CAPTIONS = {
         effective step is ‖Δθ‖/‖g‖, the length of the parameter's change over that of its gradient; with
         momentum it is a ratio of lengths, not a gain. The input power is what an arm that reads its inputs
         measured at the layer.""",
+    "layer-maps": """
+        The same records as heat maps, layers from the input side down: each field is the geometric mean over a part of
+        the training and over the seeds that trained to the end. Colours are on a logarithmic scale.""",
+    "layer-speeds": """
+        How far each layer's parameters move a step for their gradient, beside the same layer under SGD{chosen}:
+        geometric means over the steps that both recorded, paired by seed, with 95 % t-intervals. On the right each
+        ratio is divided by its mean over the layers, which takes out what one learning rate for all would do: right
+        of 1 a layer is sped up beside the others, left of it slowed down.""",
+    "gradient-norms": """
+        Norm of the gradient of all layers together{chosen}: geometric means over the seeds that trained to the end,
+        bands 95 % t-intervals.""",
 }
 TUNED = {
     "best": ", at each cell's own best {tuned} (after the colon in the legend)",
@@ -60,9 +72,16 @@ class Drawing:
     caption: str
 
 
-def drawings(study: Study, choices: Choices, effects: pd.DataFrame, inert: Sequence[Inert]) -> Iterator[Drawing]:
+def drawings(
+    study: Study,
+    choices: Choices,
+    effects: pd.DataFrame,
+    inert: Sequence[Inert],
+    records: Sequence[layers.LayerRecords],
+) -> Iterator[Drawing]:
     """Draw every figure that the study's runs allow."""
-    for name, figure, alt, note in _drawn(study, choices, effects, inert):
+    parts = itertools.chain(_drawn(study, choices, effects, inert), _drawn_layers(records))
+    for name, figure, alt, note in parts:
         yield Drawing(name, figure, alt, " ".join(f"{_caption(study, name)} {note}".split()))
 
 
@@ -90,10 +109,23 @@ def _drawn(
     if rates:
         alt = f"Validation error against learning rate. {_panels(rates)}"
         yield "sensitivity", figures.draw_sensitivity(rates), alt, _marks_note(rates)
-    recorded = series.layer_traces(study, choices)
-    if recorded:
-        traces = series.shown_traces(recorded)
-        yield "layers", figures.draw_layers(traces), _layers_alt(traces), _layers_note(recorded, traces)
+
+
+def _drawn_layers(records: Sequence[layers.LayerRecords]) -> Iterator[tuple[str, Figure, str, str]]:
+    recorded = layers.layer_traces(records)
+    if not recorded:
+        return
+    traces = layers.shown_traces(recorded)
+    yield "layers", layer_figures.draw_layers(traces), _layers_alt(traces), _layers_note(recorded, traces)
+    note = _layers_note(recorded, traces, few=False)
+    yield "layer-maps", layer_figures.draw_heat_maps(traces), _maps_alt(traces), note
+    speeds = layers.speeds(records)
+    if len(speeds):
+        yield "layer-speeds", layer_figures.draw_speeds(speeds), _speeds_alt(speeds), ""
+    norms = layers.gradient_norms(records)
+    if len(norms):
+        alt = f"Norm of the whole gradient over training of {', '.join(norms['label'].unique())}."
+        yield "gradient-norms", layer_figures.draw_gradient_norms(norms), alt, ""
 
 
 def _panels(panels: Sequence[series.Panel]) -> str:
@@ -131,21 +163,33 @@ def _grid_alt(grid: series.Grid, where: str, errors: pd.DataFrame) -> str:
     return f"{grid.title}, final test error (%) by {names}: {', '.join(cells)}."
 
 
-def _layers_alt(traces: Sequence[series.LayerTraces]) -> str:
+def _layers_alt(traces: Sequence[layers.LayerTraces]) -> str:
     arms = " and ".join(trace.label for trace in traces)
     reading = " and ".join(trace.label for trace in traces if trace.has("input_power"))
     more = f", input power and step scale of {reading}" if reading else ""
-    return f"Effective step over training of {arms}{more}, for the layers {', '.join(figures.shown_layers(traces))}."
+    return (
+        f"Effective step over training of {arms}{more}, for the layers {', '.join(layer_figures.shown_layers(traces))}."
+    )
 
 
-def _layers_note(recorded: Sequence[series.LayerTraces], traces: Sequence[series.LayerTraces]) -> str:
-    """Which arms and parameters are shown, and by which rule."""
+def _maps_alt(traces: Sequence[layers.LayerTraces]) -> str:
+    maps = (f"{trace.label}: {', '.join(map(name_label, layers.heat_maps(trace)))}" for trace in traces)
+    return f"Heat maps by layer and time. {'; '.join(maps)}."
+
+
+def _speeds_alt(speeds: pd.DataFrame) -> str:
+    each = (f"{row.parameter} of {row.label} {number(row.ratio)} times" for row in speeds.itertuples())
+    return f"Effective step beside that of {speeds['reference'].iloc[0]}: {', '.join(each)}."
+
+
+def _layers_note(recorded: Sequence[layers.LayerTraces], traces: Sequence[layers.LayerTraces], few: bool = True) -> str:
+    """Which arms and parameters are shown, and by which rule; `few`: only so many that lines stay legible."""
     powers = any(trace.has("input_power") for trace in recorded)
     which = "those with a measured input power" if powers else "all but biases"
     notes = [f"Parameters: {which}"]
     names = list(dict.fromkeys(name for trace in traces for name in trace.frame["parameter"].unique()))
-    shown = figures.shown_layers(traces)
-    if len(shown) < len(names):
+    shown = layer_figures.shown_layers(traces)
+    if few and len(shown) < len(names):
         notes.append(f", of these {len(names)} the {len(shown)} spread evenly from the input to the output side")
     notes.append(".")
     if len(traces) < len(recorded):

@@ -1,22 +1,17 @@
 """Figures of a study. Each function takes numbers computed elsewhere and returns a matplotlib Figure.
 
     figure = draw_curves(error_curves(study, choices))
-    save_figure(figure, Path("report"), "curves")      # curves.svg, curves.pdf, curves.png
+    save_figure(figure, Path("report"), "curves")      # of `canvas`: curves.svg, curves.pdf, curves.png
 
-Colours are seaborn's colour-blind-safe palette, and every line has a marker of its own besides. Nothing here
-touches pyplot's global state, and files carry no dates: equal numbers give equal figures.
+Colours, sizes and saving: `canvas`.
 """
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -25,101 +20,22 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from insgd_lab.analysis.canvas import MARKERS, WIDTH, key_below, plain_log, set_title, side_legend, style, subplots
 from insgd_lab.analysis.labels import name_label, number, percent, value_label
 from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import tuned_name
-from insgd_lab.analysis.series import Grid, LayerTraces, Line, Panel
+from insgd_lab.analysis.series import Grid, Line, Panel
 
 __all__ = [
-    "FORMATS",
     "draw_curves",
     "draw_effects",
     "draw_grids",
-    "draw_layers",
     "draw_sensitivity",
-    "save_figure",
 ]
 
-FORMATS = ("svg", "pdf", "png")
-WIDTH = 8.0
-MARKERS = "osD^vP"
 ERROR_TICKS = [m * 10.0**k for k in range(-3, 3) for m in (1, 2, 5) if m * 10.0**k <= 100]
-
-_STYLE: Any = {
-    **sns.axes_style("whitegrid"),
-    **sns.plotting_context("paper"),
-    "font.family": ["DejaVu Sans"],  # ships with matplotlib and has the Greek letters, ∞ and ℓ
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "legend.title_fontsize": 8,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4,
-    "svg.hashsalt": "insgd-lab",
-    "svg.fonttype": "path",
-    "pdf.fonttype": 42,
-    "savefig.dpi": 150,
-}
-
-
-def _style() -> AbstractContextManager[None]:
-    return mpl.rc_context(_STYLE)
-
-
-def save_figure(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
-    """Write `name`.svg, .pdf and .png into `folder`; returns the paths by format."""
-    paths = {form: folder / f"{name}.{form}" for form in FORMATS}
-    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-    with _style():
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # found once: "none" would still draw each format twice
-        for form, path in paths.items():
-            figure.savefig(path, format=form, metadata=dates[form])
-    return paths
-
-
-# ------------------------------------------------------------------------------------------------ pieces
-
-
-def _grid(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(WIDTH, height * rows + 0.3), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for ax in axes[count:]:
-        ax.remove()
-    return figure, axes[:count]
-
-
-def _title(ax: Axes, text: str, width: int = 32) -> None:
-    ax.set_title("\n".join(textwrap.wrap(text, width)), loc="left")
-
-
-def _legend(ax: Axes, title: str, width: int = 20) -> None:
-    """The legend outside the data, to the right of its panel."""
-    handles, labels = ax.get_legend_handles_labels()
-    labels = ["\n".join(textwrap.wrap(label, width)) for label in labels]
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.03), "alignment": "left"}
-    ax.legend(handles, labels, title=title or None, borderaxespad=0.3, handlelength=1.8, **place)
-
-
-def _plain_log(axis: Any, room: float = 2.5) -> None:
-    """Tick labels 0.3, 1, 20 instead of powers of ten, at 1, 2 and 5 of each decade.
-
-    Over more than `room` decades at 1 and 3, over more again at 1 alone.
-    """
-    low, high = sorted(axis.get_view_interval())
-    decades = np.log10(high / low) if low > 0 else 1.0
-    subs = (1.0, 2.0, 5.0) if decades < room else (1.0, 3.0) if decades < 1.4 * room else (1.0,)
-    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    axis.set_minor_formatter(NullFormatter())
 
 
 @dataclass(frozen=True)
@@ -178,29 +94,24 @@ def _draw_line(ax: Axes, line: Line, k: int, span: Span) -> None:
         ax.fill_between(line.x, span.ends(line.low), line.high, color=colour, alpha=0.16, linewidth=0)
 
 
-def _key(figure: Figure, *handles: Line2D | Patch) -> None:
-    """What marks and bands mean, below all panels."""
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=len(handles), handlelength=1.4)
-
-
 # ------------------------------------------------------------------------------------------------ figures
 
 
 def draw_curves(panels: Sequence[Panel]) -> Figure:
     """Test error against epoch, a panel a comparison; bands are 95 % t-intervals."""
-    with _style():
-        figure, axes = _grid(len(panels), 2, 2.15)
+    with style():
+        figure, axes = subplots(len(panels), 2, 2.15)
         span = _panel_span(panels)
         for place, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
             for k, line in enumerate(panel.lines):
                 _draw_line(ax, line, k, span)
-            _title(ax, panel.title)
-            _legend(ax, panel.legend)
+            set_title(ax, panel.title)
+            side_legend(ax, panel.legend)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             ax.set(xlabel="epoch", ylabel="" if place % 2 else "test error (%)")
         for ax in axes:
             span.apply(ax)
-        _key(figure, Patch(color="grey", alpha=0.3, label="95 % t-interval over seeds"))
+        key_below(figure, Patch(color="grey", alpha=0.3, label="95 % t-interval over seeds"))
     return figure
 
 
@@ -209,15 +120,15 @@ def draw_sensitivity(panels: Sequence[Panel]) -> Figure:
 
     Crosses above the data stand at rates where at least one seed diverged.
     """
-    with _style():
-        figure, axes = _grid(len(panels), 2, 2.25)
+    with style():
+        figure, axes = subplots(len(panels), 2, 2.25)
         span = _panel_span(panels)
         for place, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
             for k, line in enumerate(panel.lines):
                 _draw_line(ax, line, k, span)
                 _mark(ax, line, k, span)
-            _title(ax, panel.title)
-            _legend(ax, panel.legend)
+            set_title(ax, panel.title)
+            side_legend(ax, panel.legend)
             ax.set_xscale("log")
             _rate_ticks(ax, panel)
             ax.set(xlabel="learning rate", ylabel="" if place % 2 else "validation error (%)")
@@ -230,7 +141,7 @@ def draw_sensitivity(panels: Sequence[Panel]) -> Figure:
             marks.append(Line2D([], [], ls="", marker="o", ms=8, mfc="white", mec="black", label="chosen rate"))
         if any(line.crosses for line in lines):
             marks.append(Line2D([], [], ls="", marker="x", ms=5, mew=1.5, color="black", label="some seed diverged"))
-        _key(figure, *marks)
+        key_below(figure, *marks)
     return figure
 
 
@@ -252,7 +163,7 @@ def _rate_ticks(ax: Axes, panel: Panel) -> None:
         ax.set_xticks(rates, [number(rate) for rate in rates])
         ax.xaxis.set_minor_locator(NullLocator())
     else:
-        _plain_log(ax.xaxis, room=1.7)
+        plain_log(ax.xaxis, room=1.7)
 
 
 def _headroom(axes: Sequence[Axes], panels: Sequence[Panel]) -> None:
@@ -275,7 +186,7 @@ def draw_effects(study: Study, effects: pd.DataFrame, inert: Sequence[tuple[str,
     modes, tuned = list(dict.fromkeys(effects["at"])), tuned_name(study)
     parts = [(str(arm), str(axis), rows) for (arm, axis), rows in effects.groupby(["arm", "axis"], sort=False)]
     heights = [0.45 + 0.24 * (rows["at"] == modes[0]).sum() for _, _, rows in parts]
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.8), layout="constrained")
         axes = figure.subplots(len(parts), len(modes), squeeze=False, sharex="col", height_ratios=heights)
         for k, at in enumerate(modes):
@@ -321,7 +232,7 @@ def draw_grids(grids: Sequence[Grid]) -> Figure:
     values = np.concatenate([errors.to_numpy(dtype=float).ravel() for grid in grids for _, errors, _ in grid.maps])
     values = values[np.isfinite(values)]
     low = max(float(values[values > 0].min()) if (values > 0).any() else 0.0, 1e-2)
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
         width = max(len(grid.maps) for grid in grids)
         axes = figure.subplots(len(grids), width, squeeze=False, height_ratios=heights)
@@ -336,7 +247,7 @@ def draw_grids(grids: Sequence[Grid]) -> Figure:
                 ax.remove()
         mesh = axes[0, 0].collections[0]
         bar = figure.colorbar(mesh, ax=axes, label="test error (%)", shrink=min(1.0, 2.0 / sum(heights)))
-        _plain_log(bar.ax.yaxis)
+        plain_log(bar.ax.yaxis)
     return figure
 
 
@@ -362,59 +273,3 @@ def _luminance(colour: np.ndarray) -> float:
     """Relative luminance of an sRGB colour, as accessibility guidelines define it."""
     channels = np.where(colour[:3] <= 0.04045, colour[:3] / 12.92, ((colour[:3] + 0.055) / 1.055) ** 2.4)
     return float(channels @ [0.2126, 0.7152, 0.0722])
-
-
-def draw_layers(traces: Sequence[LayerTraces]) -> Figure:
-    """Effective step of each arm, then input power and step scale of those that read their inputs; lines are layers."""
-    reading = [trace for trace in traces if trace.has("input_power")]
-    wanted = [(trace, "effective_step") for trace in traces if trace.has("effective_step")]
-    wanted += [(t, quantity) for quantity in ("input_power", "step_scale") for t in reading if t.has(quantity)]
-    names = shown_layers(traces)
-    with _style():
-        figure, axes = _grid(len(wanted), 2, 2.5)
-        for ax, (trace, quantity) in zip(axes, wanted, strict=True):
-            _draw_trace(ax, trace, quantity, names)
-        for quantity in QUANTITIES:
-            _share_limits([ax for ax, (_, drawn) in zip(axes, wanted, strict=True) if drawn == quantity])
-        for ax in axes:
-            _plain_log(ax.yaxis)
-        handles, labels = axes[0].get_legend_handles_labels()
-        columns = max(1, min(4, len(labels), 110 // (max(map(len, labels)) + 6)))
-        figure.legend(handles, labels, title="parameter, input side first", loc="outside upper center", ncols=columns)
-    return figure
-
-
-QUANTITIES = {
-    "effective_step": "effective step ‖Δθ‖ / ‖g‖",
-    "input_power": "input power P",
-    "step_scale": "step scale 1 / f(P)",
-}
-LAYER_LINES = 8
-
-
-def shown_layers(traces: Sequence[LayerTraces]) -> list[str]:
-    """The layers to draw: all if few, else eight spread evenly from first to last."""
-    names = list(dict.fromkeys(name for trace in traces for name in trace.frame["parameter"].unique()))
-    if len(names) <= LAYER_LINES:
-        return names
-    return [names[k] for k in np.linspace(0, len(names) - 1, LAYER_LINES).round().astype(int)]
-
-
-def _draw_trace(ax: Axes, trace: LayerTraces, quantity: str, names: Sequence[str]) -> None:
-    rows = trace.frame[trace.frame["quantity"] == quantity]
-    few = len(names) <= len(MARKERS)
-    colours = sns.color_palette("colorblind") if few else sns.color_palette("viridis", len(names))
-    for k, name in enumerate(names):
-        part = rows[rows["parameter"] == name].sort_values("step")
-        look = {"color": colours[k], "marker": MARKERS[k % len(MARKERS)], "markevery": max(1, len(part) // 6)}
-        ax.plot(part["step"], part["value"], label=name, linewidth=1.2, **look)
-    _title(ax, trace.label, 40)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    ax.set(xlabel="optimizer step", ylabel=QUANTITIES[quantity], yscale="log")
-
-
-def _share_limits(axes: Sequence[Axes]) -> None:
-    if axes:
-        limits = np.array([ax.get_ylim() for ax in axes])
-        for ax in axes:
-            ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())

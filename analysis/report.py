@@ -138,9 +138,11 @@ def _papers() -> list[Path]:
 
 def _write(study: Study, path: Path) -> list[str]:
     """Write page, figures and tables; returns the names of the files."""
+    from insgd_lab.analysis.canvas import save_figure
     from insgd_lab.analysis.drawings import drawings
     from insgd_lab.analysis.effects import inert_levels, main_effects
-    from insgd_lab.analysis.figures import save_figure
+    from insgd_lab.analysis.layer_findings import interventions_table, layer_findings, speeds_table
+    from insgd_lab.analysis.layers import layer_records
     from insgd_lab.analysis.reproduction import reproduce
     from insgd_lab.analysis.selection import choose
     from insgd_lab.analysis.statements import comparisons, findings, headline, mixture
@@ -149,11 +151,14 @@ def _write(study: Study, path: Path) -> list[str]:
     choices = choose(study)
     effects, inert = main_effects(study, choices), inert_levels(study)
     reproduction = reproduce(study, choices)
+    records = layer_records(study, choices)
     tables = {
         "best": results_table(study, choices, "best"),
         "effects": effects_table(study, effects),
         "failures": failures_table(study),
         "divergences": divergence_table(study),
+        "layer-speeds": speeds_table(records),
+        "interventions": interventions_table(records),
     }
     if study.tuned:
         tables["fixed"] = results_table(study, choices, "fixed")
@@ -161,14 +166,14 @@ def _write(study: Study, path: Path) -> list[str]:
         tables["published"] = reproduction.table
     files = [file.name for table in tables.values() for file in table.save(path.parent)]
     images = {}
-    for drawing in drawings(study, choices, effects, inert):
+    for drawing in drawings(study, choices, effects, inert, records):
         saved = save_figure(drawing.figure, path.parent, drawing.name)
         files += [file.name for file in saved.values()]
         images[drawing.name] = _embedded(drawing, saved)
     page = _render(
         study,
         notice=" ".join(filter(None, (headline(study), mixture(study)))),
-        findings=findings(study, choices, effects, inert),
+        findings=[*findings(study, choices, effects, inert), *layer_findings(records)],
         comparisons=comparisons(reproduction) if reproduction else [],
         tables=tables,
         images=images,

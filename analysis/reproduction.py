@@ -159,18 +159,21 @@ def _differences(study: Study, printed: PublishedTable) -> list[str]:
     subset = f" with {', '.join(chosen)}" if chosen else ""
     seeds = len(study.info.get("seeds") or [])
     found = [
-        f"Epochs: {train.get('epochs', '?')} here, {printed.epochs} in the paper.",
+        f"Epochs: {train.get('epochs', '?')} here, {printed.epochs or 'not printed'} in the paper.",
         f"Training data: {100 * fraction:g} % of the training split here{subset}, from which our validation split "
-        f"has been taken before; the paper's text names no validation split ({printed.data} has "
-        f"{printed.training_images:,} training images).",
+        f"has been taken before; the paper's text names no validation split{_images(printed)}.",
         f"Repetitions: {seeds} seeds here; the paper's number is in the column n.",
-        "What is reported: the paper's figures are of the best epoch on the test set; beside them stand "
-        "ours, flattered in the same way, and our last epoch.",
+        f"What is reported: in the paper, {printed.metric}; here, the best epoch on the test set, flattered by "
+        "being chosen on it, and the last epoch.",
     ]
-    if option_name(model) != printed.model or option_name(data) != printed.data:
-        found.append(
-            f"Task: {option_name(model)} on {option_name(data)} here, {printed.model} on {printed.data} in the paper."
-        )
+    ours, theirs = (option_name(model), option_name(data)), (printed.model, printed.data)
+    if any(name not in (own, None) for own, name in zip(ours, theirs, strict=True)):
+        found.append(f"Task: {' on '.join(ours)} here, {' on '.join(filter(None, theirs))} in the paper.")
     settings = {name: value for name, value in train.items() if name != "epochs"}
     found.append(f"Training here: {training_text(settings)}; the rest is under Setup.")
     return [*found, *(f"Paper: {note}" for note in printed.notes)]
+
+
+def _images(printed: PublishedTable) -> str:
+    count = printed.training_images
+    return "" if count is None else f" ({printed.data} has {count:,} training images)"

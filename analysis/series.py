@@ -24,22 +24,17 @@ from insgd_lab.analysis.statistics import summarize
 __all__ = [
     "Grid",
     "Group",
-    "LayerTraces",
     "Line",
     "Panel",
     "error_curves",
     "grids",
     "groups",
-    "layer_traces",
     "main_arms",
     "sensitivity",
-    "shown_traces",
 ]
 
 LINES = 6
 """Lines that one panel can hold and stay legible."""
-LAYER_ARMS = 4
-"""Arms whose layers one figure can hold and stay legible."""
 
 
 @dataclass(frozen=True)
@@ -303,67 +298,3 @@ def _pair_cell(study: Study, choices: Choices, arm: Arm, pair: Mapping[str, Any]
     errors = [study.finished(cell.arm, cell.key, tune)["test_error"].mean() for cell, tune in tunes]
     labels = dict.fromkeys(tune_label(study, tune, name=False) for _, tune in tunes if study.tunes[tune])
     return 100 * float(np.mean(errors)) if errors else float("nan"), " / ".join(labels)
-
-
-# ------------------------------------------------------------------------------------------------ layers
-
-
-@dataclass(frozen=True)
-class LayerTraces:
-    """Per-layer records of one arm's base cell at its chosen tune, averaged over seeds."""
-
-    arm: str
-    label: str
-    frame: pd.DataFrame
-    """Columns step, parameter, quantity, value; parameters in the order of the model."""
-    seeds: int
-
-    def has(self, quantity: str) -> bool:
-        """Whether the quantity was recorded."""
-        return bool((self.frame["quantity"] == quantity).any())
-
-
-TRACED = ("effective_step", "input_power", "step_scale")
-
-
-def layer_traces(study: Study, choices: Choices) -> list[LayerTraces]:
-    """Layer records of every main arm that has them, in the order of the study.
-
-    The parameters are those with an input power, where an arm reads its inputs; else all but biases.
-    """
-    traces = [trace for arm in main_arms(study) if (trace := _traces(study, choices, arm)) is not None]
-    frames = pd.concat([trace.frame for trace in traces]) if traces else pd.DataFrame(columns=["parameter", "quantity"])
-    weights = frames.loc[frames["quantity"] == "input_power", "parameter"].unique()
-    if not len(weights):
-        weights = frames.loc[~frames["parameter"].astype(str).str.endswith("bias"), "parameter"].unique()
-    kept = (replace(trace, frame=trace.frame[trace.frame["parameter"].isin(weights)]) for trace in traces)
-    return [trace for trace in kept if len(trace.frame)]
-
-
-def shown_traces(traces: Sequence[LayerTraces]) -> list[LayerTraces]:
-    """At most four: the first two that read their inputs, the first two that do not, then the next of any."""
-    reading = [k for k, trace in enumerate(traces) if trace.has("input_power")]
-    others = [k for k in range(len(traces)) if k not in reading]
-    first = [*reading[:2], *others[:2]]
-    rest = [k for k in range(len(traces)) if k not in first]
-    return [traces[k] for k in sorted([*first, *rest[: LAYER_ARMS - len(first)]])]
-
-
-def _traces(study: Study, choices: Choices, arm: Arm) -> LayerTraces | None:
-    cell = study.shown_cell(arm.name)
-    tune = tune_at(study, choices, cell, "best") if cell else None
-    if cell is None or tune is None:
-        return None
-    rows = study.finished(arm.name, cell.key, tune)
-    frames = [study.layers(run) for run in rows.loc[rows["status"] == "done", "run"]]
-    if not frames:
-        return None
-    records = pd.concat(frames)
-    records = records[records["quantity"].isin(TRACED) & np.isfinite(records["value"].astype(float))]
-    if records.empty:
-        return None
-    mean = records.groupby(["step", "parameter", "quantity"], sort=False)["value"].mean().reset_index()
-    words = [arm.label]
-    words += [study.cell_label(cell)] if arm.axes and arm.grid != "one-at-a-time" else []
-    words += [tune_label(study, tune)] if study.tunes[tune] else []
-    return LayerTraces(arm.name, "; ".join(words), mean, len(frames))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import resources
 from typing import Any
 
 import pandas as pd
@@ -18,15 +19,16 @@ from insgd_lab.analysis.labels import describe, name_label, option_name, value_l
 from insgd_lab.analysis.runs import Arm, Study
 from insgd_lab.analysis.tables import Column, Table
 
-__all__ = ["Setup", "setup", "training_text"]
+__all__ = ["Setup", "commands", "setup", "training_text"]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Named facts, and the table of arms."""
+    """Named facts, the table of arms, and the commands that make it all again."""
 
     facts: tuple[tuple[str, str], ...]
     arms: Table
+    commands: tuple[str, ...]
 
 
 def setup(study: Study) -> Setup:
@@ -48,7 +50,19 @@ def setup(study: Study) -> Setup:
         ("Code", _code(study.runs)),
         ("Versions", _versions(study)),
     ]
-    return Setup(tuple((name, value) for name, value in facts if value), _arms_table(study))
+    return Setup(tuple((name, value) for name, value in facts if value), _arms_table(study), commands(study))
+
+
+def commands(study: Study) -> tuple[str, ...]:
+    """What to type, in a checkout of the lab, to run the study again and to report it."""
+    name = str(study.info.get("name") or study.path.name)
+    packaged = resources.files("insgd_lab.experiments").joinpath(f"{name}.toml").is_file()
+    known = sorted({commit for commit in study.runs["commit"] if isinstance(commit, str)})
+    return (
+        *((f"git checkout {known[0]}",) if len(known) == 1 else ()),
+        f"insgd-lab study run {name if packaged else f'{name}.toml'} --out again",
+        "insgd-lab report again",
+    )
 
 
 def training_text(train: Mapping[str, Any]) -> str:

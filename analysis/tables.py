@@ -91,11 +91,20 @@ class Table:
         kinds = [' class="n"' if column.numeric else "" for column in self.columns]
         head = "".join(f'<th scope="col"{k}>{escape(t)}</th>' for t, k in zip(self.titles, kinds, strict=True))
         rows = [
-            "<tr>" + "".join(f"<td{k}>{escape(cell)}</td>" for cell, k in zip(row, kinds, strict=True)) + "</tr>"
-            for row in self.cells()
+            "<tr>"
+            + "".join(f"<td{k}{v}>{escape(t)}</td>" for t, k, v in zip(row, kinds, values, strict=True))
+            + "</tr>"
+            for row, values in zip(self.cells(), self._sort_values(), strict=True)
         ]
         caption = f"<caption><span>{escape(self.caption)}</span></caption>"
         return "\n".join(["<table>", caption, f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody></table>"])
+
+    def _sort_values(self) -> list[list[str]]:
+        """Attributes with the numbers by which a page sorts its numeric columns, row by row."""
+        numbers = [self.frame[column.keys[0]].tolist() if column.numeric else None for column in self.columns]
+        return [
+            ["" if values is None else _sort_value(values[row]) for values in numbers] for row in range(len(self.frame))
+        ]
 
     def save(self, folder: Path) -> list[Path]:
         """Write `name`.md, .tex and .csv into `folder`."""
@@ -104,6 +113,12 @@ class Table:
         for path, text in zip(paths, texts.values(), strict=True):
             path.write_text(text, encoding="utf-8")
         return paths
+
+
+def _sort_value(value: Any) -> str:
+    """Nothing where a value is missing, or is a text: those are sorted as text."""
+    known = isinstance(value, (int, float)) and not np.isnan(value)
+    return f' data-value="{value:.6g}"' if known else ""
 
 
 _LATEX = {

@@ -1,6 +1,6 @@
 """What studies of 10 000 runs cost, against the targets: real files, copied from real tiny runs under other names.
 
-    python -m benchmarks.studies --runs 10000
+    python -m benchmarks studies --runs 10000
 
 These are seconds and not ratios: nobody else plans the same studies. Each is the least of some fresh processes, for
 what a busy machine adds is no cost of ours. It takes some minutes, and Linux.
@@ -31,13 +31,13 @@ from insgd_lab.studies.planning import Plan, make_plan, study_info
 from insgd_lab.training.loop import train
 from insgd_lab.training.provenance import versions
 
-__all__ = ["Cost", "costs"]
+__all__ = ["Cost", "costs", "main"]
 
 _STUDY = """
 name = "scale"
 seeds = {seeds}
 task = {{ data = {{ name = "digits", fraction = 0.1 }}, model = {{ name = "mlp", hidden = [8] }} }}
-train = {{ epochs = 8, batch_size = 16 }}
+train = {{ epochs = 8, batch_size = 16, packing = "off" }}
 [[arm]]
 name = "sgd"
 optimizer = {{ name = "sgd", lr = 0.1 }}
@@ -123,7 +123,8 @@ def costs(runs: int, folder: Path, clock: _Clock) -> Iterator[Cost]:
     yield Cost(f"planning {runs:,} runs", seconds, "s", 2)
     yield Cost(f"planning {runs:,} runs, memory of the process", memory, "MiB", 300)
     plan = make_plan(load_study(str(text)))
-    yield _executor_overhead(plan, folder, clock)
+    for workers in (1, 2):
+        yield _executor_overhead(plan, folder / f"workers-{workers}", clock, workers)
     study = _written(plan, folder)
     yield from _of_many(study, runs, clock)
 
@@ -164,27 +165,29 @@ def _written(plan: Plan, folder: Path) -> StudyFolder:
     return study
 
 
-def _executor_overhead(plan: Plan, folder: Path, clock: _Clock) -> Cost:
+def _executor_overhead(plan: Plan, folder: Path, clock: _Clock, workers: int) -> Cost:
     """What a run more costs the executor, less what it costs to train it here; starting workers cancels out.
 
     The epochs themselves, which run.json clocks, are left out on both sides: on a busy machine they vary by more.
     """
     specs = list(plan.runs.values())[:_MANY]
-    few, many = (_executed(plan, specs[:n], StudyFolder(folder / f"executed-{n}"), clock) for n in (_FEW, _MANY))
+    at_once = 1 if clock.of_processors else workers
+    few, many = (
+        _executed(plan, specs[:n], StudyFolder(folder / f"executed-{n}"), clock, workers) for n in (_FEW, _MANY)
+    )
     start, alone = clock.now(), StudyFolder(folder / "alone")
     for spec in specs[_FEW:]:
         train(spec, alone.run(spec.id))
-    beside = clock.now() - start - _epochs(alone, clock)
-    return Cost(
-        "the local executor, a run more, beyond its training", 1e3 * (many - few - beside) / (_MANY - _FEW), "ms", 10
-    )
+    beside = (clock.now() - start - _epochs(alone, clock)) / at_once
+    name = f"the local executor with {workers} worker(s), a run more, beyond its training"
+    return Cost(name, 1e3 * (many - few - beside) / (_MANY - _FEW), "ms", 10)
 
 
-def _executed(plan: Plan, specs: Sequence[RunSpec], study: StudyFolder, clock: _Clock) -> float:
+def _executed(plan: Plan, specs: Sequence[RunSpec], study: StudyFolder, clock: _Clock, workers: int) -> float:
     part = Plan(plan.study, [], {spec.id: spec for spec in specs})
     start = clock.now()
-    execute(part, study, workers=1)
-    return clock.now() - start - _epochs(study, clock)
+    execute(part, study, workers=workers)
+    return clock.now() - start - _epochs(study, clock) / workers
 
 
 def _epochs(study: StudyFolder, clock: _Clock) -> float:
@@ -197,13 +200,13 @@ def _epochs(study: StudyFolder, clock: _Clock) -> float:
 # ------------------------------------------------------------------------------------------------ printed
 
 
-def main() -> None:
+def main(options: Sequence[str]) -> None:
     """Measure, print a table, and keep it if asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks studies", description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000, help="runs of the study (default: 10 000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep what was measured here")
     parser.add_argument("--cpu-time", action="store_true", help="count processors at work only: for a busy machine")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(options)
     torch.set_num_threads(1)
     table = Table("what", "measured", "target", "verdict", title="studies")
     with tempfile.TemporaryDirectory() as folder:
@@ -217,7 +220,3 @@ def main() -> None:
         arguments.json.write_text(
             json.dumps({"runs": arguments.runs, "cpu_time": arguments.cpu_time, "rows": rows}, indent=2) + "\n"
         )
-
-
-if __name__ == "__main__":
-    main()

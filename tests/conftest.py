@@ -28,6 +28,12 @@ STRICT = {"PYTHONWARNINGS": "error"}
 COMMAND = [sys.executable, "-m", "insgd_lab"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the soak test of studies kills, and when."""
+    parser.addoption("--kills", type=int, default=6, help="kills of schedulers and workers in the soak test")
+    parser.addoption("--kill-seed", type=int, default=0, help="what their instants are drawn with")
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Call `insgd-lab` with the given arguments in an empty folder; keywords are environment variables."""

@@ -106,6 +106,7 @@ def run(code: str) -> str:
         "import insgd_lab.config, insgd_lab.store",
         "import insgd_lab.studies.planning, insgd_lab.studies.executor, insgd_lab.studies.ray_executor",
         "import insgd_lab.analysis.report, insgd_lab.analysis.statistics",
+        "import insgd_lab.analysis.audit; insgd_lab.analysis.audit.audit()",
         "import insgd_lab.cli; sys.argv = ['', '--help']\ntry: insgd_lab.cli.main()\nexcept SystemExit: pass",
     ],
 )

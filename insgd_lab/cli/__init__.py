@@ -1,4 +1,4 @@
-"""The command `insgd-lab`: optimizers, single runs, studies, reports, data; each thin over the library.
+"""The command `insgd-lab`: optimizers, runs, studies, reports, data, the papers' audit; each thin over the library.
 
 Exit codes: 0 done (a diverged run is a result), 1 a run failed or is left, 2 bad input, 130 interrupted. Heavy modules
 are imported inside the commands, so that `--help` answers at once.
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from insgd_lab.cli import checking, data, optimizers, studies, study_tools, training
+from insgd_lab.cli import audit, checking, data, optimizers, studies, study_tools, training
 from insgd_lab.cli.common import SETTINGS
 
 __all__ = ["app", "main"]
@@ -21,7 +21,7 @@ app.add_typer(optimizers.app, name="optimizers")
 study_tools.add_to(studies.app)
 app.add_typer(studies.app, name="study")
 app.add_typer(data.app, name="data")
-for command in (checking.check, training.train, studies.report):
+for command in (checking.check, training.train, studies.report, audit.audit):
     app.command()(command)
 
 

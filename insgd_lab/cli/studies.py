@@ -241,13 +241,14 @@ def _execute(plan: Plan, folder: StudyFolder, hands: Hands, number: int) -> Tall
 
 
 def _print_failures(plan: Plan, folder: StudyFolder) -> None:
-    failed = [name for name, status in folder.statuses(list(plan.runs)).items() if status == "failed"]
-    for name in failed[:_SHOWN_FAILURES]:
-        arms = {row["arm"] for row in plan.rows if row["run"] == name}
-        reason = str(folder.run(name).info()["error"]).strip().splitlines()
-        typer.echo(f"failed: {', '.join(sorted(arms))}: {folder.run(name).info_path}: {reason[-1]}", err=True)
-    if len(failed) > _SHOWN_FAILURES:
-        typer.echo(f"and {len(failed) - _SHOWN_FAILURES} more; `insgd-lab study status` counts them", err=True)
+    from insgd_lab.studies.failures import failures
+
+    found = failures(folder, plan.rows, folder.infos(list(plan.runs)))
+    for failure in found[:_SHOWN_FAILURES]:
+        typer.echo(f"failed: {failure}", err=True)
+    if len(found) > _SHOWN_FAILURES:
+        more = sum(failure.runs for failure in found[_SHOWN_FAILURES:])
+        typer.echo(f"and {more} more; `insgd-lab study status {folder.path}` lists why", err=True)
 
 
 @app.command("plan")

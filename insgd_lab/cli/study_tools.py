@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["add_to", "present_lab"]
 
 _SHOWN = 5
+_STAGES = {"trial": "trials", "final": "final runs"}
 _WIDTH = 160  # of what goes into a file, which has no width of its own
 
 
@@ -76,11 +77,14 @@ def _table(state: StudyState) -> Table:
     if state.damaged:
         words.append("damaged")
         keys.append("damaged")
-    columns = ["arm", *words, *(["stale"] if state.stale else []), "best on validation", "time left"]
+    search = any(arm.stage for arm in state.arms)
+    named = ["arm", "stage"] if search else ["arm"]
+    columns = [*named, *words, *(["stale"] if state.stale else []), "best on validation", "time left"]
     table = Table(*columns, title=Text(state.title), title_justify="left", caption=_caption(state))
     for arm in state.arms:
         stale = [arm.stale] if state.stale else []
-        row = (arm.name, arm.runs, *(arm.counts[key] for key in keys), *stale, _best(arm.best), _left(arm))
+        names = [arm.name, _STAGES[arm.stage]] if search else [arm.name]
+        row = (*names, arm.runs, *(arm.counts[key] for key in keys), *stale, _best(arm.best), _left(arm))
         table.add_row(*(Text(str(cell)) for cell in row))  # as it is: rich would read [low, high] as a style
     return table
 
@@ -108,7 +112,8 @@ def _left(arm: ArmState) -> str:
 
 
 def _notes(state: StudyState) -> Iterable[str]:
-    """What must be told beside the counts."""
+    """What must be told beside the counts: every reason for failure, as nothing else lists them all."""
+    yield from (f"failed: {failure}" for failure in state.failures)
     yield from _listed("damaged", state.damaged)
     if state.stale:
         makers = ", ".join(f"{lab} ({runs})" for lab, runs in sorted(state.stale.items()))

@@ -17,6 +17,7 @@ from insgd_lab.store.tables import read_arrow, read_table, schema_of, write_arro
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from filelock import BaseFileLock
 
 __all__ = ["FINISHED", "InUse", "RunFolder"]
 
@@ -162,11 +163,17 @@ class RunFolder:
         try:
             yield
         finally:
-            # Two processes may hold the lock, one of them a file that is no longer there, once it has been deleted:
-            # so only of a run that is not trained any more.
-            if self.is_finished:
-                self._lock_path.unlink(missing_ok=True)
-            lock.release()
+            self._let_go(lock)
+
+    def _let_go(self, lock: BaseFileLock) -> None:
+        """Release the run, and delete the lock of one that is finished.
+
+        Once a lock has been deleted two processes may hold it, one of them a file that is no longer there: so it is
+        done only where no one trains any more.
+        """
+        if self.is_finished:
+            self._lock_path.unlink(missing_ok=True)
+        lock.release()
 
     @property
     def is_held(self) -> bool:
@@ -180,7 +187,7 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             return True
-        lock.release()
+        self._let_go(lock)
         return False
 
     def merge_layers(self) -> None:

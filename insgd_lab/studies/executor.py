@@ -238,10 +238,10 @@ class _Scheduler:
             self._hire(worker.number)
 
     def _do_without(self, number: int, cause: str) -> None:
-        """A worker could not start: if none ever did, nothing can be done, else the others go on without it."""
-        if not self.started:
+        """A worker could not start: the others go on without it; if none ever did or may yet, nothing can be done."""
+        if not self.started and not self.workers:
             raise ExecutionError(f"worker {number} could not start: {cause}")
-        self.ledger.note(f"worker {number} could not be replaced: {cause}")
+        self.ledger.note(f"worker {number} could not {'be replaced' if self.started else 'start'}: {cause}")
 
     def _dismiss(self, worker: _Worker) -> int:
         self.workers.remove(worker)

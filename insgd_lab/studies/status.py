@@ -1,4 +1,4 @@
-"""How far a study has got, arm by arm: what is done, the best settings so far, the time left, what is stale.
+"""How far a study has got, arm by arm: what is done, the best settings so far, the time left, what failed or is stale.
 
     survey = Survey(StudyFolder("runs/digits"), Lab("0.1.0"))
     survey.state().arms[0].counts["done"]
@@ -13,12 +13,14 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
 from insgd_lab.store import FINISHED, InUse, Missing, StoreError, StudyFolder
+from insgd_lab.studies.failures import Failure, failures
 from insgd_lab.studies.presence import in_use
 
 __all__ = ["ArmState", "Best", "Lab", "StudyState", "Survey", "set_stale_aside", "stale_runs"]
@@ -89,7 +91,8 @@ class Best:
 
     Attributes:
         metric: "accuracy", or "loss" where the task has no accuracy.
-        value: the mean after the last epoch; a diverged run counts as the worst there is.
+        value: the mean after the last epoch, of trials that of their best epochs, which is what decides between them;
+            a diverged run counts as the worst there is.
         settings: those of the arm's settings that vary.
         seeds: how many runs stand behind it.
     """
@@ -102,18 +105,21 @@ class Best:
 
 @dataclass(frozen=True)
 class ArmState:
-    """How far an arm has got.
+    """How far an arm has got, or in a study that searches one stage of it.
 
     Attributes:
         name: the arm.
-        runs: how many runs it has planned; one that two arms share counts in both.
+        stage: "trial" or "final"; empty where the study does not search.
+        runs: how many runs it asks for, those of winners that are not known yet as well; one that two arms share
+            counts in both.
         counts: of "done", "running", "diverged", "failed", "damaged" and "not started".
         stale: how many are stale.
-        best: None before a run of it is done.
+        best: None before a run of it is done; of trials, also once the arm has one of its final runs.
         seconds_left: how long its unfinished runs will take all workers; None while that is not known.
     """
 
     name: str
+    stage: str
     runs: int
     counts: Mapping[str, int]
     stale: int
@@ -127,9 +133,10 @@ class StudyState:
 
     Attributes:
         title: of the study.
-        arms: in the order of the study file.
+        arms: in the order of the study file, trials before final runs.
         in_use: whether some process is running it now.
-        ended: whether every run is finished or has failed.
+        ended: whether every run that it asks for is finished or has failed.
+        failures: why runs have failed, the most common reason first.
         damaged: what is wrong with each damaged run.
         stale: the stale runs of each version that made some.
         lab: the present version.
@@ -140,6 +147,7 @@ class StudyState:
     arms: tuple[ArmState, ...]
     in_use: bool
     ended: bool
+    failures: Sequence[Failure]
     damaged: Mapping[str, str]
     stale: Mapping[Lab, int]
     lab: Lab
@@ -186,26 +194,30 @@ class Survey:
         running = _in_use(self.folder)
         pace = _Pace(plan, infos, statuses) if running else None
         stale = stale_runs(infos, self.lab)
+        bests = _bests(plan, infos)
         arms = tuple(
             ArmState(
-                name=arm,
-                runs=len(runs),
-                counts=_counts(runs, statuses),
-                stale=len(stale.keys() & runs),
-                best=_best(plan.rows[arm], infos),
-                seconds_left=pace.seconds_left([arm]) if pace else None,
+                name=part.arm,
+                stage=part.stage,
+                runs=len(part.runs) + part.unplanned,
+                counts=_counts(part, statuses),
+                stale=len(stale.keys() & part.runs),
+                best=best,
+                seconds_left=pace.seconds_left([part]) if pace else None,
             )
-            for arm, runs in plan.arms.items()
+            for part, best in zip(plan.parts, bests, strict=True)
         )
+        ended = all(statuses.get(run) in FINISHED | {"failed"} for run in plan.runs)
         return StudyState(
             title=plan.title,
             arms=arms,
             in_use=running,
-            ended=all(statuses.get(run) in FINISHED | {"failed"} for run in plan.runs),
+            ended=ended and not any(part.unplanned for part in plan.parts),
+            failures=failures(self.folder, plan.rows, infos),
             damaged={name: str(info["error"]) for name, info in infos.items() if statuses[name] == "damaged"},
             stale=Counter(stale.values()),
             lab=self.lab,
-            seconds_left=pace.seconds_left(plan.arms) if pace else None,
+            seconds_left=pace.seconds_left(plan.parts) if pace else None,
         )
 
 
@@ -216,47 +228,89 @@ def _in_use(folder: StudyFolder) -> bool:
         return False
 
 
-def _counts(runs: set[str], statuses: Mapping[str, str]) -> dict[str, int]:
-    counts = Counter(statuses.get(run, "not started") for run in runs)
+def _counts(part: _Part, statuses: Mapping[str, str]) -> dict[str, int]:
+    counts = Counter(statuses.get(run, "not started") for run in part.runs)
+    counts["not started"] += part.unplanned
     return {word: counts[word] for word in ("done", "running", "diverged", "failed", "damaged", "not started")}
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What study.json plans of an arm, or of one stage of it; `unplanned` runs depend on results still to come."""
+
+    arm: str
+    stage: str
+    rows: Sequence[Info]
+    unplanned: int = 0
+
+    @cached_property
+    def runs(self) -> set[str]:
+        return {row["run"] for row in self.rows}
+
+
 class _Plan:
-    """The rows of study.json, by arm."""
+    """The rows of study.json, by arm and stage."""
 
     def __init__(self, info: Info) -> None:
         self.title = str(info["title"] or info["name"])
-        self.rows: dict[str, list[Info]] = {arm["name"]: [] for arm in info["arms"]}
-        for row in info["plan"]:
-            self.rows[row["arm"]].append(row)
-        self.arms = {arm: {row["run"] for row in rows} for arm, rows in self.rows.items()}
-        self.runs = list(dict.fromkeys(row["run"] for rows in self.rows.values() for row in rows))
+        self.rows: list[Info] = info["plan"]
+        self.runs = list(dict.fromkeys(row["run"] for row in self.rows))
+        arms: dict[str, list[Info]] = {arm["name"]: [] for arm in info["arms"]}
+        for row in self.rows:
+            arms[row["arm"]].append(row)
+        self.parts = [part for arm, rows in arms.items() for part in _parts(info, arm, rows)]
 
 
-def _best(rows: Iterable[Info], infos: Mapping[str, Info]) -> Best | None:
-    """The cell with the highest accuracy, or else the lowest loss, on the validation split."""
-    rows = list(rows)
+def _parts(info: Info, arm: str, rows: list[Info]) -> Iterator[_Part]:
+    search = info.get("search")
+    if not search:
+        yield _Part(arm, "", rows)
+        return
+    trials, final = ([row for row in rows if row["stage"] == stage] for stage in ("trial", "final"))
+    cells = len({str(row["settings"]) for row in rows})
+    # Only a method that learns from trials leaves some of them open.
+    of_trials = cells * search["trials"] * len(search["seeds"]) if search["method"] == "optuna" else len(trials)
+    yield _Part(arm, "trial", trials, of_trials - len(trials))
+    yield _Part(arm, "final", final, cells * len(info["seeds"]) - len(final))
+
+
+def _bests(plan: _Plan, infos: Mapping[str, Info]) -> Iterator[Best | None]:
+    """The best of each part; of trials none where there is one of the final runs, which had no say in their choice."""
+    found = {(part.arm, part.stage): _best(part, infos) for part in plan.parts}
+    rows: dict[str, list[Info]] = {}
+    for part in plan.parts:
+        rows.setdefault(part.arm, []).extend(part.rows)
+    for (arm, stage), best in found.items():
+        if best is None or (stage == "trial" and found[arm, "final"]):
+            yield None
+        else:
+            varied = _varied(rows[arm])
+            yield replace(best, settings={name: value for name, value in best.settings.items() if name in varied})
+
+
+def _best(part: _Part, infos: Mapping[str, Info]) -> Best | None:
+    """The cell with the highest accuracy, or else the lowest loss, on the validation split, with all its settings."""
     cells: dict[str, list[Info]] = {}
-    for row in rows:
+    for row in part.rows:
         if infos.get(row["run"], {}).get("status") in FINISHED:
             cells.setdefault(str({**row["settings"], **row["tune"]}), []).append(row)
     results = [infos[row["run"]].get("results") or {} for cell in cells.values() for row in cell]
-    metric = next((m for m in ("accuracy", "loss") if any(f"final_val_{m}" in result for result in results)), None)
+    which = "best" if part.stage == "trial" else "final"
+    metric = next((m for m in ("accuracy", "loss") if any(f"{which}_val_{m}" in result for result in results)), None)
     if metric is None:
         return None
     better, worst = (max, -math.inf) if metric == "accuracy" else (min, math.inf)
-    means = {key: fmean(_score(infos[row["run"]], metric, worst) for row in cell) for key, cell in cells.items()}
+    name = f"{which}_val_{metric}"
+    means = {key: fmean(_score(infos[row["run"]], name, worst) for row in cell) for key, cell in cells.items()}
     key = better(means, key=lambda name: means[name])
     if means[key] == worst:
         return None
     row = cells[key][0]
-    varied = _varied(rows)
-    settings = {name: value for name, value in {**row["settings"], **row["tune"]}.items() if name in varied}
-    return Best(metric, means[key], settings, len(cells[key]))
+    return Best(metric, means[key], {**row["settings"], **row["tune"]}, len(cells[key]))
 
 
-def _score(info: Info, metric: str, worst: float) -> float:
-    value = (info.get("results") or {}).get(f"final_val_{metric}")
+def _score(info: Info, name: str, worst: float) -> float:
+    value = (info.get("results") or {}).get(name)
     return worst if info["status"] == "diverged" or not isinstance(value, (int, float)) else float(value)
 
 
@@ -273,19 +327,19 @@ class _Pace:
     """How long what is left will take, from the seconds that finished runs took and how many run at a time."""
 
     def __init__(self, plan: _Plan, infos: Mapping[str, Info], statuses: Mapping[str, str]) -> None:
-        self.plan = plan
         self.running = {run for run, status in statuses.items() if status == "running"}
         self.left = {run for run in plan.runs if statuses.get(run) not in FINISHED | {"failed"}}
         took = {run: float(info.get("seconds") or 0) for run, info in infos.items() if statuses[run] in FINISHED}
         self.mean = fmean(took.values()) if took else math.nan
-        self.means = {
-            arm: fmean(known) if (known := [took[run] for run in runs if run in took]) else self.mean
-            for arm, runs in plan.arms.items()
-        }
+        known: dict[str, dict[str, float]] = {}
+        for part in plan.parts:
+            known.setdefault(part.arm, {}).update({run: took[run] for run in part.runs if run in took})
+        self.means = {arm: fmean(each.values()) if each else self.mean for arm, each in known.items()}
 
-    def seconds_left(self, arms: Iterable[str]) -> float | None:
-        """For the unfinished runs of these arms; a run under way counts as one half done."""
+    def seconds_left(self, parts: Sequence[_Part]) -> float | None:
+        """For the unfinished runs of these parts; a run under way counts as one half done."""
         if math.isnan(self.mean) or not self.running:
             return None
-        seconds = {run: self.means[arm] for arm in arms for run in self.plan.arms[arm] & self.left}
-        return sum(each / 2 if run in self.running else each for run, each in seconds.items()) / len(self.running)
+        seconds = {run: self.means[part.arm] for part in parts for run in part.runs & self.left}
+        started = sum(each / 2 if run in self.running else each for run, each in seconds.items())
+        return (started + sum(part.unplanned * self.means[part.arm] for part in parts)) / len(self.running)

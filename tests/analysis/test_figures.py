@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from insgd_lab.analysis import figures, series
+from insgd_lab.analysis import canvas, figures, layer_figures, layers, series
 from insgd_lab.analysis.drawings import _layers_note, drawings
 from insgd_lab.analysis.effects import main_effects
 from insgd_lab.analysis.runs import load_study
@@ -92,8 +92,12 @@ def test_sensitivity_uses_the_validation_split_and_marks_divergence(study, rates
     assert line.chosen == 0.1
 
 
+def traces_of(study, choices):
+    return layers.layer_traces(layers.layer_records(study, choices))
+
+
 def test_layer_traces_are_of_every_arm_with_records_on_weights(study, choices):
-    traces = series.layer_traces(study, choices)
+    traces = traces_of(study, choices)
     assert [trace.arm for trace in traces] == ["insgd", "sgd", "adam"]
     assert {tuple(trace.frame["parameter"].unique()) for trace in traces} == {LAYERS}
     first = traces[0]
@@ -164,7 +168,7 @@ def test_heat_map_prints_every_number(study, choices):
 
 
 def test_layers_draw_one_line_a_layer(study, choices):
-    figure = figures.draw_layers(series.layer_traces(study, choices))
+    figure = layer_figures.draw_layers(traces_of(study, choices))
     assert [ax.get_ylabel() for ax in figure.axes] == [
         *["effective step ‖Δθ‖ / ‖g‖"] * 3, "input power P", "step scale 1 / f(P)",
     ]  # fmt: skip
@@ -173,13 +177,13 @@ def test_layers_draw_one_line_a_layer(study, choices):
 
 
 def test_of_many_layers_eight_are_drawn_first_and_last_among_them(study, choices):
-    trace, *_ = series.layer_traces(study, choices)
+    trace, *_ = traces_of(study, choices)
     copies = [trace.frame.assign(parameter=f"layer{k:02}.weight") for k in range(30)]
     many = dataclasses.replace(trace, frame=pd.concat(copies))
-    shown = figures.shown_layers([many])
-    assert len(shown) == figures.LAYER_LINES
+    shown = layer_figures.shown_layers([many])
+    assert len(shown) == layer_figures.LAYER_LINES
     assert (shown[0], shown[-1]) == ("layer00.weight", "layer29.weight")
-    assert len(figures.draw_layers([many]).axes[0].lines) == figures.LAYER_LINES
+    assert len(layer_figures.draw_layers([many]).axes[0].lines) == layer_figures.LAYER_LINES
 
 
 def only(tmp_path, *names, **fields):
@@ -191,32 +195,34 @@ def only(tmp_path, *names, **fields):
 
 def test_a_study_of_other_optimizers_has_a_figure_of_layers(tmp_path):
     found, chosen = only(tmp_path, "adam")
-    [trace] = series.layer_traces(found, chosen)
+    [trace] = traces_of(found, chosen)
     assert tuple(trace.frame["parameter"].unique()) == LAYERS  # biases are left out
-    assert [ax.get_ylabel() for ax in figures.draw_layers([trace]).axes] == ["effective step ‖Δθ‖ / ‖g‖"]
+    assert [ax.get_ylabel() for ax in layer_figures.draw_layers([trace]).axes] == ["effective step ‖Δθ‖ / ‖g‖"]
 
 
 def test_the_arms_shown_are_chosen_by_what_they_record(study, choices):
-    insgd, sgd, adam = series.layer_traces(study, choices)
-    assert series.shown_traces([sgd, adam, insgd]) == [sgd, adam, insgd]
+    insgd, sgd, adam = traces_of(study, choices)
+    assert layers.shown_traces([sgd, adam, insgd]) == [sgd, adam, insgd]
     kinds = [sgd, adam, sgd, sgd, insgd, insgd, insgd]
     many = [dataclasses.replace(trace, label=str(k)) for k, trace in enumerate(kinds)]
-    assert [trace.label for trace in series.shown_traces(many)] == ["0", "1", "4", "5"]
-    assert [trace.label for trace in series.shown_traces(many[:4])] == ["0", "1", "2", "3"]
-    assert [trace.label for trace in series.shown_traces(many[3:])] == ["3", "4", "5", "6"]
+    assert [trace.label for trace in layers.shown_traces(many)] == ["0", "1", "4", "5"]
+    assert [trace.label for trace in layers.shown_traces(many[:4])] == ["0", "1", "2", "3"]
+    assert [trace.label for trace in layers.shown_traces(many[3:])] == ["3", "4", "5", "6"]
 
 
 def test_the_captions_explain_the_marks_that_are_there(tmp_path):
     swept = {"axes": {"lr": [0.03, 1.0]}, "base": {"lr": 0.03}, "tune": {}, "fixed": {}}
     found, chosen = only(tmp_path, "sgd", **swept)
-    [caption] = [d.caption for d in drawings(found, chosen, main_effects(found, chosen), []) if d.name == "sensitivity"]
+    [caption] = [
+        d.caption for d in drawings(found, chosen, main_effects(found, chosen), [], []) if d.name == "sensitivity"
+    ]
     assert "A cross at the top" in caption
     assert "The large marker" not in caption
 
 
 def test_what_is_left_out_of_the_figure_of_layers_is_said(study, choices):
-    insgd, sgd, adam = series.layer_traces(study, choices)
-    shown = series.shown_traces([insgd, sgd, adam, insgd, insgd])
+    insgd, sgd, adam = traces_of(study, choices)
+    shown = layers.shown_traces([insgd, sgd, adam, insgd, insgd])
     assert "Arms: 4 of 5, the first two" in _layers_note([insgd, sgd, adam, insgd, insgd], shown)
     copies = [insgd.frame.assign(parameter=f"stages.{k:02}.weight") for k in range(22)]
     many = dataclasses.replace(insgd, frame=pd.concat(copies))
@@ -282,8 +288,8 @@ def test_equal_numbers_give_equal_files(tmp_path, rates):
     folders = [tmp_path / name for name in ("a", "b")]
     for folder in folders:
         folder.mkdir()
-        figures.save_figure(figures.draw_sensitivity(rates[-1:]), folder, "x")
-    for ending in figures.FORMATS:
+        canvas.save_figure(figures.draw_sensitivity(rates[-1:]), folder, "x")
+    for ending in canvas.FORMATS:
         first, second = ((folder / f"x.{ending}").read_bytes() for folder in folders)
         assert first == second
 

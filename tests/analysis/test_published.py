@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from insgd_lab import list_models, list_optimizers
 from insgd_lab.analysis.published import PublishedError, list_papers, load_paper, parse_paper
 from insgd_lab.analysis.reproduction import _table, reproduce
 from insgd_lab.analysis.runs import load_study
@@ -63,6 +64,69 @@ def test_every_file_on_record_loads():
         assert load_paper(name).cell
 
 
+NESTED = VALID.replace("epochs = 1\ntraining_images = 1\n", 'metrics = ["m5"]\n').replace(
+    '[[cell]]\ntable = "1"\ncondition = { lr = 0.1 }\noptimizer = "sgd"\nmean = 1.0\n',
+    'cell = [ { optimizer = "sgd", mean = 1.0 }, { optimizer = "sgd", metric = "m5", mean = 2.5, decimals = 1 } ]\n',
+)
+
+
+def test_cells_may_stand_in_their_table_and_have_a_metric_and_decimals_of_their_own():
+    paper = parse_paper(NESTED, "x.toml")
+    [first], [second] = paper.cells("1"), paper.cells("1", metric="m5")
+    assert (first.table, first.metric, first.decimals, first.condition) == ("1", "m", 2, {})
+    assert (second.metric, second.decimals, second.mean) == ("m5", 1, 2.5)
+    assert paper.find_table("1").epochs is None
+
+
+def test_both_metrics_of_a_table_are_on_record():
+    paper = load_paper("insgd")
+    [one] = paper.cells("9", "insgd-l1", metric="top-5 accuracy", condition={"train.batch_size": 256})
+    assert (one.mean, one.sd, one.n) == (94.54, 0.43, None)
+    assert len(paper.cells("9")) == 6
+
+
+def test_a_table_may_print_a_name_otherwise():
+    paper = load_paper("insgd")
+    assert (paper.printed_name("adadelta", "3"), paper.printed_name("adadelta", "5")) == ("Adadelta", "Adadelata")
+
+
+CLAIM = '[documents]\npaper = "x.txt"\n[[claim]]\nid = "a"\nplace = "p"\nquote = "q"\n'
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        (CLAIM + 'document = "page"\n', "is of 'page', which is not among the documents"),
+        (CLAIM + 'figures = [{ value = 1.0, table = "1", optimizer = "adam" }]\n', "not of exactly one cell"),
+        (CLAIM + CLAIM.split("\n", 2)[2], "ids ['a', 'a'] repeat"),
+    ],
+)
+def test_claims_belong_to_a_document_and_speak_of_cells(claim, message):
+    with pytest.raises(PublishedError, match=re.escape(message)):
+        parse_paper(VALID + claim, "x.toml")
+
+
+def test_claims_are_found_by_their_id():
+    assert load_paper("insgd").claim("abstract-resnet50").figures[1].value == 75.92
+    with pytest.raises(PublishedError, match="has no claim 'nothing'"):
+        load_paper("insgd").claim("nothing")
+
+
+def test_a_cell_of_a_metric_that_its_table_has_not_is_refused():
+    with pytest.raises(PublishedError, match="'m6', not one of the table's"):
+        parse_paper(NESTED.replace('metric = "m5", mean', 'metric = "m6", mean'), "x.toml")
+
+
+@pytest.mark.parametrize("name", list_papers())
+def test_names_are_those_of_the_registry(name):
+    paper = load_paper(name)
+    used = {cell.optimizer for cell in paper.cell} | set(paper.baselines) | set(paper.baselines.values())
+    used |= {code.preset for code in paper.code if code.preset}
+    assert used <= set(list_optimizers())
+    models = {t.model for t in paper.table} | {cell.condition.get("task.model") for cell in paper.cell}
+    assert models - {None} <= set(list_models())
+
+
 def test_sd_and_n_may_be_unprinted():
     [cell] = parse_paper(VALID, "x.toml").cell
     assert cell.sd is None
@@ -90,9 +154,9 @@ def test_mistakes_are_named_with_their_place(before, after, message):
 
 
 def test_unknown_papers_and_tables_list_the_known_ones():
-    with pytest.raises(PublishedError, match="there are: insgd"):
+    with pytest.raises(PublishedError, match="there are: adanorm, insgd"):
         load_paper("nobody")
-    with pytest.raises(PublishedError, match="there is: 6"):
+    with pytest.raises(PublishedError, match="there is: 3, 4, 5, 6"):
         load_paper("insgd").cells("99")
 
 
@@ -178,6 +242,18 @@ def test_what_differs_in_scale_is_said(short):
     study.info["task"]["data"] = {"name": "cifar10", "options": {"shots": 20, "imbalance": "step"}}
     text = "\n".join(reproduce(study, choose(study)).differences)
     assert "100 % of the training split here with shots = 20, imbalance = step, from which" in text
+
+
+def test_a_table_without_a_scale_of_its_own_is_compared_as_far_as_it_goes(short):
+    study = load_study(short)
+    study.info["compare"] = {"paper": "adanorm", "table": "1"}
+    reproduction = reproduce(study, choose(study))
+    text = "\n".join(reproduction.differences)
+    assert "3 here, 100 in the paper" in text
+    assert "the paper's text names no validation split." in text
+    assert "in the paper, test accuracy;" in text
+    assert "Task:" not in text
+    assert comparisons(reproduction) == []
 
 
 def test_a_study_that_compares_with_nothing_has_no_such_table(study, choices):

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,7 +9,7 @@ from insgd_lab.analysis import report as module
 from insgd_lab.analysis.report import is_current, report_path, write_report
 from insgd_lab.analysis.runs import StudyError, load_study
 from insgd_lab.analysis.selection import choose, tune_at
-from insgd_lab.analysis.setup import setup
+from insgd_lab.analysis.setup import commands, setup
 from insgd_lab.analysis.statements import mixture
 from insgd_lab.analysis.statistics import paired_difference, summarize
 from insgd_lab.store import DiskError, write_json
@@ -35,7 +36,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes nothing"
 
     def handle_data(self, data):
-        if "style" not in self.open and data.strip():
+        if not {"style", "script"} & set(self.open) and data.strip():
             self.texts.append(" ".join(data.split()))
 
     def find(self, name):
@@ -57,7 +58,7 @@ def test_every_tag_is_closed(page):
 
 def test_every_image_has_a_text_and_is_inline(page):
     images = page.find("img")
-    assert len(images) == 5
+    assert len(images) == 8
     for image in images:
         assert len(image["alt"]) > 60
         assert image["src"].startswith("data:image/")
@@ -67,7 +68,7 @@ def test_every_image_has_a_text_and_is_inline(page):
 def test_nothing_is_loaded_from_elsewhere(page, report):
     loaded = [attributes.get("src", "") for _, attributes in page.tags] + [a["href"] for a in page.find("link")]
     assert all(value.startswith("data:") for value in loaded if value)
-    assert not page.find("script")
+    assert all("src" not in script for script in page.find("script"))
     assert "url(" not in (report / "report.html").read_text(encoding="utf-8").split("</style>")[0]
     for link in page.find("a"):
         href = link["href"]
@@ -224,7 +225,7 @@ def test_unreadable_files_are_listed_with_the_remedy(tmp_path):
 def test_texts_from_the_study_are_escaped(tmp_path):
     folder = small(tmp_path / "s", fields={"title": "<script>alert(1)</script>"}, missing=6)
     html = write_report(folder.path).read_text(encoding="utf-8")
-    assert "<script" not in html
+    assert "<script>alert" not in html
 
 
 def test_files_of_an_earlier_report_that_are_no_longer_made_go(tmp_path):
@@ -288,3 +289,12 @@ def test_a_study_without_accuracies_is_refused_but_chosen_in_by_its_loss(tmp_pat
     chosen = {cell: study.tunes[choice.tune]["lr"] for cell, choice in choose(study).items()}
     means = study.scores.groupby(["arm", "cell", "tune"])["val_loss"].mean()
     assert chosen == {cell: study.tunes[means[cell].idxmin()]["lr"] for cell in chosen}
+
+
+def test_the_page_says_how_to_make_it_again(page, study):
+    text = " ".join(page.texts)
+    assert "insgd-lab study run digits --out again insgd-lab report again" in text
+    other = dataclasses.replace(study, info={**study.info, "name": "mine"}, runs=study.runs.assign(commit="abc"))
+    assert commands(other)[:2] == ("git checkout abc", "insgd-lab study run mine.toml --out again")
+    mixed = study.runs.assign(commit=[f"c{k % 2}" for k in range(len(study.runs))])
+    assert len(commands(dataclasses.replace(study, runs=mixed))) == 2

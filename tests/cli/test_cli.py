@@ -33,7 +33,7 @@ def test_help_names_every_command_without_heavy_imports() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     result = subprocess.run([*PYTHON, code], capture_output=True, text=True, check=True)
-    for command in ("optimizers", "train", "study", "report", "data"):
+    for command in ("optimizers", "train", "study", "report", "data", "audit"):
         assert command in result.stdout
 
 

@@ -261,6 +261,17 @@ def test_a_worker_that_cannot_be_replaced_leaves_its_run_to_the_others(tmp_path:
     )
 
 
+def test_a_worker_that_dies_before_any_is_ready_does_not_stop_the_others(tmp_path: Path, fates: Cli) -> None:
+    once = "os.mkdir(os.environ['NO_MORE_WORKERS'])"  # only one can
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os, sys\nif 'insgd_lab.studies.worker' in sys.orig_argv:\n    {once}\n    os._exit(3)\n"
+    )
+    result = fates('["lived", "lived on"]', workers=2)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"worker \d could not start: exit code 3", result.stderr)
+    assert "2 done, 0 diverged, 0 failed" in result.stdout
+
+
 def test_without_any_worker_left_the_study_ends_with_what_it_has(tmp_path: Path, fates: Cli) -> None:
     axis, study = '["lived", "killed once", "lived on"]', StudyFolder(tmp_path / "runs/fates")
     result = fates(axis)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from insgd_lab.config import StudySpec
 from insgd_lab.store import RunFolder, StudyFolder
 from insgd_lab.studies import presence, status, watching
+from insgd_lab.studies.planning import study_info
+from insgd_lab.studies.search import next_plan
 from insgd_lab.studies.status import ArmState, Lab, Survey, set_stale_aside, stale_runs
 
 from .made import MADE, finish_run, make_study, run_of
@@ -24,6 +28,12 @@ HERE = Lab("0.1.0", "abc")
 
 def arms(folder: StudyFolder) -> dict[str, ArmState]:
     return {arm.name: arm for arm in Survey(folder, HERE).state().arms}
+
+
+def rows_of(table: str) -> list[list[str]]:
+    """The header and the rows of a table that was printed."""
+    rows = [re.split(r"[│┃]", line)[1:-1] for line in table.splitlines() if line.startswith(("│", "┃"))]
+    return [[cell.strip() for cell in row] for row in rows]
 
 
 def start(run: RunFolder) -> None:
@@ -113,6 +123,160 @@ def test_a_study_that_is_looked_at_again_opens_only_what_has_changed(
     assert best.settings == {"lr": 0.1}
 
 
+# ------------------------------------------------------------------------------------------------ searches
+
+SEARCH = """
+name = "made"
+task = { data = "digits", model = "mlp" }
+train = { epochs = 2 }
+search = { trials = 3, seeds = 2, final_seeds = 4 }
+[[arm]]
+name = "sgd"
+optimizer = "sgd"
+search = { lr = [0.1, 0.2, 0.3] }
+[[arm]]
+name = "adam"
+optimizer = "adam"
+axes = { amsgrad = [false, true] }
+search = { lr = [0.1, 0.2, 0.3] }
+"""
+
+
+def plan_further(folder: StudyFolder) -> list[dict[str, Any]]:
+    """Plan what follows from the finished runs; its final runs."""
+    plan = next_plan(StudySpec.model_validate(tomllib.loads(SEARCH)), folder)
+    folder.write_info(study_info(plan, versions={}, created="2025-01-01"))
+    return [row for row in plan.rows if row["stage"] == "final"]
+
+
+@pytest.fixture
+def searching(tmp_path: Path) -> StudyFolder:
+    """A search whose trials have been planned."""
+    folder = StudyFolder(tmp_path / "made")
+    plan_further(folder)
+    return folder
+
+
+def stages(folder: StudyFolder) -> dict[tuple[str, str], ArmState]:
+    return {(arm.name, arm.stage): arm for arm in Survey(folder, HERE).state().arms}
+
+
+def finish_trials(folder: StudyFolder, arm: str) -> None:
+    """The later in the plan the better at best, and the worse after the last epoch."""
+    for number, row in enumerate(folder.info()["plan"]):
+        if row["arm"] == arm and row["stage"] == "trial":
+            results = {"best_val_accuracy": number / 100, "final_val_accuracy": -number / 100}
+            finish_run(folder.run(row["run"]), 0.0, results=results, seconds=10.0)
+
+
+def test_final_runs_count_apart_from_trials_and_before_their_winners_are_known(searching: StudyFolder) -> None:
+    found = stages(searching)
+    assert {key: arm.runs for key, arm in found.items()} == {
+        ("sgd", "trial"): 6, ("sgd", "final"): 4, ("adam", "trial"): 12, ("adam", "final"): 8,
+    }  # fmt: skip
+    assert all(arm.counts["not started"] == arm.runs for arm in found.values())
+    finish_trials(searching, "sgd")
+    for row in plan_further(searching):
+        finish_run(searching.run(row["run"]), 0.5)
+    found = stages(searching)
+    assert [found["sgd", stage].counts["done"] for stage in ("trial", "final")] == [6, 4]
+    assert found["adam", "final"].counts["not started"] == 8
+
+
+def test_optuna_has_as_many_trials_before_it_has_chosen_them(searching: StudyFolder) -> None:
+    info = searching.info()
+    rows = [row for row in info["plan"] if row["trial"] == 0]
+    searching.write_info({**info, "plan": rows, "search": {**info["search"], "method": "optuna"}})
+    assert stages(searching)["adam", "trial"].runs == 12
+
+
+def test_the_best_is_that_of_final_runs_once_there_is_one(searching: StudyFolder) -> None:
+    finish_trials(searching, "sgd")
+    best = stages(searching)["sgd", "trial"].best
+    assert best is not None
+    assert (best.value, best.settings, best.seeds) == (pytest.approx((0.04 + 0.05) / 2), {"lr": 0.3}, 2), (
+        "what decides between trials is their best epoch"
+    )
+    final = plan_further(searching)
+    finish_run(searching.run(final[0]["run"]), 0.0, results={"best_val_accuracy": 0.9, "final_val_accuracy": 0.02})
+    found = stages(searching)
+    best = found["sgd", "final"].best
+    assert best is not None
+    assert (best.value, best.settings, best.seeds) == (0.02, {"lr": 0.3}, 1)
+    assert found["sgd", "trial"].best is None
+
+
+def test_a_search_has_not_ended_and_takes_longer_while_winners_are_to_be_run(searching: StudyFolder) -> None:
+    finish_trials(searching, "sgd")
+    finish_trials(searching, "adam")
+    assert not Survey(searching, HERE).state().ended
+    final = plan_further(searching)
+    for row in final:
+        if row["arm"] == "sgd":
+            finish_run(searching.run(row["run"]), 0.0, seconds=10.0)
+    start(searching.run(final[-1]["run"]))
+    with presence.at_work(searching):
+        assert Survey(searching, HERE).state().seconds_left == 75
+    for row in final:
+        finish_run(searching.run(row["run"]), 0.0)
+    assert Survey(searching, HERE).state().ended
+
+
+def test_the_time_left_is_that_of_winners_to_come_too(searching: StudyFolder) -> None:
+    trials = [searching.run(row["run"]) for row in searching.info()["plan"]]
+    for run in trials[1:]:
+        finish_run(run, 0.0, seconds=10.0)
+    start(trials[0])
+    with presence.at_work(searching):
+        assert Survey(searching, HERE).state().seconds_left == 5 + 10 * 12
+
+
+def test_the_command_shows_the_stages_of_a_search(searching: StudyFolder, cli: Cli) -> None:
+    finish_trials(searching, "sgd")
+    finish_run(searching.run(plan_further(searching)[0]["run"]), 0.5)
+    shown = rows_of(cli("study", "status", "made").stdout)
+    assert shown[0][:4] == ["arm", "stage", "runs", "done"]
+    assert [row[:4] for row in shown[1:]] == [
+        ["sgd", "trials", "6", "6"], ["sgd", "final runs", "4", "1"],
+        ["adam", "trials", "12", "0"], ["adam", "final runs", "8", "0"],
+    ]  # fmt: skip
+    assert [row[9] for row in shown[1:3]] == ["", "accuracy 0.5020 (learning rate = 0.3; 1 seed)"]
+
+
+# ------------------------------------------------------------------------------------------------ failures
+
+RAISED = """Traceback (most recent call last):
+  File "a.py", line 1, in step
+    raise KeyError(1)
+KeyError: 1
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "a.py", line 2, in step
+    raise ValueError(message)
+ValueError: batch of 1 image
+of two lines
+"""
+DIED = "its worker died 2 times, at last: exit code 3; end of logs/worker-0.log:\n" + RAISED
+
+
+def test_failures_are_told_by_reason_the_most_common_first(tmp_path: Path, cli: Cli) -> None:
+    folder = make_study(tmp_path / "made")
+    runs = list(dict.fromkeys(row["run"] for row in folder.info()["plan"]))[2:]
+    for run, error in zip(runs, [DIED, RAISED, RAISED, "OSError: its own\nof two lines", ""], strict=False):
+        folder.run(run).write_info({**MADE, "status": "failed", "error": error})
+    told = [line for line in cli("study", "status", "made").stdout.splitlines() if line.startswith("failed: ")]
+    paths = [f"made/{run}/run.json" for run in runs]
+    assert told == [
+        f"failed: 2 runs of insgd, sgd: ValueError: batch of 1 image; one of them: {paths[1]}",
+        "failed: a run of sgd: its worker died 2 times, at last: exit code 3; end of logs/worker-0.log; "
+        f"see {paths[0]}",
+        f"failed: a run of insgd: OSError: its own; see {paths[3]}",
+        f"failed: a run of insgd: it left no error; see {paths[4]}",
+    ]
+
+
 # ------------------------------------------------------------------------------------------------ versions
 
 
@@ -162,8 +326,7 @@ def test_the_command_shows_arms_and_notes(tmp_path: Path, cli: Cli) -> None:
     for arguments in (("study", "status", "made"), ("study", "status", "made", "--watch")):
         shown = cli(*arguments, INSGD_LAB_COMMIT="abc")
         assert shown.returncode == 0, shown.stderr
-        rows = [re.split(r"[│┃]", line)[1:-1] for line in shown.stdout.splitlines() if line.startswith(("│", "┃"))]
-        header, sgd, insgd = ([cell.strip() for cell in row] for row in rows)
+        header, sgd, insgd = rows_of(shown.stdout)
         assert header == ["arm", "runs", "done", "interrupted", "diverged", "failed", "not started", "damaged", "stale",
                           "best on validation", "time left"]  # fmt: skip
         assert sgd[:9] == ["sgd", "4", "3", "0", "0", "0", "0", "1", "1"]

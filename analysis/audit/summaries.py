@@ -1,0 +1,157 @@
+"""Tests from what papers print: means, standard deviations and numbers of runs, all rounded.
+
+arm, base = Summary(78.15, 0.43, 7), Summary(77.22, 0.43, 7)
+p_value(arm, base)                     # Welch's t-test, two-sided: 0.0016
+interval(arm, base)                    # of the difference of means: 0.43 to 1.43
+p_range(arm, base, half=0.005)         # what p can be if every figure was rounded to two decimals
+runs_needed(arm, base)                 # runs an arm for 80 % power at this difference and these sds: 5
+sd_bound(0.93, 7, 7)                   # the sd of both arms below which the difference would be significant
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+__all__ = ["LEVEL", "POWER", "Summary", "interval", "p_range", "p_value", "power", "runs_needed", "sd_bound"]
+
+LEVEL = 0.05
+"""Two-sided level of every test and 1 - coverage of every interval."""
+POWER = 0.8
+_GRID = 65
+"""Points at which an edge is looked at before the best stretch of it is searched."""
+
+Range = tuple[float, float]
+Numbers = float | np.ndarray
+
+
+@dataclass(frozen=True)
+class Summary:
+    """An arm as printed: mean, standard deviation (n - 1 in its denominator) and number of runs, at least 2."""
+
+    mean: float
+    sd: float
+    n: int
+
+
+def _p(difference: float, sd: Numbers, n: int, base_sd: Numbers, base_n: int) -> Numbers:
+    """Welch's p-value; of arrays of standard deviations, that of each pair."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # two standard deviations of 0
+        test = stats.ttest_ind_from_stats(difference, sd, n, 0.0, base_sd, base_n, equal_var=False)
+    found: Numbers = np.where(difference == 0, 1.0, test.pvalue)
+    return found
+
+
+def p_value(arm: Summary, base: Summary) -> float:
+    """Welch's two-sided t-test of equal means (Welch, Biometrika 34, 1947)."""
+    return float(_p(arm.mean - base.mean, arm.sd, arm.n, base.sd, base.n))
+
+
+def _error(sd: float, n: int, base_sd: float, base_n: int) -> tuple[float, float]:
+    """The standard error of a difference of means, and Satterthwaite's degrees of freedom."""
+    parts = sd**2 / n, base_sd**2 / base_n
+    total = sum(parts)
+    if total == 0:
+        return 0.0, float(n + base_n - 2)
+    return math.sqrt(total), total**2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (base_n - 1))
+
+
+def interval(arm: Summary, base: Summary) -> Range:
+    """The 95 % interval of the difference of means that belongs to Welch's test."""
+    error, degrees = _error(arm.sd, arm.n, base.sd, base.n)
+    half = float(stats.t.ppf(1 - LEVEL / 2, degrees)) * error
+    difference = arm.mean - base.mean
+    return difference - half, difference + half
+
+
+# ------------------------------------------------------------------------------------------------ rounding
+
+
+def p_range(arm: Summary, base: Summary, half: float, base_half: float | None = None) -> Range:
+    """The least and the largest p-value that printed figures allow, each rounded by at most half a unit.
+
+    p falls as the difference moves away from 0 and rises as both standard deviations grow together. It does not
+    always rise in one of them alone: raising the smaller one also adds degrees of freedom. So the extremes lie on
+    edges of the rectangle of standard deviations, not always in its corners, and are searched for there.
+
+    Args:
+        arm: as printed.
+        base: as printed.
+        half: half a unit of the last digit that the arm's figures are printed with.
+        base_half: the same of the base's figures; `half` if not given.
+    """
+    other = half if base_half is None else base_half
+    differences = abs(arm.mean - base.mean) + np.array([-1, 1]) * (half + other)
+    sds = (max(arm.sd - half, 0.0), arm.sd + half)
+    base_sds = (max(base.sd - other, 0.0), base.sd + other)
+
+    def p_at(difference: float) -> Callable[[Numbers, Numbers], Numbers]:
+        return lambda sd, base_sd: _p(difference, sd, arm.n, base_sd, base.n)
+
+    low = _least(p_at(float(differences[1])), sds, base_sds)
+    if differences[0] <= 0:
+        return low, 1.0
+    return low, -_least(lambda a, b: -p_at(float(differences[0]))(a, b), sds[::-1], base_sds[::-1])
+
+
+def _least(function: Callable[[Numbers, Numbers], Numbers], first: Range, second: Range) -> float:
+    """The least value of a function on the two edges that meet at (first[0], second[0])."""
+    edges = (
+        _least_on(lambda x: function(first[0], x), second),
+        _least_on(lambda x: function(x, second[0]), first),
+    )
+    return min(edges)
+
+
+def _least_on(function: Callable[[Numbers], Numbers], ends: Range) -> float:
+    grid = np.linspace(min(ends), max(ends), _GRID)
+    values = np.array([float(function(x)) for x in grid])
+    at = int(values.argmin())
+    around = grid[max(at - 1, 0)], grid[min(at + 1, _GRID - 1)]
+    found = optimize.minimize_scalar(lambda x: float(function(x)), bounds=around, method="bounded")
+    return min(float(values[at]), float(found.fun))
+
+
+# ------------------------------------------------------------------------------------------------ power
+
+
+def power(difference: float, sd: float, base_sd: float, n: int) -> float:
+    """The chance that Welch's test at 5 % finds a true difference with n runs an arm."""
+    error, degrees = _error(sd, n, base_sd, n)
+    critical, shift = stats.t.ppf(1 - LEVEL / 2, degrees), abs(difference) / error
+    # The other tail as this one's mirror image: scipy's nct.cdf is NaN where it is tiny.
+    return float(stats.nct.sf(critical, degrees, shift) + stats.nct.sf(critical, degrees, -shift))
+
+
+def runs_needed(arm: Summary, base: Summary) -> int | None:
+    """The fewest runs an arm that give 80 % power if the difference and the standard deviations are the printed ones.
+
+    Without any correction for several comparisons, with which it takes more. None where the means are equal.
+    """
+    difference = arm.mean - base.mean
+    if difference == 0:
+        return None
+    if arm.sd == base.sd == 0:
+        return 2
+
+    def enough(n: int) -> bool:
+        return power(difference, arm.sd, base.sd, n) >= POWER
+
+    high = 2
+    while not enough(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def sd_bound(difference: float, n: int, base_n: int, level: float = LEVEL) -> float:
+    """The standard deviation, the same in both arms, below which a difference has p < level in Welch's test."""
+    error, degrees = _error(1.0, n, 1.0, base_n)
+    return abs(difference) / (error * float(stats.t.ppf(1 - level / 2, degrees)))

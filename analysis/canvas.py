@@ -1,0 +1,134 @@
+"""What every figure is drawn on: size, look, panels, ticks, and how it is saved.
+
+    with style():
+        figure, axes = subplots(4, columns=2, height=2.5)
+        …
+    save_figure(figure, Path("report"), "curves")      # curves.svg, curves.pdf, curves.png
+
+Colours are seaborn's colour-blind-safe palette, and every line has a marker of its own besides. Nothing here
+touches pyplot's global state, and files carry no dates: equal numbers give equal figures.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from insgd_lab.analysis.labels import number
+
+__all__ = [
+    "FORMATS",
+    "MARKERS",
+    "WIDTH",
+    "key_below",
+    "plain_log",
+    "save_figure",
+    "set_title",
+    "share_limits",
+    "side_legend",
+    "style",
+    "subplots",
+]
+
+FORMATS = ("svg", "pdf", "png")
+WIDTH = 8.0
+MARKERS = "osD^vP"
+
+_STYLE: Any = {
+    **sns.axes_style("whitegrid"),
+    **sns.plotting_context("paper"),
+    "font.family": ["DejaVu Sans"],  # ships with matplotlib and has the Greek letters, ∞ and ℓ
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "svg.hashsalt": "insgd-lab",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+    "savefig.dpi": 150,
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """The look of all figures, while it is entered."""
+    return mpl.rc_context(_STYLE)
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
+    """Write `name`.svg, .pdf and .png into `folder`; returns the paths by format."""
+    paths = {form: folder / f"{name}.{form}" for form in FORMATS}
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    with style():
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)  # found once: "none" would still draw each format twice
+        for form, path in paths.items():
+            figure.savefig(path, format=form, metadata=dates[form])
+    return paths
+
+
+def subplots(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, so many beside each other, each `height` inches high."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(WIDTH, height * rows + 0.3), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes[count:]:
+        ax.remove()
+    return figure, axes[:count]
+
+
+def set_title(ax: Axes, text: str, width: int = 32) -> None:
+    """A title over the left end of a panel, wrapped."""
+    ax.set_title("\n".join(textwrap.wrap(text, width)), loc="left")
+
+
+def side_legend(ax: Axes, title: str, width: int = 20) -> None:
+    """The legend outside the data, to the right of its panel."""
+    handles, labels = ax.get_legend_handles_labels()
+    labels = ["\n".join(textwrap.wrap(label, width)) for label in labels]
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.03), "alignment": "left"}
+    ax.legend(handles, labels, title=title or None, borderaxespad=0.3, handlelength=1.8, **place)
+
+
+def plain_log(axis: Any, room: float = 2.5) -> None:
+    """Tick labels 0.3, 1, 20 instead of powers of ten, at 1, 2 and 5 of each decade.
+
+    Over more than `room` decades at 1 and 3, over more again at 1 alone.
+    """
+    low, high = sorted(axis.get_view_interval())
+    decades = np.log10(high / low) if low > 0 else 1.0
+    subs = (1.0, 2.0, 5.0) if decades < room else (1.0, 3.0) if decades < 1.4 * room else (1.0,)
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def key_below(figure: Figure, *handles: Line2D | Patch) -> None:
+    """What marks and bands mean, below all panels."""
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=len(handles), handlelength=1.4)
+
+
+def share_limits(axes: Sequence[Axes]) -> None:
+    """Give panels one y-axis: the widest."""
+    if axes:
+        limits = np.array([ax.get_ylim() for ax in axes])
+        for ax in axes:
+            ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())

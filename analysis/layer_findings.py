@@ -1,0 +1,122 @@
+"""What the layer records say: sentences, and tables of the numbers behind them.
+
+records = layer_records(study, choose(study))
+for sentence in layer_findings(records):
+    print(sentence)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from insgd_lab.analysis.labels import MISSING
+from insgd_lab.analysis.layers import LayerRecords, interventions, speeds
+from insgd_lab.analysis.tables import Column, Table, count
+
+__all__ = ["interventions_table", "layer_findings", "speeds_table"]
+
+_ACTS = {
+    "norm_gain": "the norm correction raised a parameter's gradient",
+    "clipped": "log P stood below its floor ε",
+}
+
+
+def layer_findings(records: Sequence[LayerRecords]) -> list[str]:
+    """Which layers a rule speeds up or slows down beside SGD, and how often rules stepped in."""
+    beside = (_speed_sentence(rows) for _, rows in speeds(records).groupby("label", sort=False))
+    acting = interventions(records)
+    often = (_intervention_sentence(rows) for _, rows in acting.groupby(["label", "quantity"], sort=False))
+    return [sentence for part in (beside, often) for sentence in part if sentence]
+
+
+def _speed_sentence(rows: pd.DataFrame) -> str | None:
+    """The layers furthest from the others whose intervals leave out 1; None for a single layer."""
+    if len(rows) < 2 or rows["n"].iloc[0] < 2:
+        return None
+    label, reference = rows["label"].iloc[0], rows["reference"].iloc[0]
+    apart = rows[(rows["relative_low"] > 1) | (rows["relative_high"] < 1)]
+    if apart.empty:
+        return f"{label}: beside {reference} no layer's step is told apart from the others' (95 % intervals)."
+    fast, slow = apart.loc[apart["relative"].idxmax()], apart.loc[apart["relative"].idxmin()]
+    parts = [f"sped up most is {_layer(fast)}"] if fast["relative"] > 1 else []
+    parts += [f"slowed down most is {_layer(slow)}"] if slow["relative"] < 1 else []
+    return f"{label}, beside {reference} and relative to its own mean over {len(rows)} layers: {'; '.join(parts)}."
+
+
+def _layer(row: pd.Series) -> str:
+    span = f"{_times(row['relative_low'])} to {_times(row['relative_high'])}"
+    return f"{row['parameter']}, {_times(row['relative'])} times the step (95 % interval {span})"
+
+
+def _intervention_sentence(rows: pd.DataFrame) -> str:
+    everything, layers = rows.iloc[0], rows.iloc[1:]
+    text = f"{everything['label']}: {_ACTS[everything['quantity']]} in {_share(everything)} of the recorded steps"
+    if everything["share"] > 0:
+        most = layers.loc[layers["share"].idxmax()]
+        text += f", most often at {most['parameter']} ({100 * most['share']:.0f} %)"
+    if not math.isnan(everything["gain"]):
+        text += f"; where it did, by {_times(everything['gain'])} times (geometric mean)"
+    return text + "."
+
+
+def _share(row: pd.Series) -> str:
+    if row["share"] == 0:
+        return "none"
+    share = f"{100 * row['share']:.0f} %"
+    if math.isnan(row["low"]):
+        return share
+    return f"{share} (95 % interval {100 * row['low']:.0f} to {100 * row['high']:.0f}, {row['n']} seeds)"
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+def speeds_table(records: Sequence[LayerRecords]) -> Table:
+    """How far each layer moves a step for its gradient, beside the same layer under SGD."""
+    frame = speeds(records)
+    columns = (
+        Column("arm", ("label",)),
+        Column("parameter", ("parameter",)),
+        Column("seeds", ("n",), count, True),
+        Column("effective step / that of SGD", ("ratio", "low", "high"), _ratio, True),
+        Column("the same / its mean over layers", ("relative", "relative_low", "relative_high"), _ratio, True),
+    )
+    beside = f" ({frame['reference'].iloc[0]})" if len(frame) else ""
+    caption = (
+        f"Effective steps beside those of SGD{beside}: geometric means over steps and seeds, with 95 % t-intervals."
+    )
+    return Table("layer-speeds", caption, frame, columns)
+
+
+def interventions_table(records: Sequence[LayerRecords]) -> Table:
+    """How often rules stepped in, by layer."""
+    columns = (
+        Column("arm", ("label",)),
+        Column("what", ("quantity",), lambda quantity: _ACTS[quantity]),
+        Column("parameter", ("parameter",)),
+        Column("seeds", ("n",), count, True),
+        Column("share of steps (%)", ("share", "low", "high"), _percents, True),
+        Column("gain where it acted", ("gain",), _times, True),
+    )
+    caption = "How often a rule stepped in, of the recorded steps: means over seeds with 95 % t-intervals."
+    return Table("interventions", caption, interventions(records), columns)
+
+
+def _ratio(mean: float, low: float, high: float) -> str:
+    return _spanned(_times(mean), _times(low), _times(high))
+
+
+def _percents(mean: float, low: float, high: float) -> str:
+    return _spanned(*(MISSING if math.isnan(value) else f"{100 * value:.0f}" for value in (mean, low, high)))
+
+
+def _times(value: float) -> str:
+    """A factor, to three digits."""
+    return MISSING if math.isnan(value) else f"{value:.3g}"
+
+
+def _spanned(mean: str, low: str, high: str) -> str:
+    return mean if MISSING in (low, high) else f"{mean} ({low} to {high})"

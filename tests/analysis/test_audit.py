@@ -1,0 +1,394 @@
+"""The audit of the papers: known cells by hand, verdicts on made-up papers, findings with their numbers, records."""
+
+import dataclasses
+import json
+import math
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+
+from insgd_lab.analysis.audit import VERDICTS, audit
+from insgd_lab.analysis.audit.case import Case
+from insgd_lab.analysis.audit.comparisons import compare, gains
+from insgd_lab.analysis.audit.general import headlines, printed_gains, same_spread
+from insgd_lab.analysis.published import PublishedError, parse_paper
+from insgd_lab.cli import app
+
+FIXED = [
+    "paper",
+    "table",
+    "condition",
+    "optimizer",
+    "baseline",
+    "difference",
+    "p",
+    "p_holm",
+    "interval",
+    "n",
+    "verdict",
+]
+
+
+@pytest.fixture(scope="module")
+def found():
+    return audit()
+
+
+def pick(found, table, optimizer, metric="", n=None, paper="insgd", **condition):
+    [one] = [
+        one
+        for one in found.comparisons
+        if (one.paper, one.table, one.optimizer) == (paper, table, optimizer)
+        and metric in one.metric
+        and n in (None, one.n)
+        and all(one.condition[name.replace("__", ".")] == value for name, value in condition.items())
+    ]
+    return one
+
+
+# ------------------------------------------------------------------------------------------------ known answers
+
+
+def two_sided_with_4_degrees(t: float) -> float:
+    """Student's t with 4 degrees of freedom has a closed form."""
+    return 1 - t / math.sqrt(t * t + 4) * (1 + 2 / (t * t + 4))
+
+
+def test_resnet50_on_imagenet_by_hand(found):
+    """75.90 ± 0.14 against 75.60 ± 0.14, n = 3: equal sds, so 4 degrees of freedom; two comparisons in the family."""
+    one = pick(found, "10", "insgd-l2", "top-1")
+    error = 0.14 * math.sqrt(2 / 3)
+    assert one.difference == 0.3
+    assert one.p == pytest.approx(two_sided_with_4_degrees(0.30 / error))
+    assert one.p_holm == pytest.approx(2 * one.p)
+    assert one.interval == pytest.approx((0.30 - 2.776445 * error, 0.30 + 2.776445 * error), abs=1e-6)
+    assert (one.n, one.verdict, one.family_size) == (3, "within noise", 2)
+    assert one.p_low < 0.05 < one.p < one.p_high  # before Holm, rounding alone would decide
+
+
+def test_wide_resnet_by_hand_at_either_n(found):
+    """78.15 ± 0.43 against 77.22 ± 0.43: without Holm p = 0.057 at n = 3 and 0.0016 at n = 7."""
+    condition = {"train__batch_size": 256}
+    few, many = (pick(found, "9", "insgd-l1", "top-1", n, **condition) for n in (3, 7))
+    assert few.p == pytest.approx(two_sided_with_4_degrees(0.93 / (0.43 * math.sqrt(2 / 3))))
+    assert many.p == pytest.approx(2 * stats.t.sf(0.93 / (0.43 * math.sqrt(2 / 7)), 12))
+    assert (few.verdict, many.verdict) == ("within noise", "stands")
+    assert (few.assumes, many.assumes) == ("n = 3, which is not printed", "n = 7, which is not printed")
+    assert few.p_holm == pytest.approx(4 * few.p)
+    assert few.n_needed == many.n_needed == 5
+
+
+def test_resnet20_with_unequal_sds_by_hand(found):
+    """92.67 ± 0.13 against 92.57 ± 0.11, n = 7: Satterthwaite's degrees of freedom written out."""
+    one = pick(found, "3", "insgd-l1")
+    a, b = 0.13**2 / 7, 0.11**2 / 7
+    degrees = (a + b) ** 2 / (a**2 / 6 + b**2 / 6)
+    assert one.p == pytest.approx(2 * stats.t.sf(0.10 / math.sqrt(a + b), degrees))
+    assert (one.difference_low, one.difference_high) == (0.09, 0.11)
+
+
+def test_without_sds_the_bound_is_told(found):
+    one = pick(found, "1", "adamnorm", paper="adanorm", task__data="tiny-imagenet", task__model="resnet50")
+    assert (one.difference, one.verdict, one.family_size, one.n) == (5.46, "untestable", 36, 3)
+    assert one.sd_bound == pytest.approx(5.46 / (2.776445 * math.sqrt(2 / 3)), abs=1e-5)
+    assert one.sd_bound_family == pytest.approx(5.46 / (stats.t.ppf(1 - 0.05 / 72, 4) * math.sqrt(2 / 3)))
+    assert one.p is one.p_holm is one.interval is one.n_needed is None
+
+
+def test_a_figure_with_one_decimal_is_rounded_more_widely(found):
+    one = pick(found, "1", "adabeliefnorm", paper="adanorm", task__data="cifar10", task__model="resnet50")
+    assert one.baseline_mean == 94.1
+    assert (one.difference_low, one.difference_high) == (0.005, 0.115)
+
+
+def test_every_table_has_its_comparisons(found):
+    counts = Counter((one.paper, one.table, one.assumes) for one in found.comparisons)
+    printed = {"3": 2, "4": 6, "5": 2, "6": 6, "7": 4, "8": 4, "10": 4}
+    known = {("insgd", table, None): count for table, count in printed.items()}
+    assumed = {
+        ("insgd", table, f"n = {n}, which is not printed"): c for n in (3, 7) for table, c in (("9", 8), ("page b", 3))
+    }
+    assert counts == known | assumed | {("adanorm", table, None): n for table, n in (("1", 36), ("4", 18), ("5", 18))}
+
+
+def test_families_are_a_table_and_a_metric(found):
+    for one in found.comparisons:
+        own = [o for o in found.comparisons if (o.family, o.assumes) == (one.family, one.assumes)]
+        assert len(own) == one.family_size
+        assert len({(o.paper, o.table, o.metric) for o in own}) == 1
+
+
+def test_an_arm_is_compared_with_its_own_base_under_its_own_condition(found):
+    bases = {(one.optimizer, one.baseline) for one in found.comparisons}
+    norms = ("adam", "diffgrad", "radam", "adabelief")
+    assert bases == {(f"insgd-{norm}", "sgd") for norm in ("l1", "l2", "norm")} | {(f"{b}norm", b) for b in norms}
+    for one in found.comparisons:
+        differ = {name for name in one.condition if one.condition[name] != one.baseline_condition[name]}
+        assert not differ or (one.table, differ, one.condition["task.model.layer_norm"]) == ("8", {"lr"}, False)
+
+
+def test_rounding_ranges_hold_the_printed_p(found):
+    for one in found.comparisons:
+        if one.p is not None:
+            assert one.p_low <= one.p <= one.p_high
+            assert one.p_holm_low <= one.p_holm <= one.p_holm_high
+            assert one.p <= one.p_holm
+            assert one.interval[0] < one.difference < one.interval[1]
+
+
+# ------------------------------------------------------------------------------------------------ verdicts
+
+MADE_UP = """
+paper = "x"
+title = "X"
+citation = "X, 2024"
+baselines = {{ mine = "sgd" }}
+[[table]]
+number = "1"
+caption = "c"
+metric = "{metric}"
+unit = "%"
+decimals = 2
+cell = [ {{ optimizer = "sgd", {base} }}, {{ optimizer = "mine", {mine} }} ]
+"""
+
+
+def made_up(base: str, mine: str, metric: str = "accuracy"):
+    return parse_paper(MADE_UP.format(base=base, mine=mine, metric=metric), "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("base", "mine", "metric", "verdict"),
+    [
+        ("mean = 90.0, sd = 0.1, n = 5", "mean = 91.0, sd = 0.1, n = 5", "accuracy", "stands"),
+        ("mean = 90.0, sd = 0.1, n = 5", "mean = 91.0, sd = 0.1, n = 5", "test error", "reversed"),
+        ("mean = 2.0, sd = 0.1, n = 5", "mean = 1.0, sd = 0.1, n = 5", "training loss", "stands"),
+        ("mean = 91.0, sd = 0.1, n = 5", "mean = 90.0, sd = 0.1, n = 5", "accuracy", "reversed"),
+        ("mean = 90.0, sd = 1.0, n = 5", "mean = 90.5, sd = 1.0, n = 5", "accuracy", "within noise"),
+        ("mean = 75.6, sd = 0.14, n = 3", "mean = 75.9, sd = 0.14, n = 3", "accuracy", "borderline"),
+        ("mean = 75.6, n = 3", "mean = 75.9, n = 3", "accuracy", "untestable"),
+        ("mean = 75.6, sd = 0.1, n = 3", "mean = 75.9, n = 3", "accuracy", "untestable"),
+    ],
+)
+def test_verdicts(base, mine, metric, verdict):
+    [one] = compare(made_up(base, mine, metric))
+    assert one.verdict == verdict
+    assert one.family_size == 1
+
+
+def test_every_verdict_has_a_meaning():
+    assert set(VERDICTS) == {"stands", "reversed", "within noise", "borderline", "untestable"}
+
+
+def test_equal_means_are_neither_better_nor_worse():
+    [one] = compare(made_up("mean = 90.0, sd = 0.1, n = 5", "mean = 90.0, sd = 0.1, n = 5"))
+    assert (one.better, one.p, one.n_needed, one.verdict) == (None, 1.0, None, "within noise")
+
+
+def test_without_a_printed_n_both_are_assumed():
+    found = compare(made_up("mean = 90.0, sd = 0.1", "mean = 91.0, sd = 0.1"))
+    assert [(one.n, one.baseline_n) for one in found] == [(3, 3), (7, 7)]
+
+
+def test_a_gain_that_its_means_cannot_give_is_a_finding():
+    """92.83 / 92.55 is 0.3025 % more; from 0.2917 to 0.3134 by rounding."""
+    for printed, agrees, exact in ((0.30, True, True), (0.29, True, False), (0.31, True, False), (0.27, False, False)):
+        paper = made_up("mean = 92.55, n = 3", f"mean = 92.83, gain = {printed}, n = 3")
+        [one] = gains(paper)
+        assert one.recomputed == pytest.approx(100 * 0.28 / 92.55)
+        assert (one.low, one.high) == pytest.approx((100 * 0.27 / 92.555, 100 * 0.29 / 92.545))
+        assert (one.agrees, one.exact) == (agrees, exact)
+        [finding] = printed_gains(Case(paper, tuple(compare(paper)), (one,)))
+        assert finding.kind == ("agreement" if agrees else "disagreement")
+
+
+def test_standard_deviations_that_differ_are_no_finding():
+    paper = made_up("mean = 90.0, sd = 0.1, n = 5", "mean = 91.0, sd = 0.1, n = 5")
+    assert list(same_spread(Case(paper, tuple(compare(paper)), ()))) == []
+    assert list(headlines(Case(paper, tuple(compare(paper)), ()))) == []
+
+
+# ------------------------------------------------------------------------------------------------ findings
+
+
+def test_findings_have_places_evidence_and_names_of_their_own(found):
+    names = [one.id for one in found.findings]
+    assert len(set(names)) == len(names)
+    for one in found.findings:
+        assert one.id.startswith(f"{one.paper}/")
+        assert one.evidence
+        assert one.statement.endswith(".")
+        assert "author" not in one.statement.lower()
+    with pytest.raises(KeyError):
+        found.finding("nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "insgd/figures-abstract-mobilenetv3",
+            ["90.83 and 91.13", "SGD 93.06 ± 0.11", "INSGD-ℓ2 93.10 ± 0.01", "README"],
+        ),
+        ("insgd/figures-agree", ["Of 16 statements", "13 repeat", "3 do not"]),
+        ("insgd/same-sd-9", ["All 6 standard deviations", "batch size = 256 are 0.43", "7 of 12"]),
+        ("insgd/plus-minus", ["standard deviations for Table 5 only"]),
+        ("insgd/no-n-9", ["n = 3 and n = 7"]),
+        ("insgd/summary", ["36 tests", "in 32", "28 whose n is printed 10 stand and 18 are within noise"]),
+        ("insgd/summary", ["8 are within noise at n = 3 and 3 stand and 5 are within noise at n = 7"]),
+        ("insgd/own-best-rate", ["+7.32 and +8.76", "13.32 points", "INSGD-ℓ1 +0.17 and INSGD-ℓ2 +0.06"]),
+        ("insgd/page-b-up-to", ["6.6 points (CVM Stages", "6.1 is that of Medical X-Rays", "has 5.5 over SGD and 2.8"]),
+        ("insgd/sd-of-one-image", ["5 standard deviations", "the others in these tables are 0.09 to 0.29"]),
+        ("insgd/batch-256", ["77.89 for the same optimizer and 77.22 for SGD"]),
+        ("insgd/linear-scaling", ["0.1 at 128, 0.1 at 256 and 0.2 at 512", "gives 0.2 and 0.4"]),
+        ("insgd/close-to-adam", ["by 0.86 to 1.81 points"]),
+        ("insgd/no-batch-norm", ["14.56 points below 79.41", "4.52 points below 79.30"]),
+        ("insgd/any-learning-rate", ["INSGD-ℓ1 loses 6.17 points and INSGD-ℓ2 loses 4.62 points (SGD 13.32)"]),
+        ("insgd/headline-abstract-resnet50", ["p = 0.33", "within noise at n = 3"]),
+        ("insgd/consistently", ["in 4 of 36 comparisons, none of them beyond noise"]),
+        ("adanorm/gains", ["Of 36 gains", "36 are what the printed means give", "11.15 %, is +5.46 percentage points"]),
+        ("adanorm/no-sd", ["72 comparisons", "0.441 times", "better than the baseline's in 71"]),
+        ("adanorm/repeated-cells", ["42 of the 42 cells"]),
+        ("adanorm/order-of-means", ["35 of 36", "18 of 18 in Table 4", "18 of 18 in Table 5", "9 of 9"]),
+        (
+            "adanorm/own-best-rate",
+            ["resnet18 on cifar100 +2.02 becomes +0.19", "vgg16 on cifar100 +1.86 becomes +0.58"],
+        ),
+        ("adanorm/batch-size", ["in 4 of 6 rows (0.79 points on average against 0.71)"]),
+        ("adanorm/radamnorm-signs", ["9 of the 9", "+0.07 to +1.77", "once in 256"]),
+    ],
+)
+def test_findings_have_their_numbers(found, name, words):
+    statement = found.finding(name).statement
+    for word in words:
+        assert word in statement
+
+
+def test_what_the_published_code_computes_is_always_said_with_if(found):
+    code = [one for one in found.findings if one.kind == "code"]
+    assert len(code) == 7
+    for one in code:
+        assert one.assumes == "if the tables were made with the published code"
+        assert re.search(r"\bIf the tables? (was|were) made with the published code\b", one.statement)
+
+
+def test_findings_at_an_assumed_n_say_so(found):
+    for one in found.findings:
+        if one.kind != "code" and one.assumes:
+            assert "n = 3" in one.assumes or "n = 7" in one.assumes
+
+
+def test_the_four_figures_of_the_abstract_are_all_judged(found):
+    names = {one.id for one in found.findings}
+    told = {f"insgd/headline-abstract-{model}" for model in ("resnet20", "wrn18", "resnet50")}
+    assert told | {"insgd/figures-abstract-mobilenetv3"} <= names
+
+
+# ------------------------------------------------------------------------------------------------ records
+
+
+def test_one_paper_can_be_audited_alone(found):
+    alone = audit(["adanorm"])
+    assert {one.paper for one in alone.comparisons} == {one.paper for one in alone.findings} == {"adanorm"}
+    assert alone.comparisons == tuple(one for one in found.comparisons if one.paper == "adanorm")
+    with pytest.raises(PublishedError, match="there are: adanorm, insgd"):
+        audit(["nobody"])
+
+
+def test_the_frame_has_one_row_a_comparison(found):
+    frame = found.frame()
+    assert len(frame) == len(found.comparisons) == 122
+    assert list(frame.columns[: len(FIXED)]) == FIXED
+    assert (frame.loc[frame["paper"] == "adanorm", "verdict"] == "untestable").all()
+
+
+def test_records_are_frozen(found):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.comparisons[0].p = 0.0
+
+
+KINDS = {
+    "paper": str,
+    "table": str,
+    "condition": dict,
+    "optimizer": str,
+    "baseline": str,
+    "difference": float,
+    "p": (float, type(None)),
+    "p_holm": (float, type(None)),
+    "interval": (list, type(None)),
+    "n": int,
+    "verdict": str,
+}
+
+
+@pytest.fixture(scope="module")
+def called(tmp_path_factory) -> tuple[str, str]:
+    """What the command prints, and what it writes."""
+    path = tmp_path_factory.mktemp("audit") / "audit.json"
+    command = [sys.executable, "-W", "error", "-m", "insgd_lab", "audit", "--json", str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return result.stdout, path.read_text("utf-8")
+
+
+def test_the_command_writes_one_record_a_comparison(called, found):
+    written = json.loads(called[1], parse_constant=pytest.fail)
+    assert list(written) == ["comparisons", "gains", "findings"]
+    assert written == json.loads(json.dumps(found.to_json()))
+    for record in written["comparisons"]:
+        assert list(record)[: len(FIXED)] == FIXED
+        assert all(isinstance(record[name], kind) for name, kind in KINDS.items()), record
+        assert record["verdict"] in VERDICTS
+        assert (record["p"] is None) == (record["verdict"] == "untestable") == (record["sd_bound"] is not None)
+    names = ["id", "paper", "kind", "statement", "evidence", "assumes"]
+    assert all(list(finding) == names for finding in written["findings"])
+
+
+def test_the_terminal_shows_every_comparison_and_ends_with_the_findings(called, found):
+    lines = called[0].splitlines()
+    assert max(map(len, lines)) <= 100
+    assert not any("…" in line for line in lines)
+    rows = [line for line in lines if re.search(rf"  \d\??  ( +\d+  )?({'|'.join(VERDICTS)}) *$", line)]
+    assert len(rows) == len(found.comparisons)
+    told = re.sub(r"\s+", " ", called[0])
+    starts = [told.index(one.statement) for one in found.findings]
+    assert min(starts) > told.index("Verdicts:")
+    assert told.rstrip().endswith(found.findings[-1].statement)
+
+
+def test_the_command_audits_one_paper_alone_and_tells_of_mistakes():
+    alone, unknown, nowhere = (
+        CliRunner().invoke(app, ["audit", *arguments])
+        for arguments in (["adanorm"], ["nobody"], ["--json", "no/such/folder.json"])
+    )
+    assert [result.exit_code for result in (alone, unknown, nowhere)] == [0, 2, 2]
+    assert "AdaNorm, WACV 2023" in alone.output
+    assert "INSGD, TMLR 2024" not in alone.output
+    assert "there are: adanorm, insgd" in unknown.output
+    assert "no/such/folder.json" in nowhere.output
+
+
+# ------------------------------------------------------------------------------------------------ the page
+
+PAGE = (Path(__file__).parents[2] / "docs" / "audit.md").read_text("utf-8")
+
+
+def test_the_page_says_what_the_audit_finds(found):
+    told = {one.statement for one in found.findings}
+    section = PAGE.split("## Findings in short", 1)[1].split("\n## ", 1)[0]
+    bullets = [re.sub(r"\s+", " ", bullet).strip() for bullet in re.split(r"^- ", section, flags=re.MULTILINE)[1:]]
+    assert len(bullets) >= 10
+    for bullet in bullets:
+        assert bullet in told
+
+
+def test_the_page_defines_every_verdict():
+    plain = re.sub(r"\s+", " ", PAGE)
+    for verdict, meaning in VERDICTS.items():
+        assert f"`{verdict}`: {meaning}" in plain
