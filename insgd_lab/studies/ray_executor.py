@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -41,7 +41,6 @@ _AHEAD = 2
 _TICK_SECONDS = 0.5
 _LOOK_SECONDS = 2.0  # between two looks at what the cluster has
 _PATIENCE_SECONDS = 120.0  # for a cluster without any room
-_CANCEL_SECONDS = 10.0
 _CONNECT_SECONDS = 10.0
 _OBJECTS = 100 * 2**20  # bytes of Ray's object store, which nothing of ours uses
 _FINEST = 1e-4  # of a resource, as Ray counts them
@@ -103,8 +102,6 @@ def execute(
             raise ExecutionError(f"a node ({error.ip}) cannot train runs: {_reason(error)}") from error
         except ray.exceptions.RayError as error:
             raise ExecutionError(f"Ray gave up: {_reason(error)}; the same command goes on") from error
-        finally:
-            scheduler.cancel_all()
     return ledger.tally
 
 
@@ -139,7 +136,12 @@ def _quiet(log: Path) -> Iterator[None]:
 
 @contextmanager
 def _connected(ray: Any, address: str | None, cores: int) -> Iterator[None]:
-    """Join a cluster, or start one of this machine alone; leave it, or end what was started."""
+    """Join a cluster, or start one of this machine alone; leave it, or end what was started.
+
+    Whichever it is, what still runs ends with it: Ray kills the workers of whoever has left. Every file of theirs is
+    whole, and the runs go on from their checkpoints. (`ray.cancel` with force would wait for them, but Ray 2.60 aborts
+    this process if a task ends just then.)
+    """
     if address is not None:
         _check_answers(address)
     common = {"log_to_driver": False, "runtime_env": {"env_vars": variables()}}
@@ -316,14 +318,6 @@ class _Scheduler:
                 self.ledger.died(runs[0], f"{self.tries} tries on Ray, at last {type(error).__name__}: {error}")
             return []
         return events
-
-    def cancel_all(self) -> None:
-        """End what is still being trained, by force: every file is whole, and the runs go on from checkpoints."""
-        with suppress(self.ray.exceptions.RayError, ConnectionError):
-            for task in self.tasks:
-                self.ray.cancel(task, force=True)
-            if self.tasks:
-                self.ray.wait(list(self.tasks), num_returns=len(self.tasks), timeout=_CANCEL_SECONDS)
 
 
 def _far_function(directory: str) -> Callable[[Mapping[str, Any]], list[dict[str, Any]]]:

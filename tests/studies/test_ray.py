@@ -216,7 +216,7 @@ def test_ctrl_c_ends_the_runs_and_leaves_the_cluster(cluster: Any, start_cli: St
     assert "the same command goes on" in err
     assert "Traceback" not in out + err
     until = time.monotonic() + SECONDS
-    while any(run.is_held for run in small.runs()):  # Ray says that a task is cancelled before its process has gone
+    while any(run.is_held for run in small.runs()):  # Ray ends the processes soon after
         assert time.monotonic() < until
         time.sleep(0.1)
     ray.init(cluster.address, log_to_driver=False)
