@@ -49,7 +49,7 @@ def study_path(key: str) -> str:
     if key in TrainSpec.model_fields:
         return f"train.{key}"
     if first not in StudySpec.model_fields or (first == "arm" and key.count(".") < 2):
-        tables = ", ".join(f"{table}.KEY" for table in (*_TABLES, "search"))
+        tables = ", ".join(f"{table}.KEY" for table in (*_TABLES, "resources", "search"))
         refuse(f"--set {key}: expected seeds, a key of training such as epochs, {tables}, or arm.NAME.KEY")
     return key
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,6 +26,7 @@ from insgd_lab.cli.common import (
     print_table,
     refuse,
 )
+from insgd_lab.cli.hands import Engine, Hands, RayAddress, Retries, Workers, local_workers, use_ray
 from insgd_lab.cli.settings import StudySettings, put_settings, study_path
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Run a study, look at its plan or its state.", **SETTINGS)
 _SHOWN_FAILURES = 5
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.")]
 
 
 @app.command("run")
@@ -50,6 +48,9 @@ def study_run(
     workers: Workers = None,
     device: Device = "cpu",
     loaders: Loaders = 0,
+    engine: Engine = None,
+    ray: RayAddress = None,
+    retries: Retries = 1,
     rerun: Annotated[
         Literal["stale"] | None,
         typer.Option(help="Also redo what other versions of the lab have made; their results are set aside."),
@@ -72,16 +73,16 @@ def study_run(
         if rerun == "stale":
             _set_stale_aside(folder)
         plan = next_plan(spec, folder)
+        hands = Hands(workers, device, data_dir, loaders, retries, use_ray(engine, ray), ray)
         if _unfinished(plan, folder):
-            check_device(device)
+            hands.check(plan.runs.values())
             check_data(plan.runs.values(), data_dir)
         with at_work(folder) as number:
             if number:
                 _check_same_plan(spec, folder)
                 others = "another process is" if number == 1 else f"{number} other processes are"
                 typer.echo(f"{spec.name}: {others} at work on it; sharing what is left")
-            hands = _Hands(workers or cores(), device, data_dir, loaders, number)
-            plan, tally = _work_off(plan, folder, hands)
+            plan, tally = _work_off(plan, folder, hands, number)
         for note in tally.notes:
             typer.echo(note, err=True)
         if tally.failed:
@@ -120,11 +121,6 @@ def _unfinished(plan: Plan, folder: StudyFolder) -> int:
     return len(plan.runs) - tally_of(plan, folder).finished
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _check_same_study(study: StudySpec, folder: StudyFolder) -> None:
     from insgd_lab.store import Damaged
 
@@ -136,17 +132,6 @@ def _check_same_study(study: StudySpec, folder: StudyFolder) -> None:
         refuse(f"{folder.path} holds the study {there!r}, not {study.name!r}; name another --out")
 
 
-@dataclass(frozen=True)
-class _Hands:
-    """With what a study is worked off."""
-
-    workers: int
-    device: str
-    data_dir: Path | None
-    loaders: int
-    number: int
-
-
 def _set_stale_aside(folder: StudyFolder) -> None:
     from insgd_lab.cli.study_tools import present_lab
     from insgd_lab.studies.status import set_stale_aside
@@ -155,7 +140,7 @@ def _set_stale_aside(folder: StudyFolder) -> None:
     typer.echo(f"{folder.path}: {len(aside)} runs of other versions of the lab are set aside, to be done again")
 
 
-def _work_off(plan: Plan, folder: StudyFolder, hands: _Hands) -> tuple[Plan, Tally]:
+def _work_off(plan: Plan, folder: StudyFolder, hands: Hands, number: int) -> tuple[Plan, Tally]:
     """Run a plan, and what follows from its results where the study searches; the last plan and how it went."""
     from insgd_lab.studies.ledger import sweep
     from insgd_lab.studies.search import SearchPlan, next_plan
@@ -163,7 +148,7 @@ def _work_off(plan: Plan, folder: StudyFolder, hands: _Hands) -> tuple[Plan, Tal
     while True:
         _write_plan(plan, folder)
         sweep(plan, folder)
-        tally = _execute(plan, folder, hands)
+        tally = _execute(plan, folder, hands, number)
         if not isinstance(plan, SearchPlan):
             return plan, tally
         further = next_plan(plan.study, folder)
@@ -235,7 +220,7 @@ def _write_plan(plan: Plan, folder: StudyFolder) -> None:
         typer.echo(f"{plan.study.name}: {left_out} runs of an earlier plan are kept and ignored")
 
 
-def _execute(plan: Plan, folder: StudyFolder, hands: _Hands) -> Tally:
+def _execute(plan: Plan, folder: StudyFolder, hands: Hands, number: int) -> Tally:
     from insgd_lab.studies import executor, ledger, progress
 
     before = ledger.tally_of(plan, folder)
@@ -244,10 +229,10 @@ def _execute(plan: Plan, folder: StudyFolder, hands: _Hands) -> Tally:
         typer.echo(f"{name}: all {before.total} runs are finished ({before.diverged} diverged){report}")
         return before
     kept = f", {before.finished} of them finished earlier" if before.finished else ""
-    typer.echo(f"{name}: {before.total} runs{kept}; {hands.workers} workers; results in {folder.path}")
+    typer.echo(f"{name}: {before.total} runs{kept}; {hands.described(plan)}; results in {folder.path}")
     try:
         with progress.shown(name) as update:
-            tally = executor.execute(plan, folder, **vars(hands), on_change=update)
+            tally = hands.execute(plan, folder, number, update)
     except executor.Interrupted as stop:
         typer.echo(f"{name}: interrupted after {progress.summary(stop.tally)}; the same command goes on", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -287,19 +272,22 @@ def study_plan(
         if pilot:
             check_device(device)
             check_data(plan.runs.values(), data_dir)
-            _print_estimate(plan, workers or cores(), device, data_dir)
+            _print_estimate(plan, workers or local_workers(plan, device), device, data_dir)
 
 
 def _print_arms(plan: Plan) -> None:
-    spec, rows = plan.study, []
+    spec = plan.study
+    tuned, runs_of = ("searched", "trial runs") if spec.search else ("tuned", "runs")
+    columns = ["arm", "optimizer", "grid", "axes", "cells", tuned, runs_of]
+    rows: list[list[object]] = []
     for arm in spec.arm:
         levels = spec.space(arm) if spec.search else arm.tune
         runs = len({row["run"] for row in plan.rows if row["arm"] == arm.name})
-        rows.append(
-            (arm.name, arm.optimizer.name, arm.grid, _axes(arm.axes), len(spec.cells(arm)), _axes(levels), runs)
-        )
-    tuned, runs_of = ("searched", "trial runs") if spec.search else ("tuned", "runs")
-    columns = ("arm", "optimizer", "grid", "axes", "cells", tuned, runs_of)
+        axes, cells = _axes(arm.axes), len(spec.cells(arm))
+        rows.append([arm.name, arm.optimizer.name, arm.grid, axes, cells, _axes(levels), runs])
+    if any(spec.resources_of(arm).model_dump(exclude_defaults=True) for arm in spec.arm):
+        columns.append("a run takes")
+        rows = [[*row, spec.resources_of(arm)] for row, arm in zip(rows, spec.arm, strict=True)]
     print_table(columns, rows, spec.title or spec.name)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from insgd_lab.cli.common import check_out, plain_errors
-from insgd_lab.cli.studies import Workers, cores, study_run
+from insgd_lab.cli.hands import Workers, cores
+from insgd_lab.cli.studies import study_run
 
 if TYPE_CHECKING:
     from insgd_lab.store import StudyFolder

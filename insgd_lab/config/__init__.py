@@ -24,6 +24,7 @@ from insgd_lab.config.initial import InitSpec
 from insgd_lab.config.levels import Interval
 from insgd_lab.config.options import NamedSpec
 from insgd_lab.config.problems import ConfigError, Problem
+from insgd_lab.config.resources import ResourcesSpec
 from insgd_lab.config.run import RecordSpec, RunSpec, TaskSpec, TrainSpec, parse_run
 from insgd_lab.config.schedules import ScheduleSpec
 from insgd_lab.config.search import SearchSpec
@@ -40,6 +41,7 @@ __all__ = [
     "PrimarySpec",
     "Problem",
     "RecordSpec",
+    "ResourcesSpec",
     "RunSpec",
     "ScheduleSpec",
     "SearchSpec",

@@ -29,6 +29,7 @@ class ArmSpec(Spec):
         optimizer: its name and options.
         task: what this arm changes of the study's task, as tables laid over it.
         train: what it changes of the study's training.
+        resources: what its runs ask for otherwise than the study says.
         grid: "full", "one-at-a-time", "zip" or "random".
         samples: cells of a random grid.
         sample_seed: what a random grid is drawn with.
@@ -44,6 +45,7 @@ class ArmSpec(Spec):
     optimizer: NamedSpec
     task: dict[str, Any] = {}
     train: dict[str, Any] = {}
+    resources: dict[str, Any] = {}
     grid: str = "full"
     samples: Annotated[int, Field(ge=1)] | None = None
     sample_seed: Annotated[int, Field(ge=0)] = 0

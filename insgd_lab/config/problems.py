@@ -92,6 +92,8 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
 _PLAIN = {
     "string_pattern_mismatch": "expected letters, digits and - _ . +, with a letter or digit first",
     "too_short": "expected at least one entry",
+    "byte_size": 'expected bytes, or a size such as "2 GiB"',
+    "byte_size_unit": 'expected bytes, or a size such as "2 GiB"',
 }
 
 

@@ -15,6 +15,7 @@ from insgd_lab.config.base import Spec, WithPlugins, validated
 from insgd_lab.config.initial import InitSpec
 from insgd_lab.config.options import NamedSpec, checked
 from insgd_lab.config.problems import Missing, Problem, ProblemsError, raise_if_any
+from insgd_lab.config.resources import ResourcesSpec
 from insgd_lab.config.schedules import ScheduleSpec
 
 __all__ = ["RecordSpec", "RunSpec", "TaskSpec", "TrainSpec", "parse_run"]
@@ -135,13 +136,14 @@ class RecordSpec(Spec):
 
 
 class RunSpec(WithPlugins):
-    """One training run, complete: same spec, same numbers. Plugins are listed but not part of its name."""
+    """One training run, complete: same spec, same numbers. Plugins and resources are not part of its name."""
 
     task: TaskSpec
     train: TrainSpec
     record: RecordSpec = RecordSpec()
     optimizer: NamedSpec
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    resources: ResourcesSpec = ResourcesSpec()
 
     @field_validator("optimizer")
     @classmethod

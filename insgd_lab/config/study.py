@@ -17,6 +17,7 @@ from insgd_lab.config.levels import Interval
 from insgd_lab.config.merging import merged
 from insgd_lab.config.options import LOOKUP, NamedSpec, checked, jsonable
 from insgd_lab.config.problems import Missing, Problem, ProblemsError, problems_of, raise_if_any, unknown
+from insgd_lab.config.resources import ResourcesSpec, laid_over, resource_problems
 from insgd_lab.config.run import RecordSpec, RunSpec, TaskSpec, TrainSpec
 from insgd_lab.config.schedules import ScheduleSpec
 from insgd_lab.config.search import SearchSpec, Seeds, default_space, seeds_of
@@ -48,6 +49,7 @@ class StudySpec(WithPlugins):
     task: TaskSpec
     train: TrainSpec
     record: RecordSpec = RecordSpec()
+    resources: ResourcesSpec = ResourcesSpec()
     search: SearchSpec | None = None
     arm: Annotated[list[ArmSpec], Field(min_length=1)]
     analysis: AnalysisSpec | None = None
@@ -102,6 +104,7 @@ class StudySpec(WithPlugins):
         for k, arm in enumerate(tables):
             own, found = _common_of(arm, common)
             found = found + (_axis_problems if isinstance(arm, ArmSpec) else _raw_axis_problems)(arm, own)
+            found += resource_problems(arm)
             problems += [Problem((k, *p.path), p.value, p.message) for p in found]
         raise_if_any(problems)
         if len(common) == 2:  # else the study is refused, for what is wrong with its task or training
@@ -141,6 +144,10 @@ class StudySpec(WithPlugins):
         train: TrainSpec = self._commons[arm.name]["train"]
         return train
 
+    def resources_of(self, arm: ArmSpec) -> ResourcesSpec:
+        """Return what each run of `arm` asks of the machine that trains it."""
+        return laid_over(self.resources, arm.resources)
+
     def cells(self, arm: ArmSpec) -> list[Cell]:
         """Return the settings that `arm` asks for, the base cell first where its grid has one."""
         return self._cells[arm.name]
@@ -166,6 +173,7 @@ class StudySpec(WithPlugins):
             record=self.record,
             optimizer=NamedSpec(name=arm.optimizer.name, options={**arm.optimizer.options, **optimizer}),
             seed=seed,
+            resources=self.resources_of(arm),
             plugins=self.plugins,
         )
 

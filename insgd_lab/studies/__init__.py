@@ -1,1 +1,1 @@
-"""Studies: `planning` says which runs there are, `ledger` what is left of them, `executor` has workers do it."""
+"""Studies: `planning` says which runs there are, `ledger` what is left, `executor` and `ray_executor` have it done."""

@@ -27,7 +27,9 @@ from typing import Any
 
 from insgd_lab.config import RunSpec
 from insgd_lab.store import StudyFolder
+from insgd_lab.studies.jobs import TORCHRUN, Place, job_of, variables
 from insgd_lab.studies.ledger import Ledger, Tally
+from insgd_lab.studies.placement import device_of
 from insgd_lab.studies.planning import Plan
 
 __all__ = ["ExecutionError", "Interrupted", "execute"]
@@ -36,12 +38,6 @@ _TICK_SECONDS = 0.5
 _LEAVE_SECONDS = 5.0
 _LOG_LINES = 20
 _LOG_BYTES = 1 << 14
-# One compute thread, whatever the user's shell says.
-_THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-# glibc gives large blocks back to the system at once, and a pack's activations are large blocks, thousands a second.
-_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
-# What would have a worker wait for others that share its run: each trains its own.
-_TORCHRUN = frozenset({"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"})
 
 
 class ExecutionError(Exception):
@@ -65,6 +61,8 @@ def execute(
     data_dir: Path | None = None,
     loaders: int = 0,
     number: int = 0,
+    retries: int = 1,
+    gpus: int = 1,
     on_change: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
     """Run every run of the plan that has no result yet, or wait for other processes that do.
@@ -73,10 +71,12 @@ def execute(
         plan: what to run.
         folder: the study's folder; `study.json` is there already.
         workers: how many processes train at the same time.
-        device: the torch device of all of them.
+        device: the torch device of all of them; "cuda" shares out all that there are.
         data_dir: the folder of the data sets, None for the default.
         loaders: processes beside each worker that decode the image files of data that are streamed.
         number: this process's among those at work on the study (`presence.at_work`).
+        retries: how often a run whose worker dies is tried again.
+        gpus: how many torch sees here.
         on_change: called whenever a run starts or ends, and about twice a second.
 
     Raises:
@@ -84,9 +84,11 @@ def execute(
         Interrupted: Ctrl-C was pressed.
         DiskError: the disk is full or read-only; the same call goes on once it is not.
     """
-    ledger = Ledger(plan, folder, number=number)
+    ledger = Ledger(plan, folder, number=number, attempts=retries + 1)
     logs = [folder.path / "logs" / f"worker-{f'{number}-' if number else ''}{k}.log" for k in range(workers)]
-    scheduler = _Scheduler(ledger, _command(folder, device, data_dir, loaders), logs, on_change)
+    devices = [device_of(number + k, device, gpus) for k in range(workers)]
+    commands = [_command(Place(folder.path, own, data_dir, loaders)) for own in devices]
+    scheduler = _Scheduler(ledger, commands, logs, on_change)
     try:
         scheduler.run()
     except KeyboardInterrupt:
@@ -96,11 +98,11 @@ def execute(
     return ledger.tally
 
 
-def _command(folder: StudyFolder, device: str, data_dir: Path | None, loaders: int) -> list[str]:
+def _command(place: Place) -> list[str]:
     # -P keeps the working directory off sys.path, where a folder of the user's could shadow a library.
-    command = [sys.executable, "-P", "-m", "insgd_lab.studies.worker", str(folder.path), "--device", device]
-    command += ["--loaders", str(loaders)]
-    return command if data_dir is None else [*command, "--data-dir", str(data_dir)]
+    command = [sys.executable, "-P", "-m", "insgd_lab.studies.worker", str(place.study), "--device", place.device]
+    command += ["--loaders", str(place.loaders)]
+    return command if place.data_dir is None else [*command, "--data-dir", str(place.data_dir)]
 
 
 class _Worker:
@@ -113,8 +115,8 @@ class _Worker:
         self._buffer = b""
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = log.stat().st_size if log.exists() else 0
-        inherited = {name: value for name, value in os.environ.items() if name not in _TORCHRUN}
-        environment = {**_MEMORY, **inherited, **_THREADS}
+        inherited = {name: value for name, value in os.environ.items() if name not in TORCHRUN}
+        environment = {**inherited, **variables()}
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=environment
@@ -123,19 +125,9 @@ class _Worker:
     def start(self, runs: list[RunSpec]) -> None:
         """Hand runs to the worker, to train side by side."""
         self.runs = {run.id: run for run in runs}
-        asked = [
-            {
-                "run": run.id,
-                "spec": run.canonical(),
-                "plugins": run.plugins,
-                "init_from": run.task.init_from.path if run.task.init_from else None,
-            }
-            for run in runs
-        ]
-        job = {"runs": asked, "always": runs[0].train.packing != "auto"}
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has died, which reading from it will tell
-            self.process.stdin.write(json.dumps(job).encode() + b"\n")
+            self.process.stdin.write(json.dumps(job_of(runs)).encode() + b"\n")
             self.process.stdin.flush()
 
     def read(self) -> tuple[list[dict[str, Any]], bool]:
@@ -166,12 +158,12 @@ class _Worker:
 
 
 class _Scheduler:
-    """Hands the runs of a ledger to workers, one for each log."""
+    """Hands the runs of a ledger to workers, one for each command and its log."""
 
     def __init__(
-        self, ledger: Ledger, command: list[str], logs: list[Path], on_change: Callable[[Tally], None]
+        self, ledger: Ledger, commands: list[list[str]], logs: list[Path], on_change: Callable[[Tally], None]
     ) -> None:
-        self.ledger, self.command, self.logs, self.on_change = ledger, command, logs, on_change
+        self.ledger, self.commands, self.logs, self.on_change = ledger, commands, logs, on_change
         self.started = False  # whether any worker has ever been ready
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
@@ -193,7 +185,7 @@ class _Scheduler:
 
     def _hire(self, number: int) -> None:
         try:
-            worker = _Worker(number, self.command, self.logs[number])
+            worker = _Worker(number, self.commands[number], self.logs[number])
         except OSError as error:  # no memory or no process to be had
             self._do_without(number, str(error))
             return

@@ -222,8 +222,8 @@ class Ledger:
         elif self._attempts[run.id] < self._allowed:
             self.queue.put_back([run])
         else:
-            times = f"{self._allowed} times, at last" if self._allowed > 1 else "once"
-            self._fail(run, f"its worker died {times}: {cause}")
+            times = f" {self._allowed} times, at last" if self._allowed > 1 else ""
+            self._fail(run, f"its worker died{times}: {cause}")
 
     def _fail(self, run: RunSpec, error: str) -> None:
         folder = self.folder.run(run.id)

@@ -42,7 +42,7 @@ class Plan:
         names = []
         for run in _run(self.study, arm, {**cell.settings, **tuned}).with_seeds(seeds):
             names.append(run.id)
-            self.runs.setdefault(run.id, run)
+            self.runs[run.id] = _shared(self.runs.get(run.id), run)
             row = {"run": run.id, "arm": arm.name, "varied": cell.varied, "settings": cell.settings, "tune": tuned}
             self.rows.append({**row, "seed": run.seed, **more})
         return names
@@ -70,6 +70,13 @@ def make_plan(study: StudySpec) -> Plan:
             plan.add(arm, cell, tuned, study.seeds)
     plan.sort(study.seeds)
     return plan
+
+
+def _shared(there: RunSpec | None, run: RunSpec) -> RunSpec:
+    """A run that several arms may share: it asks for what is enough for each of them."""
+    if there is None or there.resources == run.resources:
+        return there or run
+    return run.model_copy(update={"resources": there.resources.covering(run.resources)})
 
 
 def _tuned(arm: ArmSpec) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ Runs of the same optimizer with the same options go together first: side by side
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from insgd_lab.config import RunSpec
 from insgd_lab.store import canonical_json
@@ -33,6 +33,9 @@ class RunQueue:
 
     def __len__(self) -> int:
         return len(self._runs)
+
+    def __iter__(self) -> Iterator[RunSpec]:
+        return iter(self._runs.values())
 
     def add(self, run: RunSpec) -> None:
         """Put a run at the end."""
@@ -66,6 +69,11 @@ class RunQueue:
             return [first]
         by_optimizer: dict[str, list[RunSpec]] = {}
         for run in self._runs.values():
-            if run.id not in self._alone and (run.pack_key, run.plugins) == (first.pack_key, first.plugins):
+            if run.id not in self._alone and _alike(run) == _alike(first):
                 by_optimizer.setdefault(canonical_json(run.optimizer.canonical("optimizer")), []).append(run)
         return [run for runs in by_optimizer.values() for run in runs]
+
+
+def _alike(run: RunSpec) -> tuple[object, ...]:
+    """What the runs of a pack have in common."""
+    return run.pack_key, run.plugins, run.resources

@@ -16,6 +16,7 @@ from insgd_lab.config import (
     InitSpec,
     PrimarySpec,
     RecordSpec,
+    ResourcesSpec,
     ScheduleSpec,
     SearchSpec,
     StudySpec,
@@ -36,6 +37,8 @@ def written(value: object) -> str:
     """A default as TOML has it."""
     if value is None:
         return "none"
+    if isinstance(value, ResourcesSpec):
+        return "as below"
     if isinstance(value, ScheduleSpec):
         value = value.plain()
     return f"`{'inf' if value == math.inf else json.dumps(value)}`"
@@ -53,6 +56,7 @@ def written(value: object) -> str:
         (STUDIES, "## [[arm]]", ArmSpec),
         (STUDIES, "## [search]", SearchSpec),
         (STUDIES, "## [analysis]", PrimarySpec),
+        (STUDIES, "## [resources]", ResourcesSpec),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

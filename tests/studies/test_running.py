@@ -226,6 +226,32 @@ def test_a_worker_that_dies_takes_only_its_own_run_along(tmp_path: Path, cli: Cl
     assert set(study.statuses().values()) == {"done"}
 
 
+def test_how_often_a_lost_run_is_tried_again_is_ones_own_choice(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "fates.toml").write_text(re.sub(r"fate = \[.*\]", 'fate = ["killed once"]', FATES))
+    (tmp_path / "fateful.py").write_text(PLUGIN)
+    environment = {"PYTHONPATH": str(tmp_path), "NO_MORE_WORKERS": str(tmp_path / "killed")}
+    never = cli("study", "run", "fates.toml", "--retries", 0, "--out", "never", **environment)
+    assert never.returncode == 1
+    assert "its worker died: killed by SIGKILL" in info(StudyFolder(tmp_path / "never"), fate="killed once")["error"]
+    (tmp_path / "killed").unlink()
+    once = cli("study", "run", "fates.toml", "--retries", 1, "--out", "once", **environment)
+    assert once.returncode == 0, once.stderr
+
+
+def test_there_are_as_many_workers_as_have_the_cores_that_a_run_takes(small: Path, cli: Cli) -> None:
+    cores = f"resources.cpus={len(os.sched_getaffinity(0))}"
+    result = cli("study", "run", "small.toml", "--set", cores, "--set", "seeds=1", "--set", "epochs=1")
+    assert "small: 3 runs; 1 workers; results in runs/small" in result.stdout, result.stderr
+
+
+def test_a_plan_shows_what_runs_take_where_it_is_not_as_usual(small: Path, cli: Cli) -> None:
+    assert "a run takes" not in cli("study", "plan", "small.toml").stdout
+    setting = "arm.insgd.resources.memory=2 GiB"
+    table = cli("study", "plan", "small.toml", "--set", "resources.gpus=0.5", "--set", setting).stdout
+    assert "a run takes" in table
+    assert "1 cpus, 0.5 gpus, 2.0GiB of memory" in table
+
+
 def test_a_worker_that_cannot_be_replaced_leaves_its_run_to_the_others(tmp_path: Path, fates: Cli) -> None:
     result = fates('["killed once", "outlives", "lived"]', workers=2)
     assert result.returncode == 0, result.stderr

@@ -1,0 +1,56 @@
+"""Where runs are trained on one machine: how many workers there are, and the GPU of each. No torch.
+
+>>> demand = ResourcesSpec(gpus=0.5)
+>>> worker_count(demand, "cuda", cores=64, gpus=4)
+8
+>>> [device_of(worker, "cuda", gpus=4) for worker in range(6)]
+['cuda:0', 'cuda:1', 'cuda:2', 'cuda:3', 'cuda:0', 'cuda:1']
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+
+from insgd_lab.config import ResourcesSpec, RunSpec
+
+__all__ = ["demand_of", "device_of", "gpu_slots", "times_in", "worker_count"]
+
+_SLACK = 1e-9  # of a quotient of decimals: ten tenths are a whole
+
+
+def demand_of(runs: Iterable[RunSpec]) -> ResourcesSpec:
+    """What is enough for each of the runs."""
+    demands = {run.resources for run in runs}
+    return functools.reduce(ResourcesSpec.covering, demands) if demands else ResourcesSpec()
+
+
+def worker_count(demand: ResourcesSpec, device: str, *, cores: int, gpus: int) -> int:
+    """How many workers train at a time, at least one: as many as have the cores, or GPUs, that a run asks for.
+
+    Args:
+        demand: of the greediest run.
+        device: "cpu", "cuda" or "cuda:1".
+        cores: of this machine that are ours.
+        gpus: that torch sees here.
+    """
+    if device == "cpu":
+        return max(1, times_in(cores, demand.cpus))
+    return max(1, gpu_slots(1 if ":" in device else gpus, demand.gpus))
+
+
+def gpu_slots(gpus: float, share: float) -> int:
+    """How many runs that each ask for `share` of a GPU these hold; a share is never split between two of them."""
+    share = share or 1.0  # whoever trains on a GPU and does not say how much of it takes one
+    return int(gpus) * times_in(1, share) if share < 1 else times_in(gpus, share)
+
+
+def times_in(whole: float, part: float) -> int:
+    """How often a part is contained in the whole."""
+    return math.floor(whole / part + _SLACK)
+
+
+def device_of(worker: int, device: str, gpus: int) -> str:
+    """The device of a worker: GPUs in turn where there are several and none is named."""
+    return f"{device}:{worker % gpus}" if device == "cuda" and gpus > 1 else device
