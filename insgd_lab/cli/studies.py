@@ -76,12 +76,11 @@ def study_run(
         hands = Hands(workers, device, data_dir, loaders, retries, use_ray(engine, ray), ray)
         if _unfinished(plan, folder):
             hands.check(plan.runs.values())
-            check_data(plan.runs.values(), data_dir)
         with at_work(folder) as number:
-            if number:
-                _check_same_plan(spec, folder)
-                others = "another process is" if number == 1 else f"{number} other processes are"
-                typer.echo(f"{spec.name}: {others} at work on it; sharing what is left")
+            others = _join(spec, folder, number)
+            if others:
+                who = "another process is" if others == 1 else f"{others} other processes are"
+                typer.echo(f"{spec.name}: {who} at work on it; sharing what is left")
             plan, tally = _work_off(plan, folder, hands, number)
         for note in tally.notes:
             typer.echo(note, err=True)
@@ -146,7 +145,7 @@ def _work_off(plan: Plan, folder: StudyFolder, hands: Hands, number: int) -> tup
     from insgd_lab.studies.search import SearchPlan, next_plan
 
     while True:
-        _write_plan(plan, folder)
+        plan = _write_plan(plan, folder)
         sweep(plan, folder)
         tally = _execute(plan, folder, hands, number)
         if not isinstance(plan, SearchPlan):
@@ -189,27 +188,38 @@ def _named(settings: Mapping[str, Any]) -> list[str]:
     return [f"{path} = {value}" for path, value in settings.items()]
 
 
-def _check_same_plan(spec: StudySpec, folder: StudyFolder) -> None:
-    """Refuse to share the work on a study that others run as another file has it."""
-    from insgd_lab.store import to_json_value
+def _join(spec: StudySpec, folder: StudyFolder, number: int) -> int:
+    """Say what this process works on; how many others do. Refuse to if they run the study as another file has it."""
+    from insgd_lab.store import run_id, to_json_value
+    from insgd_lab.studies.planning import essence_of
+    from insgd_lab.studies.presence import join
 
-    if folder.exists and folder.info().get("spec") != to_json_value(spec.model_dump()):
+    digest = run_id(essence_of(to_json_value(spec.model_dump())))
+    with folder.writing():
+        others = join(folder, number, digest)
+    if any(other != digest for other in others):
         refuse(
             f"{folder.path} is being run by another process, from another version of this study; wait for it, or give "
             "another folder with --out"
         )
+    return len(others)
 
 
-def _write_plan(plan: Plan, folder: StudyFolder) -> None:
-    """Write `study.json` unless it says the same already, and tell which runs an edited study leaves out."""
+def _write_plan(plan: Plan, folder: StudyFolder) -> Plan:
+    """Write `study.json` unless it says the same already, and tell which runs an edited study leaves out.
+
+    Returns:
+        The plan: that of a search is made anew, as others at work may have brought it further.
+    """
     from datetime import UTC, datetime
 
     from insgd_lab.store import to_json_value
     from insgd_lab.studies.planning import study_info
-    from insgd_lab.studies.presence import writing_plan
+    from insgd_lab.studies.search import SearchPlan, next_plan
     from insgd_lab.training import provenance
 
-    with writing_plan(folder):
+    with folder.writing():
+        plan = next_plan(plan.study, folder) if isinstance(plan, SearchPlan) else plan
         before = folder.info() if folder.exists else {}
         created = before.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
         info = to_json_value(study_info(plan, versions=provenance.versions(), created=created))
@@ -218,6 +228,7 @@ def _write_plan(plan: Plan, folder: StudyFolder) -> None:
     left_out = sum(run.id not in plan.runs for run in folder.runs())
     if left_out:
         typer.echo(f"{plan.study.name}: {left_out} runs of an earlier plan are kept and ignored")
+    return plan
 
 
 def _execute(plan: Plan, folder: StudyFolder, hands: Hands, number: int) -> Tally:

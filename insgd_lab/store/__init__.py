@@ -35,7 +35,8 @@ from insgd_lab.store.files import (
     sha256_of,
     write_json,
 )
-from insgd_lab.store.runs import FINISHED, InUse, RunFolder
+from insgd_lab.store.locks import InUse, acquire, is_held
+from insgd_lab.store.runs import FINISHED, RunFolder
 from insgd_lab.store.studies import StudyFolder
 from insgd_lab.store.tables import read_arrow, read_table, write_arrow, write_table
 from insgd_lab.store.values import canonical_json, from_json_value, run_id, to_json_value
@@ -50,10 +51,12 @@ __all__ = [
     "RunFolder",
     "StoreError",
     "StudyFolder",
+    "acquire",
     "canonical_json",
     "disk_error",
     "fingerprint",
     "from_json_value",
+    "is_held",
     "read_arrow",
     "read_json",
     "read_table",

@@ -70,6 +70,7 @@ _WRITE_REMEDIES = {
     errno.EROFS: "it lies on a disk that cannot be written to: name another folder",
     errno.EACCES: "give yourself the permission to write there, or name another folder",
     errno.EPERM: "give yourself the permission to write there, or name another folder",
+    errno.ENOLCK: "its disk has no locks between processes: name a folder on another one",
 }
 
 

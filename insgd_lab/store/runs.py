@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from insgd_lab.store import files
-from insgd_lab.store.files import Damaged, Missing, StoreError, read_json, write_json
+from insgd_lab.store.files import Damaged, Missing, read_json, write_json
+from insgd_lab.store.locks import InUse, acquire
 from insgd_lab.store.tables import read_arrow, read_table, schema_of, write_arrow, write_table
 
 if TYPE_CHECKING:
@@ -19,11 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from filelock import BaseFileLock
 
-__all__ = ["FINISHED", "InUse", "RunFolder"]
-
-
-class InUse(StoreError):
-    """Another process holds the run."""
+__all__ = ["FINISHED", "RunFolder"]
 
 
 FINISHED = frozenset({"done", "diverged"})
@@ -149,17 +146,9 @@ class RunFolder:
             InUse: another process holds it.
             DiskError: the folder or its lock cannot be written.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self._lock_path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=_LOCK_SECONDS)
-        except Timeout:
-            message = f"{self.path} is being trained by another process; wait for it, or name another folder"
-            raise InUse(message) from None
-        except OSError as error:
-            raise files.disk_error(self._lock_path, error) from error
+        lock = acquire(self._lock_path, _LOCK_SECONDS)
+        if lock is None:
+            raise InUse(f"{self.path} is being trained by another process; wait for it, or name another folder")
         try:
             yield
         finally:
@@ -178,17 +167,12 @@ class RunFolder:
     @property
     def is_held(self) -> bool:
         """Whether some process holds the run."""
-        from filelock import FileLock, Timeout
-
         if not self._lock_path.exists():
             return False
-        lock = FileLock(self._lock_path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        self._let_go(lock)
-        return False
+        lock = acquire(self._lock_path, 0)
+        if lock is not None:
+            self._let_go(lock)
+        return lock is None
 
     def merge_layers(self) -> None:
         """Write all parts as one `layers.parquet`; its bytes do not depend on where the parts were cut.

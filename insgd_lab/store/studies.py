@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from insgd_lab.store.compaction import Metrics, read_metrics
 from insgd_lab.store.files import Damaged, Missing, StoreError, read_json, set_aside, write_json
-from insgd_lab.store.runs import InUse, RunFolder
+from insgd_lab.store.locks import InUse, acquire
+from insgd_lab.store.runs import RunFolder
 
 __all__ = ["StudyFolder"]
 
+_WRITING_SECONDS = 60.0
 _RUN_NAME = re.compile(r"[0-9a-f]{16}")
 
 
@@ -54,6 +56,26 @@ class StudyFolder:
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Write `study.json`."""
         write_json(self.info_path, info)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold `study.json` for the moment that reading, comparing and writing it takes.
+
+        Raises:
+            InUse: another process has held it for long.
+            DiskError: the folder's disk cannot be written to, or has no locks.
+        """
+        path = self.path / ".plan-lock"
+        lock = acquire(path, _WRITING_SECONDS)
+        if lock is None:
+            raise InUse(
+                f"{path} has been held by another process for {_WRITING_SECONDS:.0f} s; if one that runs this study is "
+                "stopped, let it go on or end it, and try again"
+            )
+        try:
+            yield
+        finally:
+            lock.release()
 
     def run(self, name: str) -> RunFolder:
         """The folder of the run called `name`, whether it exists or not."""
@@ -100,17 +122,36 @@ class StudyFolder:
             DiskError: something cannot be renamed.
             StoreError: a file may not be read.
         """
-        found = []
+        found = self._set_info_aside()
+        for run in self.runs():
+            if _may_be_damaged(run):
+                found += _set_aside_held(run)
+        return found
+
+    def _set_info_aside(self) -> list[Damaged]:
+        if self._info_damage() is None:
+            return []
+        with self.writing():  # or two processes would rename it, the second one what the first has written anew
+            damage = self._info_damage()
+            if damage is not None:
+                set_aside(self.info_path)
+        return [] if damage is None else [damage]
+
+    def _info_damage(self) -> Damaged | None:
         try:
             if self.exists:
                 read_json(self.info_path)
         except Damaged as damage:
-            set_aside(self.info_path)
-            found.append(damage)
-        for run in self.runs():
-            if run.damage():
-                found += _set_aside_held(run)
-        return found
+            return damage
+        return None
+
+
+def _may_be_damaged(run: RunFolder) -> bool:
+    """Whether a look at the run, which nobody holds meanwhile, finds damage; its files may go while it ends."""
+    try:
+        return bool(run.damage())
+    except Missing:
+        return True
 
 
 def _set_aside_held(run: RunFolder) -> list[Damaged]:

@@ -177,9 +177,9 @@ class _Scheduler:
         while self.workers:
             for key, _ in self.selector.select(_TICK_SECONDS):
                 self._listen(key.data)
-            if ledger.waiting:
+            if ledger.shared:
                 ledger.look_elsewhere()
-                self._call_the_idle()
+            self._call_the_idle()
             ledger.tally.running = sum(len(worker.runs) for worker in self.workers)
             self.on_change(ledger.tally)
 
@@ -198,8 +198,6 @@ class _Scheduler:
             self._enter(worker, message)
         if not alive:
             self._bury(worker)
-        elif worker.ready and not worker.runs:
-            self._next(worker)
 
     def _enter(self, worker: _Worker, message: dict[str, Any]) -> None:
         """Keep the books of what a worker tells."""
@@ -210,21 +208,23 @@ class _Scheduler:
             self.ledger.record(run, message["status"], message.get("error", ""))
         elif message["event"] == "returned":
             runs, worker.runs = list(worker.runs.values()), {}
-            self.ledger.put_back(runs, message["reason"])
+            self.ledger.put_back(runs, message["reason"], alone=message["alone"])
         elif message["event"] == "broke":
             self.ledger.note(message["reason"])
 
-    def _next(self, worker: _Worker) -> None:
-        runs = self.ledger.take()
-        if runs:
-            worker.start(runs)
-        elif not self.ledger.waiting:  # else it may have to take over what another process leaves
-            self._dismiss(worker)
-
     def _call_the_idle(self) -> None:
-        for worker in list(self.workers):
-            if worker.ready and not worker.runs:
-                self._next(worker)
+        """Give the next runs to those who have none; who can expect none leaves."""
+        for worker in [worker for worker in self.workers if worker.ready and not worker.runs]:
+            runs = self.ledger.take()
+            if runs:
+                worker.start(runs)
+            elif not self._more_may_come:
+                self._dismiss(worker)
+
+    @property
+    def _more_may_come(self) -> bool:
+        """Whether runs may come back: what another process holds, or a pack whose runs are then trained one by one."""
+        return self.ledger.waiting or any(len(worker.runs) > 1 for worker in self.workers)
 
     def _bury(self, worker: _Worker) -> None:
         """A worker has died: a fresh one takes its place, if there is something left to do."""
@@ -232,9 +232,12 @@ class _Scheduler:
         if not worker.ready:
             self._do_without(worker.number, f"{_cause(code)}; end of {worker.log}:\n{worker.last_words()}")
             return
-        for run in worker.runs.values():
-            self.ledger.died(run, f"{_cause(code)}; end of {worker.log}:\n{worker.last_words()}")
-        if self.ledger.queue or self.ledger.waiting:
+        cause = f"{_cause(code)}; end of {worker.log}:\n{worker.last_words()}"
+        if len(worker.runs) > 1:
+            self.ledger.pack_died(worker.runs.values(), cause)
+        for run in worker.runs.values() if len(worker.runs) == 1 else ():
+            self.ledger.died(run, cause)
+        if self.ledger.queue or self._more_may_come:
             self._hire(worker.number)
 
     def _do_without(self, number: int, cause: str) -> None:

@@ -139,10 +139,10 @@ def _train_side_by_side(job: Job, waiting: dict[str, dict[str, Any]], place: Pla
         train_packed(specs, folders, data_dir=place.data_dir, device=place.device, on_end=ended)
     except InUse:  # a worker of another scheduler has been faster with one of them
         waiting.clear()
-        tell(event="returned", reason="")
+        tell(event="returned", reason="", alone=False)
     except NotPackable as reason:
         waiting.clear()
-        tell(event="returned", reason=f"not packed: {reason}" if job["always"] else "")
+        tell(event="returned", reason=f"not packed: {reason}" if job["always"] else "", alone=True)
 
 
 def _spec(asked: Mapping[str, Any]) -> RunSpec:

@@ -27,6 +27,7 @@ from insgd_lab.studies.queue import RunQueue
 __all__ = ["Ledger", "Tally", "sweep", "tally_of"]
 
 _LOOK_SECONDS = 1.0
+_LOOK_SHARE = 20  # between two looks, as many times as long as one takes
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -34,8 +35,8 @@ _GOLDEN = (5**0.5 - 1) / 2
 class Tally:
     """How far a plan has got. `started` is when this call began, on `time.monotonic`'s clock.
 
-    `elsewhere` counts runs that other processes are at. `notes` are what the user must be told beside the counts,
-    such as that a worker could not be replaced.
+    `elsewhere` are runs that other processes are at and that this one waits for. `notes` are what the user must be told
+    beside the counts, such as that a worker could not be replaced.
     """
 
     total: int
@@ -43,7 +44,7 @@ class Tally:
     diverged: int = 0
     failed: int = 0
     running: int = 0
-    elsewhere: int = 0
+    elsewhere: tuple[str, ...] = ()
     executed: int = 0
     started: float = field(default_factory=time.monotonic)
     notes: list[str] = field(default_factory=list)
@@ -106,6 +107,7 @@ class Ledger:
     Attributes:
         tally: how far the plan has got.
         queue: what is still to do; `queue.takers` is how many workers take from it.
+        shared: whether other processes are known to be at work on it: then `look_elsewhere` now and then.
     """
 
     def __init__(self, plan: Plan, folder: StudyFolder, *, number: int = 0, attempts: int = 2) -> None:
@@ -120,9 +122,11 @@ class Ledger:
         self.folder, self.tally, self.queue = folder, Tally(len(plan.runs)), RunQueue()
         self._allowed = attempts
         self._attempts: dict[str, int] = {}
+        self._given_up: dict[str, str] = {}  # runs that have lost their last worker, with why
         self._failed_before: dict[str, Mapping[str, Any]] = {}  # with what run.json says of it
         self._elsewhere: dict[str, RunSpec] = {}
-        self._looked = time.monotonic()
+        self.shared = number > 0
+        self._look_again = time.monotonic() + _LOOK_SECONDS
         infos = folder.infos(list(plan.runs))
         for name in _from_another_place(list(plan.runs), number):
             info = infos.get(name, {})
@@ -160,26 +164,42 @@ class Ledger:
         status = str(info.get("status"))
         if status not in FINISHED and (status != "failed" or info == self._failed_before.get(name)):
             return False
+        self.shared = True
         self.tally.executed += 1
         self.tally.add(status)
         return True
 
     def _wait_for(self, run: RunSpec) -> None:
+        self.shared = True
         self._elsewhere[run.id] = run
-        self.tally.elsewhere = len(self._elsewhere)
+        self.tally.elsewhere = tuple(self._elsewhere)
 
     def look_elsewhere(self) -> None:
-        """See what has become of runs that others held, at most once a second: what nobody holds is to do again."""
-        if time.monotonic() - self._looked < _LOOK_SECONDS:
+        """See what others have come to: what they have ended is counted, what they let go of is to do again.
+
+        It looks at most once a second, and more rarely where a look takes long.
+        """
+        if time.monotonic() < self._look_again:
             return
-        self._looked = time.monotonic()
+        began = time.monotonic()
+        for run in list(self.queue):
+            if self._ended_elsewhere(run.id):
+                self.queue.drop(run.id)
         for name, run in list(self._elsewhere.items()):
-            if self.folder.run(name).is_held:
-                continue
-            del self._elsewhere[name]
-            if not self._ended_elsewhere(name):
-                self.queue.add(run)
-        self.tally.elsewhere = len(self._elsewhere)
+            if not self.folder.run(name).is_held:
+                del self._elsewhere[name]
+                self._take_over(run)
+        self.tally.elsewhere = tuple(self._elsewhere)
+        self._look_again = time.monotonic() + max(_LOOK_SECONDS, _LOOK_SHARE * (time.monotonic() - began))
+
+    def _take_over(self, run: RunSpec) -> None:
+        """A run that nobody holds any more has ended, is to do again, or had been given up here already."""
+        if self._ended_elsewhere(run.id):
+            return
+        if run.id in self._given_up:
+            self._fail(run, self._given_up[run.id])
+        else:
+            self.queue.add(run)
 
     def record(self, run: RunSpec, status: str, error: str = "") -> None:
         """Enter what became of a run that was taken.
@@ -202,15 +222,19 @@ class Ledger:
             self.tally.executed += 1
             self.tally.add(status)
 
-    def put_back(self, runs: Iterable[RunSpec], reason: str = "") -> None:
-        """Take back runs that were to be trained side by side, to be trained one by one."""
-        self.queue.put_back(runs)
+    def put_back(self, runs: Iterable[RunSpec], reason: str = "", *, alone: bool = True) -> None:
+        """Take back runs that were to be trained side by side, to be trained one by one unless `alone` is false."""
+        self.queue.put_back(runs, alone=alone)
         self.note(reason)
 
     def note(self, reason: str) -> None:
         """Keep something for the user, once."""
         if reason and reason not in self.tally.notes:
             self.tally.notes.append(reason)
+
+    def pack_died(self, runs: Iterable[RunSpec], cause: str) -> None:
+        """Enter that the worker of runs side by side has died: each is tried alone, whoever's fault it was."""
+        self.put_back(runs, f"a pack lost its worker and its runs were trained one by one: {cause.splitlines()[0]}")
 
     def died(self, run: RunSpec, cause: str) -> None:
         """Enter that the worker of a run has died: it is tried again, as often as is allowed, or has failed."""
@@ -230,10 +254,14 @@ class Ledger:
         try:
             with folder.locked():
                 info = folder.info() if folder.exists else {"id": run.id, "spec": run.canonical(), "seed": run.seed}
+                if info.get("status") in FINISHED:  # someone took it over just now
+                    self.record(run, info["status"])
+                    return
                 folder.write_info({**info, "status": "failed", "error": error})
                 if run.id in self._failed_before:  # twice: the reason may lie in what it goes on from
                     folder.remove_scratch()
         except InUse:  # someone has taken it over, and may do better
+            self._given_up[run.id] = error
             self._wait_for(run)
             return
         except StoreError as error_of_disk:

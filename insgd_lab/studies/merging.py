@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from insgd_lab.store import FINISHED, RunFolder, StoreError, StudyFolder, replacing
+from insgd_lab.studies.planning import essence_of
 from insgd_lab.studies.presence import in_use
 
 __all__ = ["MergeError", "Merged", "merge"]
@@ -28,7 +29,6 @@ Info = Mapping[str, Any]
 _SHOWN = 5
 # What of study.json may differ between machines: where and when it was written, and how it is described.
 _INCIDENTAL = frozenset({"versions", "created", "title", "description"})
-_WORDS = frozenset({"title", "description", "plugins", "resources"})  # of its spec, and of its arms
 # Equal ones promise equal bytes.
 _PROMISE = ("versions", "commit", "dirty", "device", "device_name", "processes", "threads")
 
@@ -120,7 +120,7 @@ def _check_same(one: StudyFolder, info: Info, other: StudyFolder, its_info: Info
     specs = [dict(part.pop("spec", {})) for part in parts]
     for each in (*parts, *specs):  # how many runs share a device is no part of what they are
         each["train"] = {key: value for key, value in (each.get("train") or {}).items() if key != "packing"}
-    differences = list(_differences("", *map(_wordless, specs))) or list(_differences("", *parts))
+    differences = list(_differences("", *map(essence_of, specs))) or list(_differences("", *parts))
     if not differences:
         return
     shown = "; ".join(differences[:_SHOWN])
@@ -129,12 +129,6 @@ def _check_same(one: StudyFolder, info: Info, other: StudyFolder, its_info: Info
         f"{one.path} and {other.path} hold different studies: {shown}{more} (the first is {one.path}'s); "
         "only folders of the same study file, planned by labs of the same version, can be merged"
     )
-
-
-def _wordless(spec: Info) -> Info:
-    """A study's spec without what says nothing of its results."""
-    arms = [{key: value for key, value in arm.items() if key not in _WORDS} for arm in spec.get("arm", [])]
-    return {**{key: value for key, value in spec.items() if key not in _WORDS}, "arm": arms}
 
 
 def _differences(path: str, one: Any, other: Any) -> Iterator[str]:

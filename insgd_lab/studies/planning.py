@@ -22,7 +22,7 @@ from insgd_lab import registry
 from insgd_lab.config import ArmSpec, Cell, ConfigError, Interval, Problem, RunSpec, StudySpec, TrainSpec
 from insgd_lab.config.merging import as_table
 
-__all__ = ["Plan", "make_plan", "study_info"]
+__all__ = ["Plan", "essence_of", "make_plan", "study_info"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,15 @@ def study_info(plan: Plan, versions: Mapping[str, str], created: str) -> dict[st
         "versions": versions,
         "created": created,
     }
+
+
+_WORDS = frozenset({"title", "description", "plugins", "resources"})  # of a study, and of its arms
+
+
+def essence_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study's spec, as `study.json` has it, without what says nothing of its results."""
+    arms = [{key: value for key, value in arm.items() if key not in _WORDS} for arm in spec.get("arm", [])]
+    return {**{key: value for key, value in spec.items() if key not in _WORDS}, "arm": arms}
 
 
 # What a report says of the training even where it is as usual; of the rest it says what is not.

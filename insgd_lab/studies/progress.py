@@ -19,7 +19,9 @@ def summary(tally: Tally) -> str:
     """Return the counts in words, such as "12 of 360 runs: 11 done, 1 diverged, 0 failed"."""
     ended = tally.finished + tally.failed
     counts = f"{ended} of {tally.total} runs: {tally.done} done, {tally.diverged} diverged, {tally.failed} failed"
-    return f"{counts}; {tally.elsewhere} held by other processes" if tally.elsewhere else counts
+    if not tally.elsewhere:
+        return counts
+    return f"{counts}; {len(tally.elsewhere)} held by other processes, such as {tally.elsewhere[0]}"
 
 
 def duration(seconds: float) -> str:
@@ -73,7 +75,7 @@ def _bars(name: str, stream: TextIO) -> Iterator[Callable[[Tally], None]]:
 
         def update(tally: Tally) -> None:
             counts = [f"{tally.running} running"] if tally.running or tally.elsewhere else ["starting workers"]
-            words = {"held by others": tally.elsewhere, "diverged": tally.diverged, "failed": tally.failed}
+            words = {"held by others": len(tally.elsewhere), "diverged": tally.diverged, "failed": tally.failed}
             counts += [f"{n} {word}" for word, n in words.items() if n]
             state = ", ".join(counts) + _time_left(tally)
             ended = tally.finished + tally.failed

@@ -41,11 +41,16 @@ class RunQueue:
         """Put a run at the end."""
         self._runs[run.id] = run
 
-    def put_back(self, runs: Iterable[RunSpec]) -> None:
-        """Put runs that were taken at the front, each to be trained alone."""
+    def put_back(self, runs: Iterable[RunSpec], *, alone: bool = True) -> None:
+        """Put runs that were taken at the front, each to be trained alone from now on or in packs as before."""
         back = {run.id: run for run in runs}
-        self._alone |= back.keys()
+        if alone:
+            self._alone |= back.keys()
         self._runs = {**back, **self._runs}
+
+    def drop(self, name: str) -> None:
+        """Leave a run out: it is done."""
+        del self._runs[name]
 
     def take(self) -> list[RunSpec]:
         """The next run, and those that train beside it."""

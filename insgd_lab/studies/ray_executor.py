@@ -229,7 +229,7 @@ class _Scheduler:
             self._fill()
             for task in self._ended():
                 self._enter(task)
-            if self.ledger.waiting:
+            if self.ledger.shared:
                 self.ledger.look_elsewhere()
             # Ray starts them in about this order; those beyond wait for room.
             self.ledger.tally.running = sum(map(len, islice(self.tasks.values(), self.room)))
@@ -302,7 +302,7 @@ class _Scheduler:
             if event["event"] == "ended":
                 self.ledger.record(runs.pop(event["run"]), event["status"], event.get("error", ""))
             elif event["event"] == "returned":
-                self.ledger.put_back(runs.values(), event["reason"])
+                self.ledger.put_back(runs.values(), event["reason"], alone=event["alone"])
             elif event["event"] == "broke":
                 self.ledger.note(event["reason"])
 

@@ -14,12 +14,13 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from insgd_lab.store import FINISHED, InUse, Missing, StoreError, StudyFolder
+from insgd_lab.store import FINISHED, InUse, Missing, RunFolder, StoreError, StudyFolder
 from insgd_lab.studies.failures import Failure, failures
 from insgd_lab.studies.presence import in_use
 
@@ -72,14 +73,15 @@ def set_stale_aside(folder: StudyFolder, runs: Iterable[str], lab: Lab) -> list[
     """
     aside = []
     for name in stale_runs(folder.infos(list(runs)), lab):
-        run = folder.run(name)
-        try:
-            with run.locked():
-                run.set_aside("stale", scratch=True)
-        except InUse:
-            continue
-        aside.append(name)
+        with suppress(InUse), folder.run(name).locked():
+            if _is_stale(folder.run(name), lab):  # still: another process may have done it again meanwhile
+                folder.run(name).set_aside("stale", scratch=True)
+                aside.append(name)
     return aside
+
+
+def _is_stale(run: RunFolder, lab: Lab) -> bool:
+    return run.exists and bool(stale_runs({run.id: run.info()}, lab))
 
 
 # ------------------------------------------------------------------------------------------------ arms

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from insgd_lab import store
-from insgd_lab.store import Damaged, DiskError, RunFolder, StudyFolder
+from insgd_lab.store import Damaged, DiskError, RunFolder, StudyFolder, read_arrow, runs
 
 NAME = "0123456789abcdef"
 OTHER = NAME[::-1]
@@ -145,7 +146,7 @@ def test_a_damaged_plan_is_set_aside(tmp_path: Path) -> None:
         study.info()
     (found,) = study.set_damage_aside()
     assert found.path == study.info_path
-    assert [path.name for path in tmp_path.iterdir()] == ["study.json.damaged-1"]
+    assert {path.name for path in tmp_path.iterdir()} == {"study.json.damaged-1", ".plan-lock"}
 
 
 def save_weights(run: RunFolder) -> None:
@@ -221,3 +222,37 @@ def test_other_mistakes_are_not_blamed_on_the_disk(tmp_path: Path) -> None:
         (tmp_path / "source").read_bytes()
     with pytest.raises(RuntimeError, match="ours"), store.replacing(tmp_path / "new"):
         raise RuntimeError("ours")
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path / NAME)
+    run.write_info({"status": "running"})
+    run.write_layers_part(0, LAYERS)
+    reads = []
+
+    def read_while_it_ends(path: Path, *columns: object) -> object:
+        reads.append(path)
+        if len(reads) == 1:
+            finished(run.path)
+            run.remove_scratch()
+        return read_arrow(path, *columns)
+
+    monkeypatch.setattr(runs, "read_arrow", read_while_it_ends)
+    assert StudyFolder(tmp_path).set_damage_aside() == []
+    assert run.info()["status"] == "done"
+
+
+def test_a_damaged_plan_is_set_aside_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = StudyFolder(tmp_path)
+    study.info_path.write_bytes(b"")
+    entered = StudyFolder.writing
+
+    @contextmanager
+    def after_another(folder: StudyFolder) -> Iterator[None]:
+        with entered(folder):
+            study.write_info({"name": "written anew by another process"})
+            yield
+
+    monkeypatch.setattr(StudyFolder, "writing", after_another)
+    assert study.set_damage_aside() == []
+    assert study.info()["name"] == "written anew by another process"

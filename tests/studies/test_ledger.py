@@ -24,6 +24,7 @@ def study(tmp_path: Path) -> StudyFolder:
 @pytest.fixture(autouse=True)
 def _looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(ledger, "_LOOK_SHARE", 0)
 
 
 def books(study: StudyFolder, **settings: int) -> Ledger:
@@ -82,10 +83,10 @@ def test_a_run_that_is_held_is_waited_for_and_taken_over(study: StudyFolder) -> 
             assert mine.waiting
             mine.look_elsewhere()
             assert mine.take() == []
-            assert mine.tally.elsewhere == 2
+            assert set(mine.tally.elsewhere) == {held.id, done.id}
             finish_run(done, 0.5)
         mine.look_elsewhere()
-        assert (mine.tally.done, mine.tally.elsewhere) == (1, 1)
+        assert (mine.tally.done, mine.tally.elsewhere) == (1, (held.id,))
     mine.look_elsewhere()
     assert [run.id for run in mine.take()] == [held.id]
     assert not mine.waiting
@@ -97,7 +98,41 @@ def test_a_run_that_is_held_by_the_time_it_is_begun_or_given_up_is_waited_for(st
     with study.run(lost.id).locked():
         mine.record(late, "busy")
         mine.died(lost, "killed by SIGKILL")
-        assert (mine.tally.elsewhere, mine.tally.failed) == (2, 0)
+        assert (mine.tally.elsewhere, mine.tally.failed) == ((late.id, lost.id), 0)
+    mine.look_elsewhere()
+    assert mine.tally.failed == 1, "its tries are spent"
+    assert late in take_all(mine)
+
+
+def test_a_run_that_someone_finishes_just_before_it_is_given_up_stays_done(study: StudyFolder) -> None:
+    mine = books(study, attempts=1)
+    (run,), (other,) = mine.take(), mine.take()
+    mine.folder.run(run.id).write_info({"id": run.id, "spec": run.canonical(), "status": "running"})
+    finish_run(study.run(run.id), 0.5)
+    mine.record(run, "failed", "its own try")
+    assert (mine.tally.done, mine.tally.failed) == (1, 0)
+    assert study.run(run.id).info()["status"] == "done"
+    mine.record(other, "failed", "its own try")
+    assert mine.tally.failed == 1
+
+
+def test_what_others_have_ended_is_counted_before_the_queue_comes_to_it(study: StudyFolder) -> None:
+    mine = books(study, number=1)
+    *_, near_the_end, last = take_all(books(study, number=1))
+    finish_run(study.run(last.id), 0.5)
+    fail(study, near_the_end, "their error")
+    mine.look_elsewhere()
+    assert (mine.tally.done, mine.tally.failed) == (1, 1)
+    assert len(take_all(mine)) == RUNS - 2
+
+
+def test_the_death_of_a_pack_costs_none_of_its_runs_a_try(study: StudyFolder) -> None:
+    mine = books(study, attempts=1)
+    pack = [mine.take()[0], mine.take()[0]]
+    mine.pack_died(pack, "killed by SIGKILL")
+    assert mine.tally.failed == 0
+    assert [mine.take(), mine.take()] == [[run] for run in pack]
+    assert "were trained one by one: killed by SIGKILL" in mine.tally.notes[0]
 
 
 def test_a_run_whose_worker_dies_is_tried_as_often_as_is_allowed(study: StudyFolder) -> None:

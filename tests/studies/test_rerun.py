@@ -7,6 +7,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from insgd_lab.studies import status
+from insgd_lab.studies.status import Lab, set_stale_aside
+
+from .made import MADE, finish_run, make_study
+
 STUDY = """
 name = "small"
 seeds = 3
@@ -36,3 +43,19 @@ def test_runs_of_another_version_are_set_aside_and_done_again(
     assert json.loads(old.read_text())["versions"] == info["versions"]
     assert json.loads((old.parent / "run.json.stale-1").read_text())["versions"]["insgd_lab"] == "0.0.1"
     assert [path.stat().st_mtime_ns for path in others] == before
+
+
+def test_what_another_process_has_done_again_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(tmp_path / "made")
+    first, *others = [run.id for run in study.runs()]
+    found = status.stale_runs
+
+    def look_and_be_slow(infos: dict[str, object], lab: Lab) -> dict[str, Lab]:
+        stale = found(infos, lab)
+        if len(infos) > 1:
+            finish_run(study.run(first), 0.7, versions={**MADE["versions"], "insgd_lab": "9.9"})
+        return stale
+
+    monkeypatch.setattr(status, "stale_runs", look_and_be_slow)
+    assert set_stale_aside(study, [first, *others], Lab("9.9")) == others
+    assert study.run(first).info()["status"] == "done"

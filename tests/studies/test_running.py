@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ import torch
 from filelock import FileLock
 
 from insgd_lab.config import RunSpec
-from insgd_lab.store import RunFolder, StudyFolder
+from insgd_lab.store import DiskError, RunFolder, StudyFolder
 from insgd_lab.studies import executor, presence
 from insgd_lab.training.loop import train
 
@@ -241,7 +242,7 @@ def test_how_often_a_lost_run_is_tried_again_is_ones_own_choice(tmp_path: Path, 
 def test_there_are_as_many_workers_as_have_the_cores_that_a_run_takes(small: Path, cli: Cli) -> None:
     cores = f"resources.cpus={len(os.sched_getaffinity(0))}"
     result = cli("study", "run", "small.toml", "--set", cores, "--set", "seeds=1", "--set", "epochs=1")
-    assert "small: 3 runs; 1 workers; results in runs/small" in result.stdout, result.stderr
+    assert "small: 3 runs; 1 worker; results in runs/small" in result.stdout, result.stderr
 
 
 def test_a_plan_shows_what_runs_take_where_it_is_not_as_usual(small: Path, cli: Cli) -> None:
@@ -351,7 +352,7 @@ def test_a_run_that_someone_else_holds_is_waited_for_and_taken_over(small: Path,
     with run.locked():
         process = start_cli("study", "run", "small.toml")
         assert process.stdout is not None
-        while "1 held by other processes" not in (line := process.stdout.readline()):
+        while f"1 held by other processes, such as {run.id}" not in (line := process.stdout.readline()):
             assert line, process.communicate()
         assert "23 of 24 runs" in line
     stdout, stderr = process.communicate(timeout=120)
@@ -370,6 +371,34 @@ def test_a_look_at_the_state_does_not_number_a_starting_study_as_a_second_one(tm
         assert presence.in_use(StudyFolder(tmp_path))
     timer.join()
     assert not presence.in_use(StudyFolder(tmp_path))
+
+
+def test_who_is_at_work_knows_of_the_others_whatever_their_numbers(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    first = presence.at_work(folder)
+    assert first.__enter__() == 0
+    with presence.at_work(folder) as second:
+        assert presence.join(folder, 0, "digest") == []
+        assert presence.join(folder, second, "digest") == ["digest"]
+        first.__exit__(None, None, None)
+        with presence.at_work(folder) as third:
+            assert third == 0, "the number of one that has left"
+            assert presence.join(folder, third, "another") == ["digest"]
+            assert presence.join(folder, second, "digest") == ["another"]
+    with presence.at_work(folder) as alone:
+        assert presence.join(folder, alone, "digest") == []
+
+
+def test_a_disk_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(lock: FileLock, *args: object, **options: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    folder = StudyFolder(tmp_path)
+    (tmp_path / ".lock").touch()
+    for look in (presence.at_work(folder).__enter__, folder.writing().__enter__, lambda: presence.in_use(folder)):
+        with pytest.raises(DiskError, match=r"cannot be locked .*; its disk has no locks between processes"):
+            look()
 
 
 def test_the_last_words_of_a_worker_are_its_own_and_few(tmp_path: Path) -> None:
