@@ -34,6 +34,7 @@ __all__ = [
     "WIDTH",
     "key_below",
     "plain_log",
+    "plain_tick",
     "save_figure",
     "set_title",
     "share_limits",
@@ -108,6 +109,11 @@ def side_legend(ax: Axes, title: str, width: int = 20) -> None:
     ax.legend(handles, labels, title=title or None, borderaxespad=0.3, handlelength=1.8, **place)
 
 
+def plain_tick(value: float, position: int | None = None) -> str:
+    """A tick's label; a function of the module, so that figures can be pickled."""
+    return number(value)
+
+
 def plain_log(axis: Any, room: float = 2.5) -> None:
     """Tick labels 0.3, 1, 20 instead of powers of ten, at 1, 2 and 5 of each decade.
 
@@ -117,7 +123,7 @@ def plain_log(axis: Any, room: float = 2.5) -> None:
     decades = np.log10(high / low) if low > 0 else 1.0
     subs = (1.0, 2.0, 5.0) if decades < room else (1.0, 3.0) if decades < 1.4 * room else (1.0,)
     axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_major_formatter(FuncFormatter(plain_tick))
     axis.set_minor_formatter(NullFormatter())
 
 

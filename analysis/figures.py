@@ -22,7 +22,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from insgd_lab.analysis.canvas import MARKERS, WIDTH, key_below, plain_log, set_title, side_legend, style, subplots
+from insgd_lab.analysis.canvas import (
+    MARKERS,
+    WIDTH,
+    key_below,
+    plain_log,
+    plain_tick,
+    set_title,
+    side_legend,
+    style,
+    subplots,
+)
 from insgd_lab.analysis.labels import name_label, number, percent, value_label
 from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import tuned_name
@@ -83,7 +93,7 @@ def _panel_span(panels: Sequence[Panel]) -> Span:
 def _error_ticks(axis: Any) -> None:
     """Percentages up to 100, though the axis may go on above for marks."""
     axis.set_major_locator(FixedLocator(ERROR_TICKS))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_major_formatter(FuncFormatter(plain_tick))
     axis.set_minor_locator(NullLocator())
 
 

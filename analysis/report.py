@@ -136,13 +136,13 @@ def _papers() -> list[Path]:
 
 def _write(study: Study, path: Path) -> list[str]:
     """Write page, figures and tables; returns the names of the files."""
-    from insgd_lab.analysis.canvas import save_figure
     from insgd_lab.analysis.comparisons import compare
     from insgd_lab.analysis.drawings import drawings, embedded
     from insgd_lab.analysis.effects import inert_levels, main_effects
     from insgd_lab.analysis.layer_findings import interventions_table, layer_findings, speeds_table
     from insgd_lab.analysis.layers import layer_records
     from insgd_lab.analysis.reproduction import reproduce
+    from insgd_lab.analysis.saving import Saver
     from insgd_lab.analysis.selection import choose
     from insgd_lab.analysis.statements import comparisons, findings, headline, mixture
     from insgd_lab.analysis.tables import divergence_table, effects_table, failures_table, results_table
@@ -166,11 +166,13 @@ def _write(study: Study, path: Path) -> list[str]:
     if reproduction:
         tables["published"] = reproduction.table
     files = [file.name for table in tables.values() for file in table.save(path.parent)]
-    images = {}
-    for drawing in drawings(study, choices, effects, inert, records):
-        saved = save_figure(drawing.figure, path.parent, drawing.name)
-        files += [file.name for file in saved.values()]
-        images[drawing.name] = embedded(drawing, saved)
+    drawn = {}
+    with Saver(path.parent) as saver:
+        for drawing in drawings(study, choices, effects, inert, records):
+            saver.save(drawing.figure, drawing.name)
+            drawn[drawing.name] = drawing
+    files += [file.name for saved in saver.paths.values() for file in saved.values()]
+    images = {name: embedded(drawing, saver.paths[name]) for name, drawing in drawn.items()}
     page = _render(
         study,
         notice=" ".join(filter(None, (headline(study), mixture(study)))),

@@ -18,7 +18,7 @@ from insgd_lab.analysis.labels import number
 from insgd_lab.analysis.theory import filtering, games, limits
 from insgd_lab.analysis.theory.reading import groups, rows_of
 
-__all__ = ["of_limits", "of_nlms", "of_regret"]
+__all__ = ["of_limits", "of_nlms", "of_projection", "of_regret"]
 
 BASES = ("sgd", "adam", "amsgrad")
 SEQUENCES = ("period-3-3", "period-3-small", "period-3-5", "reddi-1", "reddi-2", "reddi-3")
@@ -303,3 +303,46 @@ def _draw_steady(ax: Axes, steady: pd.DataFrame) -> None:
     ax.set(yscale="log", xlabel="step size μ", ylabel="misadjustment")
     set_title(ax, "steady state")
     ax.legend(loc="upper left")
+
+
+# ------------------------------------------------------------------------------------------------ projections
+
+
+def of_projection(frame: pd.DataFrame) -> Iterator[Drawing]:
+    """The iterates in the plane of the weights."""
+    if frame.empty:
+        return
+    sizes = ", ".join(number(mu) for mu in frame["mu"].unique())
+    last = frame.groupby("mu")["distance"].last()
+    ends = "; ".join(f"μ = {number(float(mu))} ends {number(float(far))} from it" for mu, far in last.items())
+    alt = f"Paths of NLMS with step sizes {sizes} between two lines in the plane, towards their common point: {ends}."
+    caption = (
+        "The weights after each step, from the hollow marker on; the lines are the two equations d = uᵀw, taken in "
+        "turn, and the cross is the point that they share. With μ = 1 each step is the orthogonal projection onto the "
+        "line of its sample (INSGD, Equation 8 and Figure 1); smaller ones stop short of it, larger ones go beyond."
+    )
+    yield Drawing("projection", draw_projection(frame), alt, caption)
+
+
+def draw_projection(frame: pd.DataFrame) -> Figure:
+    """A panel a step size: the two lines, and the path between them."""
+    sizes = list(frame["mu"].unique())
+    spans = {name: (frame[name].min() - 0.3, frame[name].max() + 0.3) for name in ("w0", "w1")}
+    with style():
+        figure, axes = subplots(len(sizes), 3, 2.9)
+        for ax, (mu, rows) in zip(axes, groups(frame, "mu"), strict=True):
+            _draw_lines(ax, rows, spans["w0"])
+            ax.plot(rows["w0"], rows["w1"], "-o", color=_colour(0), ms=3, lw=1.0)
+            ax.plot(rows["w0"].iloc[:1], rows["w1"].iloc[:1], "o", mfc="white", mec=_colour(0), ms=6)
+            ax.plot(rows["s0"].iloc[:1], rows["s1"].iloc[:1], "x", color="black", ms=7, mew=1.6)
+            ax.set(xlim=spans["w0"], ylim=spans["w1"], aspect="equal", xlabel="w₀", ylabel="w₁")
+            set_title(ax, f"μ = {number(float(mu))}")
+    return figure
+
+
+def _draw_lines(ax: Axes, rows: pd.DataFrame, span: tuple[float, float]) -> None:
+    """The line d = u₀w₀ + u₁w₁ of each equation."""
+    across = np.array(span)
+    for k, (_, one) in enumerate(groups(rows.dropna(subset=["d"]), ["u0", "u1", "d"])):
+        u0, u1, d = (float(one[name].iloc[0]) for name in ("u0", "u1", "d"))
+        ax.plot(across, (d - u0 * across) / u1, color=_colour(k + 1), lw=1.4, ls="-" if k == 0 else "--")

@@ -13,12 +13,12 @@ from typing import Any
 from insgd_lab.analysis.canvas import save_figure
 from insgd_lab.analysis.drawings import Drawing, embedded
 from insgd_lab.analysis.tables import Table
-from insgd_lab.analysis.theory import drawings, filtering, games, limits
+from insgd_lab.analysis.theory import drawings, filtering, games, limits, projection
 from insgd_lab.store import StoreError, StudyFolder, disk_error, replacing
 
 __all__ = ["PARTS", "write_page"]
 
-PARTS = ("regret", "stability", "nlms")
+PARTS = ("regret", "stability", "nlms", "projection")
 """The studies, each in a folder of its name."""
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -63,7 +63,7 @@ def write_page(path: str | Path) -> Path:
 
 
 def _parts(folder: Path) -> Iterator[Part]:
-    makers = {"regret": _regret, "stability": _stability, "nlms": _nlms}
+    makers = {"regret": _regret, "stability": _stability, "nlms": _nlms, "projection": _projection}
     for name in PARTS:
         if StudyFolder(folder / name).exists:
             yield makers[name](folder / name)
@@ -98,6 +98,13 @@ def _nlms(path: Path) -> Part:
     return Part("NLMS in the mean square", NOTES["nlms"], found(steady, curve), figures, table, _missing(path))
 
 
+def _projection(path: Path) -> Part:
+    frame = projection.iterates(path)
+    figures, table = list(drawings.of_projection(frame)), projection.table(frame)
+    found = projection.findings(frame)
+    return Part("NLMS as projections", NOTES["projection"], found, figures, table, _missing(path))
+
+
 NOTES: dict[str, list[str]] = {
     "regret": [
         "The losses are convex, the points stay in the box [−1, 1]^d by projection after each step, α_t = α/√t and "
@@ -120,6 +127,10 @@ NOTES: dict[str, list[str]] = {
     "nlms": [
         "32 taps, white Gaussian input, 20 dB of signal over noise, weights drawn as a linear layer's are. The "
         "theory is exact for independent regressors, an approximation for those of a delay line.",
+    ],
+    "projection": [
+        "Two equations d = uᵀw in the plane, taken in turn, as INSGD's Figure 1 draws them; the iterates are those of "
+        "the registry's NLMS on a linear layer without bias, with ε = 0, in float64.",
     ],
 }
 

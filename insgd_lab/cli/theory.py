@@ -21,18 +21,19 @@ __all__ = ["theory"]
 
 def theory(
     part: Annotated[
-        Literal["all", "regret", "stability", "nlms"], typer.Argument(help="What to measure.", metavar="[PART]")
+        Literal["all", "regret", "stability", "nlms", "projection"],
+        typer.Argument(help="What to measure.", metavar="[PART]"),
     ] = "all",
     out: Annotated[Path, typer.Option("--out", help="Where the studies and the page go.")] = Path("runs/theory"),
     workers: Workers = None,
 ) -> None:
     """Measure average regret, largest stable step sizes and NLMS (docs/theory.md), and write a page of findings.
 
-    PART is all, regret, stability or nlms. What is finished is read, not run again.
+    PART is all, regret, stability, nlms or projection. What is finished is read, not run again.
     """
     with plain_errors():
         check_out(out)
-        parts = ("regret", "stability", "nlms") if part == "all" else (part,)
+        parts = ("regret", "stability", "nlms", "projection") if part == "all" else (part,)
         for name in parts:
             _measure(name, out / name, workers or cores())
         from insgd_lab.analysis.theory import write_page
@@ -44,13 +45,16 @@ def _measure(name: str, path: Path, workers: int) -> None:
     if name == "nlms":
         study_run("theory/nlms", out=path, workers=workers)
         return
-    from insgd_lab.experiments.theory import regret, stability
+    from insgd_lab.experiments.theory import projection, regret, stability
     from insgd_lab.store import StudyFolder
 
-    if name == "regret":
-        _work_off(regret.work_off, StudyFolder(path), workers, "games")
-    else:
-        _work_off(stability.work_off, StudyFolder(path), workers, "searches")
+    programs = {
+        "regret": (regret.work_off, "games"),
+        "stability": (stability.work_off, "searches"),
+        "projection": (projection.work_off, "paths"),
+    }
+    program, jobs = programs[name]
+    _work_off(program, StudyFolder(path), workers, jobs)
 
 
 def _work_off(program: Callable[..., None], folder: StudyFolder, workers: int, jobs: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -20,12 +21,14 @@ from insgd_lab.analysis.theory import (
     games,
     limits,
     nlms_curve,
+    projection,
     regret,
     stability,
     theorem1,
     write_page,
 )
 from insgd_lab.config import load_study
+from insgd_lab.experiments.theory import projection as plane
 from insgd_lab.experiments.theory import regret as program
 from insgd_lab.experiments.theory import stability as search
 from insgd_lab.store import StoreError, StudyFolder
@@ -295,3 +298,46 @@ def test_the_page_has_all_findings_and_says_what_is_missing(lab: Path) -> None:
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="make them with `insgd-lab theory`"):
         write_page(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ projections
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    folder = StudyFolder(tmp_path_factory.mktemp("projection"))
+    plane.work_off(folder)
+    before = {run.id: run.info_path.stat().st_mtime_ns for run in folder.runs()}
+    plane.work_off(folder)
+    assert {run.id: run.info_path.stat().st_mtime_ns for run in folder.runs()} == before
+    return projection.iterates(folder.path)
+
+
+def test_with_step_size_1_each_iterate_is_the_projection_of_the_last(paths: pd.DataFrame) -> None:
+    rows = paths[paths["mu"] == 1.0].to_dict("records")
+    for before, after in itertools.pairwise(rows):
+        w, u = np.array([before["w0"], before["w1"]]), np.array([after["u0"], after["u1"]])
+        projected = w + (after["d"] - u @ w) / (u @ u) * u
+        np.testing.assert_allclose([after["w0"], after["w1"]], projected, atol=1e-14)
+        assert after["off_line"] < 1e-14
+        assert after["distance"] < before["distance"]
+
+
+@pytest.mark.parametrize("mu", plane.RATES)
+def test_every_step_stands_at_a_right_angle_and_goes_its_share_of_the_way(paths: pd.DataFrame, mu: float) -> None:
+    rows = paths[paths["mu"] == mu].reset_index(drop=True)
+    assert (rows["off_normal"].dropna() < 1e-12).all()
+    norm = np.hypot(rows["u0"], rows["u1"])
+    was = (rows["d"] - rows["u0"] * rows["w0"].shift() - rows["u1"] * rows["w1"].shift()).abs() / norm
+    np.testing.assert_allclose(rows["off_line"][1:], abs(1 - mu) * was[1:], atol=1e-14)
+
+
+def test_the_figure_of_projections_draws_the_iterates_and_lines_through_the_solution(paths: pd.DataFrame) -> None:
+    (drawing,) = drawings.of_projection(paths)
+    for ax, (_, rows) in zip(drawing.figure.axes, paths.groupby("mu"), strict=True):
+        *lines, path, _, _ = ax.lines
+        np.testing.assert_allclose(path.get_xydata(), rows[["w0", "w1"]])
+        for line in lines:
+            (x0, y0), (x1, y1) = line.get_xydata()
+            assert np.interp(plane.SOLUTION[0], [x0, x1], [y0, y1]) == pytest.approx(plane.SOLUTION[1])
+    assert [finding.split(":")[0] for finding in projection.findings(paths)] == ["μ = 0.5", "μ = 1", "μ = 1.5"]
