@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,11 +140,14 @@ def _papers() -> list[Path]:
 def _write(study: Study, path: Path) -> list[str]:
     """Write page, figures and tables; returns the names of the files."""
     from insgd_lab.analysis.canvas import save_figure
+    from insgd_lab.analysis.comparisons import compare
     from insgd_lab.analysis.drawings import drawings
     from insgd_lab.analysis.effects import inert_levels, main_effects
     from insgd_lab.analysis.layer_findings import interventions_table, layer_findings, speeds_table
     from insgd_lab.analysis.layers import layer_records
+    from insgd_lab.analysis.option_series import valleys_table
     from insgd_lab.analysis.reproduction import reproduce
+    from insgd_lab.analysis.result_drawings import result_drawings
     from insgd_lab.analysis.selection import choose
     from insgd_lab.analysis.statements import comparisons, findings, headline, mixture
     from insgd_lab.analysis.tables import divergence_table, effects_table, failures_table, results_table
@@ -159,6 +163,7 @@ def _write(study: Study, path: Path) -> list[str]:
         "divergences": divergence_table(study),
         "layer-speeds": speeds_table(records),
         "interventions": interventions_table(records),
+        "learning-rates": valleys_table(study),
     }
     if study.tuned:
         tables["fixed"] = results_table(study, choices, "fixed")
@@ -166,7 +171,8 @@ def _write(study: Study, path: Path) -> list[str]:
         tables["published"] = reproduction.table
     files = [file.name for table in tables.values() for file in table.save(path.parent)]
     images = {}
-    for drawing in drawings(study, choices, effects, inert, records):
+    results = result_drawings(study, choices, compare(study, choices), reproduction)
+    for drawing in itertools.chain(drawings(study, choices, effects, inert, records), results):
         saved = save_figure(drawing.figure, path.parent, drawing.name)
         files += [file.name for file in saved.values()]
         images[drawing.name] = _embedded(drawing, saved)
