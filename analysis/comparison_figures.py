@@ -27,6 +27,7 @@ from insgd_lab.analysis.labels import MISSING, metric_label, number, signed
 __all__ = ["draw_forest", "draw_published", "forest_limit"]
 
 _MARKERS = {"primary": "D", "exploratory": "o"}
+_COLOURS = dict(zip(_MARKERS, (sns.color_palette("colorblind")[k] for k in (0, 7)), strict=True))
 _ROW = 0.21
 """Inches for a row of dots."""
 
@@ -44,8 +45,9 @@ def draw_forest(forest: Forest) -> Figure:
         ax, texts = figure.subplots(1, 2, width_ratios=(1.25, 1), sharey=True)
         _write_heads(figure, ax, heads)
         _draw_margin(ax, forest.margin)
-        for place, row in zip(places, rows.to_dict("records"), strict=True):
-            _draw_difference(ax, place, row, limit)
+        for role in _MARKERS:
+            own = (rows["role"] == role).to_numpy()
+            _draw_differences(ax, np.array(places)[own], rows[own], role, limit)
         ax.set_yticks(places, [_marked(row) for row in rows.to_dict("records")])
         ax.grid(False, axis="y")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
@@ -99,18 +101,20 @@ def _draw_margin(ax: Axes, margin: float | None) -> None:
     ax.axvline(0.0, color="dimgrey", linewidth=0.8)
 
 
-def _draw_difference(ax: Axes, place: float, row: dict[Any, Any], limit: float) -> None:
-    """One point with its interval: filled where the verdict is lower or higher."""
-    primary, told = row["role"] == "primary", str(row["verdict"]).startswith(("lower", "higher"))
-    colour = sns.color_palette("colorblind")[0 if primary else 7]
-    low, high = (np.nan_to_num(row[end], nan=row["difference"]) for end in ("low", "high"))
-    ax.plot([max(low, -limit), min(high, limit)], [place] * 2, color=colour, linewidth=1.4, solid_capstyle="butt")
+def _draw_differences(ax: Axes, places: np.ndarray, rows: pd.DataFrame, role: str, limit: float) -> None:
+    """Points with their intervals: filled where the verdict is lower or higher; arrows at what runs off."""
+    mean, low, high = (rows[name].to_numpy(dtype=float) for name in ("difference", "low", "high"))
+    low, high = np.where(np.isnan(low), mean, low), np.where(np.isnan(high), mean, high)
+    colour = _COLOURS[role]
+    inside = (high >= -limit) & (low <= limit)
+    ends = np.clip([low, high], -limit, limit)
+    ax.hlines(places[inside], *ends[:, inside], color=colour, linewidth=1.4)
     for outside, edge, arrow in ((low < -limit, -limit, "<"), (high > limit, limit, ">")):
-        if outside:
-            ax.plot(edge, place, arrow, color=colour, clip_on=False)
-    if abs(row["difference"]) <= limit:
-        look = {"color": colour, "mfc": colour if told else "white", "ms": 5, "zorder": 4}
-        ax.plot(row["difference"], place, _MARKERS[row["role"]], **look)
+        ax.plot([edge] * int(outside.sum()), places[outside], arrow, color=colour, ms=5, clip_on=False, zorder=4)
+    told = rows["verdict"].str.startswith(("lower", "higher")).to_numpy(dtype=bool)
+    for chosen, inner in ((told, colour), (~told, "white")):
+        shown = chosen & (np.abs(mean) <= limit)
+        ax.plot(mean[shown], places[shown], _MARKERS[role], color=colour, mfc=inner, ms=5, zorder=4)
 
 
 _COLUMNS = {"difference (95 % interval)": 0.0, "n": 0.76, "p": 0.99}
@@ -126,7 +130,8 @@ def _write_numbers(ax: Axes, places: list[float], rows: pd.DataFrame, errors: bo
     for place, row in zip(places, rows.to_dict("records"), strict=True):
         texts = (_difference_text(row, errors), f"{row['pairs']:.0f}", _p_text(row["p_shown"]))
         for (title, x), text in zip(_COLUMNS.items(), texts, strict=True):
-            ax.text(x, place, text, ha=sides[title], **where)
+            written = ax.text(x, place, text, ha=sides[title], **where)
+            written.set_in_layout(False)  # it fits beside the others, and measuring each takes long
 
 
 def _difference_text(row: dict[Any, Any], errors: bool) -> str:
@@ -145,13 +150,11 @@ def _p_text(p: float) -> str:
 
 
 def _forest_key(figure: Figure, forest: Forest) -> None:
-    blue, grey = (sns.color_palette("colorblind")[k] for k in (0, 7))
-    looks = {"primary": blue, "exploratory": grey}
-    roles = [role for role in looks if (forest.rows["role"] == role).any()]
+    roles = [role for role in _MARKERS if (forest.rows["role"] == role).any()]
     marks: list[Line2D | Patch] = [
-        Line2D([], [], color=looks[role], marker=_MARKERS[role], mfc="white", ms=5, label=role) for role in roles
+        Line2D([], [], color=_COLOURS[role], marker=_MARKERS[role], mfc="white", ms=5, label=role) for role in roles
     ]
-    marks.append(Line2D([], [], ls="", marker="o", ms=5, color=grey, label="filled: p < 0.05"))
+    marks.append(Line2D([], [], ls="", marker="o", ms=5, color=_COLOURS["exploratory"], label="filled: p < 0.05"))
     if forest.margin is not None:
         marks.append(Patch(color="grey", alpha=0.15, label="within the margin"))
     key_below(figure, *marks)
