@@ -110,7 +110,8 @@ def _draw_differences(ax: Axes, places: np.ndarray, rows: pd.DataFrame, role: st
     ends = np.clip([low, high], -limit, limit)
     ax.hlines(places[inside], *ends[:, inside], color=colour, linewidth=1.4)
     for outside, edge, arrow in ((low < -limit, -limit, "<"), (high > limit, limit, ">")):
-        ax.plot([edge] * int(outside.sum()), places[outside], arrow, color=colour, ms=5, clip_on=False, zorder=4)
+        if outside.any():  # the layout would make room for an empty line that is not clipped
+            ax.plot([edge] * int(outside.sum()), places[outside], arrow, color=colour, ms=5, clip_on=False, zorder=4)
     told = rows["verdict"].str.startswith(("lower", "higher")).to_numpy(dtype=bool)
     for chosen, inner in ((told, colour), (~told, "white")):
         shown = chosen & (np.abs(mean) <= limit)
@@ -123,7 +124,7 @@ _COLUMNS = {"difference (95 % interval)": 0.0, "n": 0.76, "p": 0.99}
 def _write_numbers(ax: Axes, places: list[float], rows: pd.DataFrame, errors: bool) -> None:
     """The numbers of each row in columns, without axes."""
     ax.axis("off")
-    where = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
+    where: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
     sides = dict(zip(_COLUMNS, ("left", "right", "right"), strict=True))
     for title, x in _COLUMNS.items():
         ax.text(x, -0.9, title, ha=sides[title], fontweight="bold", **where)
@@ -193,25 +194,24 @@ def draw_published(frame: pd.DataFrame) -> Figure:
 
 
 # label, colour, marker, columns: mean, and what the bar is
-_PUBLISHED = (
+_Source = tuple[str, int, str, tuple[str, ...]]
+_PUBLISHED: tuple[_Source, ...] = (
     ("paper", 1, "D", ("paper_mean", "paper_sd")),
     ("here, best epoch", 0, "o", ("best_mean", "best_sd")),
     ("here, last epoch", 2, "^", ("final_mean", "final_sd")),
 )
-_LEADS = (
+_LEADS: tuple[_Source, ...] = (
     ("paper", 1, "D", ("paper_lead",)),
     ("here, best epoch", 0, "o", ("lead", "lead_low", "lead_high")),
 )
 
 
-def _published_mark(kind: tuple[str, int, str, tuple[str, ...]]) -> Line2D:
+def _published_mark(kind: _Source) -> Line2D:
     label, colour, marker, _ = kind
     return Line2D([], [], color=sns.color_palette("colorblind")[colour], marker=marker, label=label)
 
 
-def _draw_side(
-    ax: Axes, places: np.ndarray, frame: pd.DataFrame, kind: tuple[str, int, str, tuple[str, ...]], shift: float
-) -> None:
+def _draw_side(ax: Axes, places: np.ndarray, frame: pd.DataFrame, kind: _Source, shift: float) -> None:
     """Points of one source with their bars: mean ± sd, or from low to high."""
     label, tint, marker, names = kind
     columns = [frame[name].to_numpy(dtype=float) for name in names]

@@ -13,7 +13,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from insgd_lab.analysis.canvas import WIDTH, fit_means, plain_log, set_title, side_legend, style, subplots
 from insgd_lab.analysis.labels import signed
@@ -45,7 +45,7 @@ def draw_shares(parts: Sequence[Shares]) -> Figure:
 def _draw_bars(ax: Axes, part: Shares, most: int) -> None:
     """The bars of one arm, as thick as where there are `most`."""
     palette = sns.color_palette("colorblind")
-    places = np.arange(len(part.frame))
+    places = range(len(part.frame))
     shares = part.frame["share"].to_numpy(dtype=float)
     colours = [palette[7] if seeds else palette[0] for seeds in part.frame["seeds"]]
     ax.barh(places, shares, color=colours, height=0.7)
@@ -81,11 +81,12 @@ def draw_interactions(maps: Sequence[InteractionMap], errors: bool = True) -> Fi
 
 
 def _draw_map(ax: Axes, one: InteractionMap, reach: float, errors: bool) -> None:
-    mean, low, high, p = (one.tables[name] for name in ("interaction", "low", "high", "p_holm"))
-    sns.heatmap(mean, ax=ax, cmap="vlag", vmin=-reach, vmax=reach, cbar=False, linewidths=1)
+    names = ("interaction", "low", "high", "p_holm")
+    mean, low, high, p = (one.tables[name].to_numpy(dtype=float) for name in names)
+    sns.heatmap(one.tables["interaction"], ax=ax, cmap="vlag", vmin=-reach, vmax=reach, cbar=False, linewidths=1)
     for i, j in np.ndindex(*mean.shape):
-        value, low_end, high_end = (table.iat[i, j] for table in (mean, low, high))
-        bold = "bold" if p.iat[i, j] < 0.05 else "normal"
+        value, low_end, high_end = (float(table[i, j]) for table in (mean, low, high))
+        bold = "bold" if p[i, j] < 0.05 else "normal"
         span = f"\n({_text(low_end, errors)} to {_text(high_end, errors)})" if np.isfinite(low_end) else ""
         colour = "white" if abs(value) > 0.8 * reach else "black"
         ax.text(j + 0.5, i + 0.5, _text(value, errors) + span, ha="center", va="center", fontsize=8,

@@ -1,4 +1,4 @@
-"""What options matter, as figures and tables show it: shares of variance, interactions, tuning budgets, valleys of rates.
+"""What options matter, as figures and tables show it: shares of variance, interactions, tuning, valleys of rates.
 
     shares_of(study, choices), interaction_maps(study, choices), budget_panels(study)
 
@@ -90,21 +90,21 @@ def interaction_maps(study: Study, choices: Choices) -> list[InteractionMap]:
     frame = interactions(study, choices=choices)
     parts = list(frame.groupby(["arm", "first", "second"], sort=False))
     smallest = sorted(range(len(parts)), key=lambda k: parts[k][1]["p"].min())[:MAPS]
-    return [_map(study, *map(str, parts[k][0]), parts[k][1]) for k in sorted(smallest)]
+    return [_map(study, parts[k][1]) for k in sorted(smallest)]
 
 
-def _map(study: Study, arm: str, first: str, second: str, rows: pd.DataFrame) -> InteractionMap:
+def _map(study: Study, rows: pd.DataFrame) -> InteractionMap:
+    arm, first, second = (str(rows[name].iloc[0]) for name in ("arm", "first", "second"))
     places = [rows[f"{side}_level"].map(value_label) for side in ("first", "second")]
     tables = {}
     for name in ("interaction", "low", "high", "p_holm"):
         table = rows.assign(first=places[0], second=places[1]).pivot(index="first", columns="second", values=name)
         tables[name] = table.reindex(index=places[0].unique(), columns=places[1].unique())
-    words = (f"{name_label(axis)} (against {_base(study, arm, axis)})" for axis in (first, second))
-    return InteractionMap(study.arms[arm].label, *words, tables)
+    return InteractionMap(study.arms[arm].label, _against(study, arm, first), _against(study, arm, second), tables)
 
 
-def _base(study: Study, arm: str, axis: str) -> str:
-    return value_label(base_level(study.arms[arm], axis))
+def _against(study: Study, arm: str, axis: str) -> str:
+    return f"{name_label(axis)} (against {value_label(base_level(study.arms[arm], axis))})"
 
 
 # ------------------------------------------------------------------------------------------------ tuning
@@ -118,14 +118,16 @@ def budget_panels(study: Study) -> list[Panel]:
     searched = any(row.get("stage") == "trial" for row in study.info.get("plan", ()))
     frame = tuning_budget(load_study(study.path, trials=True) if searched else study)
     lines = [
-        Line(study.arms[str(arm)].label, *(rows[name].to_numpy(dtype=float) for name in _BUDGET))
+        _budget_line(study.arms[str(arm)].label, rows)
         for arm, rows in frame.groupby("arm", sort=False)
         if len(rows) >= FEWEST
     ]
     return [Panel("", "arm", tuple(lines[k : k + LINES])) for k in range(0, len(lines), LINES)]
 
 
-_BUDGET = ("budget", "expected", "low", "high")
+def _budget_line(label: str, rows: pd.DataFrame) -> Line:
+    budget, mean, low, high = rows[["budget", "expected", "low", "high"]].to_numpy(dtype=float).T
+    return Line(label, budget, mean, low, high)
 
 
 def valleys_table(study: Study, within: float = 1.0) -> Table:

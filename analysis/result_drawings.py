@@ -233,7 +233,7 @@ def _drawn_budgets(study: Study) -> Iterator[Drawing]:
         "budgets",
         option_figures.draw_budgets(panels, metric),
         f"Expected {metric} by the number of settings tried: {'; '.join(each)}.",
-        f"""Expected {metric} after trying so many of an arm's settings, drawn without repetition, and keeping the best on
-        the validation split. A setting is a cell at a tune, so arms with more axes have more of them. Bands: 95 %
+        f"""Expected {metric} after trying so many of an arm's settings, drawn without repetition, and keeping the best
+        on the validation split. A setting is a cell at a tune, so arms with more axes have more of them. Bands: 95 %
         bootstrap over settings, too narrow where they are few or a chosen grid.""",
     )

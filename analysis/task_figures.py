@@ -110,7 +110,7 @@ def _profile_drawing(profile: pd.DataFrame, targets: Mapping[str, float], unit: 
     return Drawing(
         "performance-profile",
         draw_profile(profile, unit),
-        f"Performance profile over {len(targets)} tasks. Share of the tasks on which each arm is the fastest: {fastest}.",
+        f"Performance profile over {len(targets)} tasks. Share of them on which each arm is the fastest: {fastest}.",
         f"Share of {len(targets)} tasks on which an arm reaches the target within a factor of the {unit} that the "
         f"fastest arm takes (Dolan and Moré): medians over seeds, arms at their base and own best setting. Targets: "
         f"{named}{whose}. A curve that ends below 100 % belongs to an arm that never got there on the others.",

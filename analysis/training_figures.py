@@ -8,6 +8,7 @@ Colours, sizes and saving: `canvas`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -50,7 +51,7 @@ def _key_columns(panel: Panel) -> int:
 def draw_line(ax: Axes, line: Line, k: int) -> None:
     """The k-th line of a panel with its band, in a colour and with a marker of its own."""
     colour = sns.color_palette("colorblind")[k % 10]
-    every = {"marker": MARKERS[k % len(MARKERS)], "markevery": max(1, len(line.x) // 8)}
+    every: dict[str, Any] = {"marker": MARKERS[k % len(MARKERS)], "markevery": max(1, len(line.x) // 8)}
     ax.plot(line.x, line.mean, color=colour, label=line.label, **every)
     if np.isfinite(line.low).any():
         ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
@@ -60,7 +61,7 @@ def draw_line(ax: Axes, line: Line, k: int) -> None:
 
 
 def draw_arrivals(found: Arrivals) -> Figure:
-    """The share of runs that have reached the target by epoch, with pointwise 95 % bands; a panel for every six arms."""
+    """The share of runs that have reached the target by epoch, with 95 % bands; a panel for every six arms."""
     chunks = [found.arms[k : k + LINES] for k in range(0, len(found.arms), LINES)]
     with style():
         figure, axes = subplots(len(chunks), 1, 2.6)

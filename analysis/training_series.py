@@ -66,10 +66,11 @@ def _panel(study: Study, arms: Sequence[_Runs], column: str) -> Panel:
 
 
 def _line(label: str, table: pd.DataFrame) -> Line:
-    table = table[~np.isinf(table).any(axis=1)]
+    ends = np.isinf(table.to_numpy(dtype=float)).any(axis=1)
+    table = table.loc[~ends]
     summaries = [summarize(row[np.isfinite(row)]) for row in table.to_numpy(dtype=float)]
-    parts = (np.array([getattr(s, part) for s in summaries], dtype=float) for part in ("mean", "low", "high"))
-    return Line(label, table.index.to_numpy(dtype=float), *parts)
+    mean, low, high = (np.array([getattr(s, part) for s in summaries]) for part in ("mean", "low", "high"))
+    return Line(label, table.index.to_numpy(dtype=float), mean, low, high)
 
 
 def by_epoch(study: Study, runs: Sequence[str], column: str) -> pd.DataFrame:
