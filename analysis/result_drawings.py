@@ -57,7 +57,7 @@ def _drawing(name: str, figure: Figure, alt: str, *caption: str) -> Drawing:
 
 
 def _own_best(study: Study) -> str:
-    return f" at their own best {tuned_name(study)} (after the colon)" if study.tuned else ""
+    return f" and own best {tuned_name(study)} (after the colon)" if study.tuned else ""
 
 
 # ------------------------------------------------------------------------------------------------ comparisons
@@ -67,9 +67,9 @@ def _drawn_differences(study: Study, compared: pd.DataFrame) -> Iterator[Drawing
     forest = comparison_series.forest_of(study, compared)
     if forest.rows.empty:
         return
-    caption = f"""Differences in {metric_label(forest.metric)} by seed, with their 95 % t-intervals
-        {_each_at_best(study)}; left of zero is lower, that is better. n are the pairs, p is corrected after Holm:
-        of the primary comparisons among these, of the others among all."""
+    caption = f"""Differences in {metric_label(forest.metric)} by seed, with their 95 %
+        t-intervals{_each_at_best(study)}; left of zero is lower, that is better. n are the pairs, p is corrected after Holm: of the primary comparisons
+        among these, of the others among all."""
     yield _drawing(
         "differences",
         comparison_figures.draw_forest(forest),
@@ -85,11 +85,14 @@ def _each_at_best(study: Study) -> str:
 
 def _forest_alt(forest: comparison_series.Forest) -> str:
     show = signed if forest.metric.endswith("error") else number
-    each = (
-        f"{row['group']}: {row['name']} {show(row['difference'])} ({show(row['low'])} to {show(row['high'])})"
-        for row in forest.rows.to_dict("records")
-    )
-    return f"Forest plot of differences in {metric_label(forest.metric)} with 95 % intervals. {'; '.join(each)}."
+    told = []
+    for group, rows in forest.rows.groupby("group", sort=False):
+        columns = (rows[name] for name in ("name", "difference", "low", "high"))
+        each = (
+            f"{name} {show(mean)} ({show(low)} to {show(high)})" for name, mean, low, high in zip(*columns, strict=True)
+        )
+        told.append(f"{group}: {'; '.join(each)}.")
+    return f"Forest plot of differences in {metric_label(forest.metric)} with 95 % intervals. {' '.join(told)}"
 
 
 def _forest_note(forest: comparison_series.Forest) -> str:
@@ -101,13 +104,11 @@ def _forest_note(forest: comparison_series.Forest) -> str:
     if (rows[["low", "high", "difference"]].abs() > limit).any(axis=None):
         notes.append("An arrow stands where something lies off the axis.")
     if forest.left_out:
-        notes.append(
-            f"Not drawn for want of room: {forest.left_out} exploratory comparisons, those with the largest p."
-        )
+        notes.append(f"Left out for want of room: the exploratory comparisons with the largest p ({forest.left_out}).")
     if forest.fixed:
-        notes.append(f"{forest.fixed} comparisons at the fixed setting are not drawn here.")
+        notes.append(f"Left out: those at the fixed setting ({forest.fixed}).")
     if forest.lacking:
-        notes.append(f"{forest.lacking} comparisons have no difference, since runs are missing or a loss is infinite.")
+        notes.append(f"Without a difference, since runs are missing or a loss is infinite: {forest.lacking}.")
     return " ".join(notes)
 
 
@@ -138,12 +139,12 @@ def _drawn_training(study: Study, choices: Choices) -> Iterator[Drawing]:
     if not rows:
         return
     lines = [line.label for row in rows for line in row[0].lines]
-    ends = "; ".join(_ends(panel) for row in rows for panel in row)
-    words = " and ".join(panel.title for panel in rows[0])
+    ends = " ".join(_ends(panel) for row in rows for panel in row)
+    words = ", ".join(panel.title for panel in rows[0]).capitalize()
     yield _drawing(
         "training",
         training_figures.draw_training(rows),
-        f"{words} against epoch, side by side, of {', '.join(lines)}. Last means: {ends}.",
+        f"{words} against epoch, side by side, of {'; '.join(lines)}. Last means: {ends}",
         f"""Losses and errors after each epoch, arms at their base{_own_best(study)}: means over seeds, bands 95 %
         t-intervals of the mean, which may run off the axis. From its divergence on a diverged run counts with the error
         of guessing; it has no loss, so the line of its arm ends there.""",
@@ -151,8 +152,8 @@ def _drawn_training(study: Study, choices: Choices) -> Iterator[Drawing]:
 
 
 def _ends(panel: Panel) -> str:
-    last = (f"{line.label} {number(round(float(line.mean[-1]), 4))}" for line in panel.lines if len(line.mean))
-    return f"{panel.title}: {', '.join(last)}"
+    last = (f"{line.label} {number(float(line.mean[-1]))}" for line in panel.lines if len(line.mean))
+    return f"{panel.title}: {'; '.join(last)}."
 
 
 def _drawn_targets(study: Study, choices: Choices) -> Iterator[Drawing]:

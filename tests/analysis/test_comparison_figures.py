@@ -58,7 +58,7 @@ def test_of_too_many_comparisons_the_primary_ones_stay_and_those_of_smallest_p(s
     assert (few.rows["role"] == "primary").sum() == primary
     assert sorted(few.rows.loc[few.rows["role"] != "primary", "p"]) == others.iloc[: 5 - primary].tolist()
     assert few.left_out == len(own) - 5
-    assert f"{few.left_out} exploratory comparisons, those with the largest p" in _forest_note(few)
+    assert f"the exploratory comparisons with the largest p ({few.left_out})" in _forest_note(few)
 
 
 def test_the_forest_draws_every_difference_its_interval_and_its_numbers(forest):
@@ -124,7 +124,7 @@ def test_a_comparison_without_a_difference_is_counted_not_drawn(study, compared)
     lacking = compared.assign(difference=[math.nan, *compared["difference"].iloc[1:]])
     forest = forest_of(study, lacking)
     assert forest.lacking == 1
-    assert "1 comparisons have no difference" in _forest_note(forest)
+    assert "since runs are missing or a loss is infinite: 1." in _forest_note(forest)
 
 
 # ---------------------------------------------------------------------------------------------- published
