@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from insgd_lab.analysis.ablation import importance, interactions, lr_sensitivity, tuning_budget
@@ -113,14 +114,15 @@ def _against(study: Study, arm: str, axis: str) -> str:
 def budget_panels(study: Study) -> list[Panel]:
     """The expected score of each arm by how many of its settings are tried, six arms a panel.
 
-    Arms with fewer than four settings are left out. Of a study with a search the settings are its trials.
+    Arms with fewer than four settings are left out, and those of whose runs too many diverged for a mean loss. Of a
+    study with a search the settings are its trials.
     """
     searched = any(row.get("stage") == "trial" for row in study.info.get("plan", ()))
     frame = tuning_budget(load_study(study.path, trials=True) if searched else study)
     lines = [
         _budget_line(study.arms[str(arm)].label, rows)
         for arm, rows in frame.groupby("arm", sort=False)
-        if len(rows) >= FEWEST
+        if len(rows) >= FEWEST and np.isfinite(rows["expected"]).any()
     ]
     return [Panel("", "arm", tuple(lines[k : k + LINES])) for k in range(0, len(lines), LINES)]
 

@@ -9,7 +9,9 @@ are in `drawings`. A figure that has nothing to show is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -28,9 +30,13 @@ from insgd_lab.analysis.primary import primary_of
 from insgd_lab.analysis.reproduction import Reproduction
 from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import Choices, tuned_name
-from insgd_lab.analysis.series import Panel
+from insgd_lab.analysis.series import LINES, Panel
 
 __all__ = ["result_drawings"]
+
+PANELS = 4
+"""Rows of six arms each that one figure holds."""
+_T = TypeVar("_T")
 
 
 def result_drawings(
@@ -68,8 +74,8 @@ def _drawn_differences(study: Study, compared: pd.DataFrame) -> Iterator[Drawing
     if forest.rows.empty:
         return
     caption = f"""Differences in {metric_label(forest.metric)} by seed, with their 95 %
-        t-intervals{_each_at_best(study)}; left of zero is lower, that is better. n are the pairs, p is corrected after Holm: of the primary comparisons
-        among these, of the others among all."""
+        t-intervals{_each_at_best(study)}; left of zero is lower, that is better. n are the pairs, p is corrected after
+        Holm: of the primary comparisons among these, of the others among all."""
     yield _drawing(
         "differences",
         comparison_figures.draw_forest(forest),
@@ -135,9 +141,10 @@ def _drawn_published(reproduction: Reproduction | None) -> Iterator[Drawing]:
 
 
 def _drawn_training(study: Study, choices: Choices) -> Iterator[Drawing]:
-    rows = training_series.training_panels(study, choices)
-    if not rows:
+    known = training_series.training_panels(study, choices)
+    if not known:
         return
+    rows, note = _first(known, [line for row in known for line in row[0].lines])
     lines = [line.label for row in rows for line in row[0].lines]
     ends = " ".join(_ends(panel) for row in rows for panel in row)
     words = ", ".join(panel.title for panel in rows[0]).capitalize()
@@ -148,7 +155,14 @@ def _drawn_training(study: Study, choices: Choices) -> Iterator[Drawing]:
         f"""Losses and errors after each epoch, arms at their base{_own_best(study)}: means over seeds, bands 95 %
         t-intervals of the mean, which may run off the axis. From its divergence on a diverged run counts with the error
         of guessing; it has no loss, so the line of its arm ends there.""",
+        note,
     )
+
+
+def _first(panels: Sequence[_T], arms: Sequence[object]) -> tuple[Sequence[_T], str]:
+    """As many panels as a page holds, and what to say of arms that have none."""
+    note = f"Drawn are the first {PANELS * LINES} of {len(arms)} arms." if len(panels) > PANELS else ""
+    return panels[:PANELS], note
 
 
 def _ends(panel: Panel) -> str:
@@ -161,6 +175,8 @@ def _drawn_targets(study: Study, choices: Choices) -> Iterator[Drawing]:
     if target is None:
         return
     found = training_series.arrivals(study, choices, *target)
+    arms, note = found.arms[: PANELS * LINES], _first(range(-(-len(found.arms) // LINES)), found.arms)[1]
+    found = dataclasses.replace(found, arms=arms)
     unit = " %" if found.metric.endswith("error") else ""
     words = f"{metric_label(found.metric).removesuffix(' (%)')} of {number(found.target)}{unit}"
     baseline = study.arms[str(primary_of(study).baseline)].label
@@ -177,6 +193,7 @@ def _drawn_targets(study: Study, choices: Choices) -> Iterator[Drawing]:
         {baseline} ends at, so it comes from these runs and serves to describe, not to test. Runs that never got there
         are censored at their full budget, diverged ones too; the median is ∞ where fewer than half did. Lines that
         coincide are set a hair apart.""",
+        note,
     )
 
 
@@ -220,9 +237,10 @@ def _map_alt(one: option_series.InteractionMap) -> str:
 
 
 def _drawn_budgets(study: Study) -> Iterator[Drawing]:
-    panels = option_series.budget_panels(study)
-    if not panels:
+    known = option_series.budget_panels(study)
+    if not known:
         return
+    panels, note = _first(known, [line for panel in known for line in panel.lines])
     metric = metric_label(primary_of(study).metric)
     each = (
         f"{line.label} {number(round(float(line.mean[0]), 2))} after one setting, "
@@ -237,4 +255,5 @@ def _drawn_budgets(study: Study) -> Iterator[Drawing]:
         f"""Expected {metric} after trying so many of an arm's settings, drawn without repetition, and keeping the best
         on the validation split. A setting is a cell at a tune, so arms with more axes have more of them. Bands: 95 %
         bootstrap over settings, too narrow where they are few or a chosen grid.""",
+        note,
     )

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from insgd_lab.analysis.convergence import time_to_target
+from insgd_lab.analysis.result_drawings import PANELS, _first
 from insgd_lab.analysis.runs import load_study
 from insgd_lab.analysis.selection import choose, tune_at
 from insgd_lab.analysis.statistics import kaplan_meier, summarize
@@ -64,6 +65,13 @@ def test_many_arms_take_rows_with_one_scale(rows):
     first, second = figure.subfigs
     for ax, other in zip(first.axes, second.axes, strict=True):
         assert ax.get_ylim() == other.get_ylim()
+
+
+def test_of_very_many_arms_the_first_are_drawn_and_that_is_said():
+    assert _first(list("abcd"), range(24)) == (list("abcd"), "")
+    shown, note = _first(list("abcdefghi"), range(54))
+    assert len(shown) == PANELS
+    assert note == "Drawn are the first 24 of 54 arms."
 
 
 def test_a_task_with_losses_alone_has_two_panels_and_a_target(tmp_path):
