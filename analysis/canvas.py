@@ -32,6 +32,7 @@ __all__ = [
     "FORMATS",
     "MARKERS",
     "WIDTH",
+    "fit_means",
     "key_below",
     "plain_log",
     "plain_tick",
@@ -102,9 +103,9 @@ def set_title(ax: Axes, text: str, width: int = 32) -> None:
 
 
 def side_legend(ax: Axes, title: str, width: int = 20) -> None:
-    """The legend outside the data, to the right of its panel."""
+    """The legend outside the data, to the right of its panel; labels are wrapped, and may have lines of their own."""
     handles, labels = ax.get_legend_handles_labels()
-    labels = ["\n".join(textwrap.wrap(label, width)) for label in labels]
+    labels = ["\n".join(part for line in label.splitlines() for part in textwrap.wrap(line, width)) for label in labels]
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.03), "alignment": "left"}
     ax.legend(handles, labels, title=title or None, borderaxespad=0.3, handlelength=1.8, **place)
 
@@ -125,6 +126,23 @@ def plain_log(axis: Any, room: float = 2.5) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
     axis.set_major_formatter(FuncFormatter(plain_tick))
     axis.set_minor_formatter(NullFormatter())
+
+
+def fit_means(ax: Axes, means: Sequence[np.ndarray]) -> None:
+    """Fit the y-axis to the means drawn: logarithmic once they span much.
+
+    Bands may run off, for with few seeds they are wide without end.
+    """
+    values = np.concatenate([np.asarray(part, dtype=float) for part in means])
+    values = values[np.isfinite(values)]
+    positive = values[values > 0]
+    if len(positive) and positive.max() > 8 * positive.min():
+        ax.set(yscale="log", ylim=(positive.min() / 1.4, 1.4 * positive.max()))
+        plain_log(ax.yaxis)
+    elif len(values):
+        low, high = float(values.min()), float(values.max())
+        room = 0.25 * (high - low) or 0.1 * abs(high) or 1.0
+        ax.set_ylim(max(0.0, low - room) if low >= 0 else low - room, high + room)
 
 
 def key_below(figure: Figure, *handles: Line2D | Patch) -> None:

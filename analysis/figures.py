@@ -99,7 +99,8 @@ def _error_ticks(axis: Any) -> None:
 
 def _draw_line(ax: Axes, line: Line, k: int, span: Span) -> None:
     colour = sns.color_palette("colorblind")[k % 10]
-    ax.plot(line.x, span.means(line.mean), color=colour, marker=MARKERS[k % len(MARKERS)], label=line.label)
+    marks: dict[str, Any] = {"marker": MARKERS[k % len(MARKERS)], "markevery": max(1, len(line.x) // 10)}
+    ax.plot(line.x, span.means(line.mean), color=colour, label=line.label, **marks)
     if np.isfinite(line.low).any():
         ax.fill_between(line.x, span.ends(line.low), line.high, color=colour, alpha=0.16, linewidth=0)
 

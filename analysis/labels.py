@@ -10,7 +10,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["describe", "interval", "name_label", "number", "option_name", "percent", "signed", "value_label"]
+__all__ = [
+    "describe",
+    "interval",
+    "metric_label",
+    "name_label",
+    "number",
+    "option_name",
+    "percent",
+    "signed",
+    "value_label",
+]
 
 _SYMBOLS = {
     "beta": "β",
@@ -31,6 +41,12 @@ def name_label(option: str) -> str:
 def option_name(value: Any) -> str:
     """The name in a spec's `"digits"` or `{"name": "digits", …}`."""
     return str(value.get("name", "?")) if isinstance(value, Mapping) else str(value)
+
+
+def metric_label(metric: str) -> str:
+    """What a column of scores or curves is, with its unit: "test error (%)", "test loss"."""
+    words = metric.replace("val_", "validation_").replace("_", " ")
+    return f"{words} (%)" if metric.endswith("error") else words
 
 
 def value_label(value: Any) -> str:

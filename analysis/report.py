@@ -9,6 +9,7 @@ Checking that is quick, so everything heavy is imported inside functions.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,7 +142,9 @@ def _write(study: Study, path: Path) -> list[str]:
     from insgd_lab.analysis.effects import inert_levels, main_effects
     from insgd_lab.analysis.layer_findings import interventions_table, layer_findings, speeds_table
     from insgd_lab.analysis.layers import layer_records
+    from insgd_lab.analysis.option_series import valleys_table
     from insgd_lab.analysis.reproduction import reproduce
+    from insgd_lab.analysis.result_drawings import result_drawings
     from insgd_lab.analysis.saving import Saver
     from insgd_lab.analysis.selection import choose
     from insgd_lab.analysis.statements import comparisons, findings, headline, mixture
@@ -160,6 +163,7 @@ def _write(study: Study, path: Path) -> list[str]:
         "divergences": divergence_table(study),
         "layer-speeds": speeds_table(records),
         "interventions": interventions_table(records),
+        "learning-rates": valleys_table(study),
     }
     if study.tuned:
         tables["fixed"] = results_table(study, choices, "fixed")
@@ -168,7 +172,8 @@ def _write(study: Study, path: Path) -> list[str]:
     files = [file.name for table in tables.values() for file in table.save(path.parent)]
     drawn = {}
     with Saver(path.parent) as saver:
-        for drawing in drawings(study, choices, effects, inert, records):
+        results = result_drawings(study, choices, compared, reproduction)
+        for drawing in itertools.chain(drawings(study, choices, effects, inert, records), results):
             saver.save(drawing.figure, drawing.name)
             drawn[drawing.name] = drawing
     files += [file.name for saved in saver.paths.values() for file in saved.values()]

@@ -51,7 +51,7 @@ def expected_best(
         ValueError: lengths that differ, none, or NaN.
     """
     shared = _ranked(validation, scores)
-    return np.asarray(_weights(len(shared), most or len(shared), replacement) @ shared)
+    return _weighted(shared, _weights(len(shared), most or len(shared), replacement))
 
 
 def _ranked(validation: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -74,6 +74,13 @@ def _weights(n: int, most: int, replacement: bool) -> np.ndarray:
     else:
         none_of_them = np.exp(_log_choose(n - better, budgets) - _log_choose(n, budgets))
     return np.asarray(none_of_them[:, :-1] - none_of_them[:, 1:])
+
+
+def _weighted(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Means of scores [..., settings] at weights [budgets, settings]: infinite where an infinite score has any."""
+    lost = np.isinf(scores)
+    means = np.where(lost, 0.0, scores) @ weights.T
+    return np.where(lost @ weights.T > 0, np.inf, means) if lost.any() else np.asarray(means)
 
 
 def _log_choose(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
@@ -111,7 +118,7 @@ def tuning_budget(study: Study, level: float = 0.95, seed: int = 0) -> pd.DataFr
         low, high = _bootstrap(ranked, weights, level, seed)
         rows += [
             {"arm": arm, "budget": k + 1, "settings": len(ranked), "expected": value, "low": low[k], "high": high[k]}
-            for k, value in enumerate(weights @ ranked)
+            for k, value in enumerate(_weighted(ranked, weights))
         ]
     return pd.DataFrame(rows, columns=["arm", "budget", "settings", "expected", "low", "high"])
 
@@ -128,5 +135,7 @@ def _bootstrap(ranked: np.ndarray, weights: np.ndarray, level: float, seed: int)
     """Quantiles of the expected scores over settings drawn again: shapes [budgets]."""
     generator, n = np.random.default_rng(seed), len(ranked)
     drawn = np.sort(generator.integers(0, n, (_RESAMPLES, n)), axis=1)  # sorted: best first
-    low, high = np.quantile(ranked[drawn] @ weights.T, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    with np.errstate(invalid="ignore"):  # halfway between two infinite means
+        ends = np.quantile(_weighted(ranked[drawn], weights), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.where(np.isnan(ends), np.inf, ends)
     return low, high

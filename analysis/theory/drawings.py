@@ -313,8 +313,9 @@ def of_projection(frame: pd.DataFrame) -> Iterator[Drawing]:
     if frame.empty:
         return
     sizes = ", ".join(number(mu) for mu in frame["mu"].unique())
-    last = frame.groupby("mu")["distance"].last()
-    ends = "; ".join(f"μ = {number(float(mu))} ends {number(float(far))} from it" for mu, far in last.items())
+    last = frame.groupby("mu", as_index=False)["distance"].last()
+    pairs = zip(last["mu"], last["distance"], strict=True)
+    ends = "; ".join(f"μ = {number(mu)} ends {number(far)} from it" for mu, far in pairs)
     alt = f"Paths of NLMS with step sizes {sizes} between two lines in the plane, towards their common point: {ends}."
     caption = (
         "The weights after each step, from the hollow marker on; the lines are the two equations d = uᵀw, taken in "

@@ -45,7 +45,7 @@ def iterates(path: str | Path) -> pd.DataFrame:
     norm = np.hypot(frame["u0"], frame["u1"])
     frame["off_line"] = (frame["d"] - frame["u0"] * frame["w0"] - frame["u1"] * frame["w1"]).abs() / norm
     moved = frame.groupby("mu")[["w0", "w1"]].diff()
-    along = (moved["w0"] * frame["u1"] - moved["w1"] * frame["u0"]).abs() / norm
+    along: pd.Series = (moved["w0"] * frame["u1"] - moved["w1"] * frame["u0"]).abs() / norm
     frame["off_normal"] = along / np.hypot(moved["w0"], moved["w1"])
     frame["distance"] = np.hypot(frame["w0"] - frame["s0"], frame["w1"] - frame["s1"])
     return frame.drop(columns=["run", "epoch", "split"])

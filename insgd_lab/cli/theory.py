@@ -48,7 +48,7 @@ def _measure(name: str, path: Path, workers: int) -> None:
     from insgd_lab.experiments.theory import projection, regret, stability
     from insgd_lab.store import StudyFolder
 
-    programs = {
+    programs: dict[str, tuple[Callable[..., None], str]] = {
         "regret": (regret.work_off, "games"),
         "stability": (stability.work_off, "searches"),
         "projection": (projection.work_off, "paths"),

@@ -255,7 +255,7 @@ class Ledger:
             with folder.locked():
                 info = folder.info() if folder.exists else {"id": run.id, "spec": run.canonical(), "seed": run.seed}
                 if info.get("status") in FINISHED:  # someone took it over just now
-                    self.record(run, info["status"])
+                    self.record(run, str(info["status"]))
                     return
                 folder.write_info({**info, "status": "failed", "error": error})
                 if run.id in self._failed_before:  # twice: the reason may lie in what it goes on from

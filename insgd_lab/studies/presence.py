@@ -32,10 +32,8 @@ def at_work(folder: StudyFolder) -> Iterator[int]:
     Raises:
         DiskError: the folder's disk cannot be written to, or has no locks.
     """
-    for number in itertools.count():
-        lock = acquire(_lock(folder, number), timeout=0 if number else _LOCK_SECONDS)
-        if lock is not None:
-            break
+    tried = ((k, acquire(_lock(folder, k), timeout=0 if k else _LOCK_SECONDS)) for k in itertools.count())
+    number, lock = next((k, lock) for k, lock in tried if lock is not None)
     try:
         _digest(folder, number).unlink(missing_ok=True)  # of another that had this number
         yield number

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from insgd_lab import list_models, list_optimizers
+from insgd_lab.analysis.comparisons import compare
 from insgd_lab.analysis.published import PublishedError, list_papers, load_paper, parse_paper
 from insgd_lab.analysis.reproduction import _table, reproduce
+from insgd_lab.analysis.result_drawings import result_drawings
 from insgd_lab.analysis.runs import load_study
 from insgd_lab.analysis.selection import choose
 from insgd_lab.analysis.statements import comparisons
@@ -254,6 +256,20 @@ def test_a_table_without_a_scale_of_its_own_is_compared_as_far_as_it_goes(short)
     assert "in the paper, test accuracy;" in text
     assert "Task:" not in text
     assert comparisons(reproduction) == []
+
+
+def test_the_figure_beside_the_table_tells_both(short):
+    study = load_study(short)
+    choices = choose(study)
+    reproduction = reproduce(study, choices)
+    [drawing] = [
+        d for d in result_drawings(study, choices, compare(study, choices), reproduction) if d.name == "published"
+    ]
+    frame = reproduction.table.frame
+    drawn = {line.get_label(): line.get_xdata() for line in drawing.figure.axes[0].lines}
+    assert list(drawn["paper"]) == list(frame["paper_mean"])
+    assert list(drawn["here, best epoch"]) == list(frame["best_mean"])
+    assert f"74.68 in the paper, {frame.iloc[5]['best_mean']:.2f} here" in drawing.alt
 
 
 def test_a_study_that_compares_with_nothing_has_no_such_table(study, choices):

@@ -108,3 +108,18 @@ def test_the_trials_of_a_search_are_settings(tmp_path):
     folder.write_info(info)
     with pytest.raises(StudyError, match="has no trials"):
         load_study(folder.path, trials=True)
+
+
+def test_an_infinite_loss_that_may_be_kept_makes_the_expectation_infinite():
+    found = expected_best([0.1, 0.2, np.inf], [0.1, 0.2, np.inf])
+    assert found.tolist() == [np.inf, pytest.approx(0.1 * 2 / 3 + 0.2 / 3), pytest.approx(0.1)]
+
+
+def test_a_study_of_losses_with_diverged_runs_has_budgets(study):
+    losses = dataclasses.replace(study)
+    losses.__dict__["curves"] = study.curves.assign(test_error=np.nan)
+    assert np.isinf(losses.scores["test_loss"]).any()
+    frame = tuning_budget(losses)
+    assert frame[["expected", "low", "high"]].notna().all(axis=None)
+    assert np.isinf(frame.query("budget == 1")["expected"]).any()
+    assert np.isfinite(frame.groupby("arm")["expected"].last()).all()

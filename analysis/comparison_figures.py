@@ -1,0 +1,237 @@
+"""Figures that set results side by side: differences with their intervals, and the published beside ours.
+
+    figure = draw_forest(forest_of(study, compare(study)))
+
+Colours, sizes and saving: `canvas`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import blended_transform_factory
+
+from insgd_lab.analysis.canvas import WIDTH, key_below, style
+from insgd_lab.analysis.comparison_series import Forest
+from insgd_lab.analysis.labels import MISSING, metric_label, number, signed
+
+__all__ = ["draw_forest", "draw_published", "forest_limit"]
+
+_MARKERS = {"primary": "D", "exploratory": "o"}
+_COLOURS = dict(zip(_MARKERS, (sns.color_palette("colorblind")[k] for k in (0, 7)), strict=True))
+_ROW = 0.21
+"""Inches for a row of dots."""
+
+
+def _signed_tick(value: float, position: int | None = None) -> str:
+    """A function of the module, so that the figure can be pickled."""
+    return number(value).replace("-", "\N{MINUS SIGN}", 1)
+
+
+def draw_forest(forest: Forest) -> Figure:
+    """Mean differences with their intervals, a row a comparison; left of zero is lower, that is better.
+
+    Intervals that run off the axis end in an arrow; their numbers are in the texts at the right.
+    """
+    rows, limit = forest.rows, forest_limit(forest)
+    places, heads = _places(rows["group"].tolist())
+    bottom = places[-1] + 0.7
+    with style():
+        figure = Figure(figsize=(WIDTH, _ROW * (bottom + 1.6) + 0.8), layout="constrained")
+        ax, texts = figure.subplots(1, 2, width_ratios=(1.25, 1), sharey=True)
+        _write_heads(figure, ax, heads)
+        _draw_margin(ax, forest.margin)
+        for role in _MARKERS:
+            own = (rows["role"] == role).to_numpy()
+            _draw_differences(ax, np.array(places)[own], rows[own], role, limit)
+        ax.set_yticks(places, [_marked(row) for row in rows.to_dict("records")])
+        ax.grid(False, axis="y")
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        ax.xaxis.set_major_formatter(FuncFormatter(_signed_tick))
+        unit = metric_label(forest.metric).replace("(%)", "(percentage points)")
+        ax.set(xlim=(-limit, limit), ylim=(bottom, -1.4), xlabel=f"difference in {unit}")
+        _write_numbers(texts, places, rows, errors=forest.metric.endswith("error"))
+        _forest_key(figure, forest)
+    return figure
+
+
+def forest_limit(forest: Forest) -> float:
+    """How far the axis of differences goes to each side: to the farthest end, or to four times the usual one.
+
+    One arm that diverged would otherwise press all others onto the line of no difference.
+    """
+    reach = forest.rows[["low", "high", "difference"]].abs().max(axis=1).to_numpy(dtype=float)
+    usual = 4 * float(np.median(reach[reach > 0])) if (reach > 0).any() else 1.0
+    return 1.06 * max(min(float(reach.max()), usual), 1.2 * (forest.margin or 0.0), np.finfo(float).tiny)
+
+
+def _places(groups: list[str]) -> tuple[list[float], dict[float, str]]:
+    """From the top, where each row stands, and the title of each group, in a row of its own over it."""
+    places: list[float] = []
+    heads: dict[float, str] = {}
+    last, at = None, -1.0
+    for group in groups:
+        if group != last:
+            at += 1.0 if last is None else 1.3
+            heads[at], last = group, group
+        at += 1.0
+        places.append(at)
+    return places, heads
+
+
+def _write_heads(figure: Figure, ax: Axes, heads: Mapping[float, str]) -> None:
+    """Titles of groups, from the figure's left edge on, in rows where nothing else stands."""
+    across = blended_transform_factory(figure.transFigure, ax.transData)
+    for place, title in heads.items():
+        text = ax.text(0.005, place, title, transform=across, va="center", fontweight="bold", fontsize=8, zorder=5)
+        text.set_in_layout(False)  # it may reach over the plot and must not widen its margin
+
+
+def _marked(row: dict[Any, Any]) -> str:
+    return f"{row['name']} †" if row["diverged"] or row["reference_diverged"] else str(row["name"])
+
+
+def _draw_margin(ax: Axes, margin: float | None) -> None:
+    if margin is not None:
+        ax.axvspan(-margin, margin, color="grey", alpha=0.15, linewidth=0)
+    ax.axvline(0.0, color="dimgrey", linewidth=0.8)
+
+
+def _draw_differences(ax: Axes, places: np.ndarray, rows: pd.DataFrame, role: str, limit: float) -> None:
+    """Points with their intervals: filled where the verdict is lower or higher; arrows at what runs off."""
+    mean, low, high = (rows[name].to_numpy(dtype=float) for name in ("difference", "low", "high"))
+    low, high = np.where(np.isnan(low), mean, low), np.where(np.isnan(high), mean, high)
+    colour = _COLOURS[role]
+    inside = (high >= -limit) & (low <= limit)
+    ends = np.clip([low, high], -limit, limit)
+    ax.hlines(places[inside], *ends[:, inside], color=colour, linewidth=1.4)
+    for outside, edge, arrow in ((low < -limit, -limit, "<"), (high > limit, limit, ">")):
+        if outside.any():  # the layout would make room for an empty line that is not clipped
+            ax.plot([edge] * int(outside.sum()), places[outside], arrow, color=colour, ms=5, clip_on=False, zorder=4)
+    told = rows["verdict"].str.startswith(("lower", "higher")).to_numpy(dtype=bool)
+    for chosen, inner in ((told, colour), (~told, "white")):
+        shown = chosen & (np.abs(mean) <= limit)
+        ax.plot(mean[shown], places[shown], _MARKERS[role], color=colour, mfc=inner, ms=5, zorder=4)
+
+
+_COLUMNS = {"difference (95 % interval)": 0.0, "n": 0.76, "p": 0.99}
+
+
+def _write_numbers(ax: Axes, places: list[float], rows: pd.DataFrame, errors: bool) -> None:
+    """The numbers of each row in columns, without axes."""
+    ax.axis("off")
+    where: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
+    sides = dict(zip(_COLUMNS, ("left", "right", "right"), strict=True))
+    for title, x in _COLUMNS.items():
+        ax.text(x, -0.9, title, ha=sides[title], fontweight="bold", **where)
+    for place, row in zip(places, rows.to_dict("records"), strict=True):
+        texts = (_difference_text(row, errors), f"{row['pairs']:.0f}", _p_text(row["p_shown"]))
+        for (title, x), text in zip(_COLUMNS.items(), texts, strict=True):
+            written = ax.text(x, place, text, ha=sides[title], **where)
+            written.set_in_layout(False)  # it fits beside the others, and measuring each takes long
+
+
+def _difference_text(row: dict[Any, Any], errors: bool) -> str:
+    mean, low, high = (_signed(row[name], errors) for name in ("difference", "low", "high"))
+    return mean if np.isnan(row["low"]) else f"{mean} ({low} to {high})"
+
+
+def _signed(value: float, errors: bool) -> str:
+    return signed(value) if errors else f"{value:+.2g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _p_text(p: float) -> str:
+    if np.isnan(p):
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _forest_key(figure: Figure, forest: Forest) -> None:
+    roles = [role for role in _MARKERS if (forest.rows["role"] == role).any()]
+    marks: list[Line2D | Patch] = [
+        Line2D([], [], color=_COLOURS[role], marker=_MARKERS[role], mfc="white", ms=5, label=role) for role in roles
+    ]
+    marks.append(Line2D([], [], ls="", marker="o", ms=5, color=_COLOURS["exploratory"], label="filled: p < 0.05"))
+    if forest.margin is not None:
+        marks.append(Patch(color="grey", alpha=0.15, label="within the margin"))
+    key_below(figure, *marks)
+
+
+# ------------------------------------------------------------------------------------------------ published
+
+
+def draw_published(frame: pd.DataFrame) -> Figure:
+    """Printed accuracies beside ours, and each optimizer's lead over SGD, a row an optimizer and condition.
+
+    Args:
+        frame: of `reproduction.reproduce(…).table`.
+    """
+    rows = frame.to_dict("records")
+    places, heads = _places([row["condition"] for row in rows])
+    heads = {at: title for at, title in heads.items() if title}
+    bottom = places[-1] + 0.7
+    with style():
+        figure = Figure(figsize=(WIDTH, 1.4 * _ROW * (bottom + 1.6) + 0.9), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for k, kind in enumerate(_PUBLISHED):
+            _draw_side(axes[0], np.array(places), frame, kind, 0.22 * (k - 1))
+        axes[1].axvline(0.0, color="dimgrey", linewidth=0.8)
+        for k, kind in enumerate(_LEADS):
+            _draw_side(axes[1], np.array(places), frame, kind, 0.22 * (k - 0.5))
+        _write_heads(figure, axes[0], heads)
+        axes[0].set_yticks(places, [row["printed"] for row in rows])
+        axes[0].set(ylim=(bottom, -0.7), xlabel="test accuracy (%), mean ± sd")
+        axes[1].set(xlabel="lead over SGD (percentage points)")
+        for ax, kinds in zip(axes, (_PUBLISHED, _LEADS), strict=True):
+            ax.grid(False, axis="y")
+            _keep_points(ax, frame[[kind[3][0] for kind in kinds]].to_numpy(dtype=float))
+        key_below(figure, *(_published_mark(kind) for kind in _PUBLISHED))
+    return figure
+
+
+# label, colour, marker, columns: mean, and what the bar is
+_Source = tuple[str, int, str, tuple[str, ...]]
+_PUBLISHED: tuple[_Source, ...] = (
+    ("paper", 1, "D", ("paper_mean", "paper_sd")),
+    ("here, best epoch", 0, "o", ("best_mean", "best_sd")),
+    ("here, last epoch", 2, "^", ("final_mean", "final_sd")),
+)
+_LEADS: tuple[_Source, ...] = (
+    ("paper", 1, "D", ("paper_lead",)),
+    ("here, best epoch", 0, "o", ("lead", "lead_low", "lead_high")),
+)
+
+
+def _published_mark(kind: _Source) -> Line2D:
+    label, colour, marker, _ = kind
+    return Line2D([], [], color=sns.color_palette("colorblind")[colour], marker=marker, label=label)
+
+
+def _draw_side(ax: Axes, places: np.ndarray, frame: pd.DataFrame, kind: _Source, shift: float) -> None:
+    """Points of one source with their bars: mean ± sd, or from low to high."""
+    label, tint, marker, names = kind
+    columns = [frame[name].to_numpy(dtype=float) for name in names]
+    mean, colour = columns[0], sns.color_palette("colorblind")[tint]
+    if len(columns) == 2:
+        ax.hlines(places + shift, mean - columns[1], mean + columns[1], color=colour, linewidth=1.2)
+    if len(columns) == 3:
+        ax.hlines(places + shift, columns[1], columns[2], color=colour, linewidth=1.2)
+    ax.plot(mean, places + shift, marker, color=colour, label=label)
+
+
+def _keep_points(ax: Axes, means: np.ndarray) -> None:
+    """Bars of a few seeds that spread widely may run off the axis, points may not."""
+    known = means[np.isfinite(means)]
+    if len(known):
+        room = 0.4 * float(np.ptp(known)) or 1.0
+        low, high = ax.get_xlim()
+        ax.set_xlim(max(low, known.min() - room), min(high, known.max() + room))

@@ -1,0 +1,128 @@
+"""Figures of options: shares of variance, interactions, what tuning costs.
+
+    figure = draw_shares(shares_of(study, choices))
+
+Colours, sizes and saving: `canvas`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from insgd_lab.analysis.canvas import WIDTH, fit_means, plain_log, set_title, side_legend, style, subplots
+from insgd_lab.analysis.labels import signed
+from insgd_lab.analysis.option_series import InteractionMap, Shares
+from insgd_lab.analysis.series import Panel
+from insgd_lab.analysis.training_figures import draw_line
+
+__all__ = ["draw_budgets", "draw_interactions", "draw_shares"]
+
+
+def draw_shares(parts: Sequence[Shares]) -> Figure:
+    """Bars of the share of variance that each option and pair explains; grey is what only seeds do."""
+    rows = [parts[k : k + 2] for k in range(0, len(parts), 2)]
+    heights = [0.6 + 0.2 * max(len(part.frame) for part in row) for row in rows]
+    with style():
+        figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
+        axes = figure.subplots(len(rows), 2, squeeze=False, height_ratios=heights)
+        for pair, row in zip(axes, rows, strict=True):
+            for ax, part in zip(pair, row, strict=False):
+                _draw_bars(ax, part, max(len(each.frame) for each in row))
+        used, unused = axes.flat[: len(parts)], axes.flat[len(parts) :]
+        for ax in unused:
+            ax.remove()
+        for ax in used[-2:]:
+            ax.set_xlabel("share of the variance (%)")
+    return figure
+
+
+def _draw_bars(ax: Axes, part: Shares, most: int) -> None:
+    """The bars of one arm, as thick as where there are `most`."""
+    palette = sns.color_palette("colorblind")
+    places = range(len(part.frame))
+    shares = part.frame["share"].to_numpy(dtype=float)
+    colours = [palette[7] if seeds else palette[0] for seeds in part.frame["seeds"]]
+    ax.barh(places, shares, color=colours, height=0.7)
+    for place, share in zip(places, shares, strict=True):
+        ax.text(share + 1.5, place, "< 0.1" if 0 < share < 0.05 else f"{share:.1f}", va="center", fontsize=8)
+    ax.set_yticks(places, part.frame["effect"])
+    ax.set(xlim=(0, 115), ylim=(most - 0.4, -0.6), xticks=range(0, 101, 25))
+    ax.grid(False, axis="y")
+    set_title(ax, f"{part.arm}{f', at {part.at}' if part.at else ''}", 33)
+
+
+# ------------------------------------------------------------------------------------------------ interactions
+
+
+def draw_interactions(maps: Sequence[InteractionMap], errors: bool = True) -> Figure:
+    """Differences of differences as heat maps with their intervals; those told apart from 0 are bold.
+
+    Args:
+        maps: of `option_series.interaction_maps`.
+        errors: whether they are percentage points, printed with two decimals.
+    """
+    rows = [maps[k : k + 2] for k in range(0, len(maps), 2)]
+    heights = [0.9 + 0.4 * max(len(one.tables["interaction"]) for one in row) for row in rows]
+    reach = max(float(np.abs(one.tables["interaction"].to_numpy(dtype=float)).max()) for one in maps) or 1.0
+    with style():
+        figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
+        axes = figure.subplots(len(rows), 2, squeeze=False, height_ratios=heights)
+        for ax, one in zip(axes.flat, maps, strict=False):
+            _draw_map(ax, one, reach, errors)
+        for ax in axes.flat[len(maps) :]:
+            ax.remove()
+    return figure
+
+
+def _draw_map(ax: Axes, one: InteractionMap, reach: float, errors: bool) -> None:
+    names = ("interaction", "low", "high", "p_holm")
+    mean, low, high, p = (one.tables[name].to_numpy(dtype=float) for name in names)
+    sns.heatmap(one.tables["interaction"], ax=ax, cmap="vlag", vmin=-reach, vmax=reach, cbar=False, linewidths=1)
+    for i, j in np.ndindex(*mean.shape):
+        value, low_end, high_end = (float(table[i, j]) for table in (mean, low, high))
+        bold = "bold" if p[i, j] < 0.05 else "normal"
+        span = f"\n({_text(low_end, errors)} to {_text(high_end, errors)})" if np.isfinite(low_end) else ""
+        colour = "white" if abs(value) > 0.8 * reach else "black"
+        ax.text(j + 0.5, i + 0.5, _text(value, errors) + span, ha="center", va="center", fontsize=8,
+                fontweight=bold, color=colour)  # fmt: skip
+    ax.set(xlabel=one.second, ylabel=one.first)
+    ax.tick_params(left=False, bottom=False)
+    ax.tick_params(axis="y", rotation=0)
+    set_title(ax, one.title, 44)
+
+
+def _text(value: float, errors: bool) -> str:
+    return signed(value) if errors else f"{value:+.2g}".replace("-", "\N{MINUS SIGN}")
+
+
+# ------------------------------------------------------------------------------------------------ tuning
+
+
+def draw_budgets(panels: Sequence[Panel], metric: str) -> Figure:
+    """The expected score against the number of settings tried, with bands from drawing settings again.
+
+    Args:
+        panels: of `option_series.budget_panels`.
+        metric: what is expected, in words with its unit.
+    """
+    with style():
+        figure, axes = subplots(len(panels), 1, 2.6)
+        for ax, panel in zip(axes, panels, strict=True):
+            for k, line in enumerate(panel.lines):
+                draw_line(ax, line, k)
+            fit_means(ax, [line.mean for line in panel.lines])
+            most = max(float(line.x.max()) for line in panel.lines)
+            if most > 12:
+                ax.set(xscale="log", xlim=(0.9, 1.1 * most))
+                plain_log(ax.xaxis)
+            else:
+                ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.set(xlabel="settings tried", ylabel=f"expected {metric}")
+            side_legend(ax, panel.legend, 24)
+    return figure
