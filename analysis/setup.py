@@ -6,6 +6,7 @@ for name, value in setup(study).facts:
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -55,12 +56,15 @@ def setup(study: Study) -> Setup:
 
 def commands(study: Study) -> tuple[str, ...]:
     """What to type, in a checkout of the lab, to run the study again and to report it."""
+    asked = study.info.get("asked") or {}
     name = str(study.info.get("name") or study.path.name)
     packaged = resources.files("insgd_lab.experiments").joinpath(f"{name}.toml").is_file()
+    file = asked.get("study") or (name if packaged else f"{name}.toml")
+    settings = "".join(f" --set {shlex.quote(setting)}" for setting in asked.get("settings") or [])
     known = sorted({commit for commit in study.runs["commit"] if isinstance(commit, str)})
     return (
         *((f"git checkout {known[0]}",) if len(known) == 1 else ()),
-        f"insgd-lab study run {name if packaged else f'{name}.toml'} --out again",
+        f"insgd-lab study run {shlex.quote(file)}{settings} --out again",
         "insgd-lab report again",
     )
 

@@ -55,7 +55,7 @@ def plain_errors() -> Iterator[None]:
             raise
         refuse(f"{error.filename}: {error.strerror}; check the path, its permissions and the space on its disk")
     except Exception as error:
-        if not isinstance(error, _input_errors()):
+        if not isinstance(error, input_errors()):
             raise
         refuse(str(error))
 
@@ -66,7 +66,8 @@ def refuse(message: str) -> NoReturn:
     raise typer.Exit(BAD_INPUT)
 
 
-def _input_errors() -> tuple[type[Exception], ...]:
+def input_errors() -> tuple[type[Exception], ...]:
+    """What is the user's mistake, and is told in a line."""
     from insgd_lab.analysis.published import PublishedError
     from insgd_lab.config import ConfigError
     from insgd_lab.registry import UnknownName

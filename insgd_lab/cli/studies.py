@@ -81,7 +81,7 @@ def study_run(
             if others:
                 who = "another process is" if others == 1 else f"{others} other processes are"
                 typer.echo(f"{spec.name}: {who} at work on it; sharing what is left")
-            plan, tally = _work_off(plan, folder, hands, number)
+            plan, tally = _work_off(plan, folder, hands, number, {"study": study, "settings": list(settings)})
         for note in tally.notes:
             typer.echo(note, err=True)
         if tally.failed:
@@ -139,13 +139,15 @@ def _set_stale_aside(folder: StudyFolder) -> None:
     typer.echo(f"{folder.path}: {len(aside)} runs of other versions of the lab are set aside, to be done again")
 
 
-def _work_off(plan: Plan, folder: StudyFolder, hands: Hands, number: int) -> tuple[Plan, Tally]:
+def _work_off(
+    plan: Plan, folder: StudyFolder, hands: Hands, number: int, asked: Mapping[str, Any]
+) -> tuple[Plan, Tally]:
     """Run a plan, and what follows from its results where the study searches; the last plan and how it went."""
     from insgd_lab.studies.ledger import sweep
     from insgd_lab.studies.search import SearchPlan, next_plan
 
     while True:
-        plan = _write_plan(plan, folder)
+        plan = _write_plan(plan, folder, asked)
         sweep(plan, folder)
         tally = _execute(plan, folder, hands, number)
         if not isinstance(plan, SearchPlan):
@@ -205,8 +207,13 @@ def _join(spec: StudySpec, folder: StudyFolder, number: int) -> int:
     return len(others)
 
 
-def _write_plan(plan: Plan, folder: StudyFolder) -> Plan:
+def _write_plan(plan: Plan, folder: StudyFolder, asked: Mapping[str, Any]) -> Plan:
     """Write `study.json` unless it says the same already, and tell which runs an edited study leaves out.
+
+    Args:
+        plan: of the study.
+        folder: its folder.
+        asked: the command's words: the study's name or file, and the settings over it.
 
     Returns:
         The plan: that of a search is made anew, as others at work may have brought it further.
@@ -222,7 +229,7 @@ def _write_plan(plan: Plan, folder: StudyFolder) -> Plan:
         plan = next_plan(plan.study, folder) if isinstance(plan, SearchPlan) else plan
         before = folder.info() if folder.exists else {}
         created = before.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
-        info = to_json_value(study_info(plan, versions=provenance.versions(), created=created))
+        info = to_json_value({**study_info(plan, versions=provenance.versions(), created=created), "asked": asked})
         if {**info, "versions": None} != {**before, "versions": None}:
             folder.write_info(info)
     left_out = sum(run.id not in plan.runs for run in folder.runs())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from insgd_lab.cli.common import (
+    FAILED,
     DataDir,
     Device,
     Loaders,
@@ -19,6 +21,7 @@ from insgd_lab.cli.common import (
     check_data,
     check_device,
     check_out,
+    input_errors,
     plain_errors,
     refuse,
     say,
@@ -27,6 +30,7 @@ from insgd_lab.cli.settings import put, put_settings, run_path
 
 if TYPE_CHECKING:
     from insgd_lab.config import RunSpec
+    from insgd_lab.store import RunFolder
 
 _SHOWN_METRICS = {
     "loss": "loss", "accuracy": "accuracy", "top5_accuracy": "top-5", "balanced_accuracy": "balanced",
@@ -94,13 +98,29 @@ def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str, 
         return
     from insgd_lab.training.loop import train as train_run
 
-    with _stopping(kept=folder is not None) as stop:
+    with _stopping(kept=folder is not None) as stop, _failure_told(spec, folder):
         outcome = train_run(
             spec, folder, data_dir=data_dir, device=device, on_epoch=_print_epoch, stop=stop, loaders=loaders
         )
     for line in _result_lines(outcome.results):
         say(line)
     say(outcome.status + (f": {folder.path}" if folder is not None else " (not kept; --out FOLDER keeps it)"))
+
+
+@contextmanager
+def _failure_told(spec: RunSpec, folder: RunFolder | None) -> Iterator[None]:
+    """End with what a plugin, or we, got wrong: where it happened for its author, and one line for everybody."""
+    try:
+        yield
+    except (typer.Exit, OSError, *input_errors()):
+        raise
+    except Exception as error:
+        where = f"; {folder.info_path} says so too, and the same command tries again" if folder is not None else ""
+        typer.echo(traceback.format_exc(), err=True)
+        typer.echo(
+            f"error: training with {spec.optimizer.name} failed: {type(error).__name__}: {error}{where}", err=True
+        )
+        raise typer.Exit(FAILED) from None
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insgd_lab.store.files import Damaged, StoreError
+from insgd_lab.store.files import Damaged, StoreError, sha256_of
 from insgd_lab.store.tables import read_arrow, schema_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def read_metrics(folder: Path, infos: Mapping[str, Mapping[str, Any]]) -> Metric
     read, damaged = {}, {}
     for run in [run for run in digests if run not in known]:
         try:
-            read[run] = read_arrow(folder / run / "metrics.parquet", _schema().names)
+            read[run] = _read(folder / run / "metrics.parquet", digests[run])
         except Damaged as damage:
             damaged[run] = damage
     found = {**known, **read}
@@ -61,6 +61,13 @@ def read_metrics(folder: Path, infos: Mapping[str, Mapping[str, Any]]) -> Metric
         with suppress(OSError, StoreError):  # a full or read-only disk: the next reader is as slow as this one
             _keep(folder / COMPACTED, metrics.table, digests)
     return metrics
+
+
+def _read(path: Path, digest: str | None) -> pa.Table:
+    """The metrics of one run, if the file is still the one that its run.json speaks of."""
+    if digest is not None and path.is_file() and sha256_of(path) != digest:
+        raise Damaged(path, "its SHA-256 is not the one in run.json")
+    return read_arrow(path, _schema().names)
 
 
 def _schema() -> pa.Schema:

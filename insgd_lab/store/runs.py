@@ -26,6 +26,7 @@ __all__ = ["FINISHED", "RunFolder"]
 FINISHED = frozenset({"done", "diverged"})
 """The statuses of a run that is never run again; "running", "failed" and "damaged" runs are."""
 
+_STATUSES = FINISHED | {"running", "failed"}
 _LOCK_SECONDS = 1.0  # a process that is about to die may still hold a run
 _PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
 
@@ -100,11 +101,18 @@ class RunFolder:
             StoreError: `run.json` may not be read.
         """
         try:
-            info = self.info()
+            info = self._own_info()
             for name, expected in self._results(info).items():
                 self._check(name, expected)
         except Damaged as damage:
             return {"status": "damaged", "error": str(damage), "damaged": damage.path.name}
+        return info
+
+    def _own_info(self) -> dict[str, Any]:
+        """`run.json`, if it is a run's: anything else in its place is damage."""
+        info = self.info()
+        if info.get("status") not in _STATUSES:
+            raise Damaged(self.info_path, f"its status is {info.get('status')!r}")
         return info
 
     def write_info(self, info: Mapping[str, Any]) -> None:
@@ -207,7 +215,7 @@ class RunFolder:
         found: list[Damaged] = []
         info: Mapping[str, Any] = {}
         with _noted(found):
-            info = self.info() if self.exists else {}
+            info = self._own_info() if self.exists else {}
             for name, expected in self._results(info).items():
                 with _noted(found):
                     self._check(name, expected)

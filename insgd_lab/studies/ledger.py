@@ -244,7 +244,7 @@ class Ledger:
             _sweep_run(self.folder.run(run.id))
             self.record(run, str(status))
         elif self._attempts[run.id] < self._allowed:
-            self.queue.put_back([run])
+            self.put_back([run], f"a worker died and its run was tried again: {cause.splitlines()[0]}")
         else:
             times = f" {self._allowed} times, at last" if self._allowed > 1 else ""
             self._fail(run, f"its worker died{times}: {cause}")

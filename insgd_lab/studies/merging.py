@@ -28,7 +28,7 @@ __all__ = ["MergeError", "Merged", "merge"]
 Info = Mapping[str, Any]
 _SHOWN = 5
 # What of study.json may differ between machines: where and when it was written, and how it is described.
-_INCIDENTAL = frozenset({"versions", "created", "title", "description"})
+_INCIDENTAL = frozenset({"versions", "created", "asked", "title", "description"})
 # Equal ones promise equal bytes.
 _PROMISE = ("versions", "commit", "dirty", "device", "device_name", "processes", "threads")
 

@@ -297,5 +297,8 @@ def test_the_page_says_how_to_make_it_again(page, study):
     assert "insgd-lab study run digits --out again insgd-lab report again" in text
     other = dataclasses.replace(study, info={**study.info, "name": "mine"}, runs=study.runs.assign(commit="abc"))
     assert commands(other)[:2] == ("git checkout abc", "insgd-lab study run mine.toml --out again")
+    asked = {"study": "tiny.toml", "settings": ["epochs=1", "arm.adam.tune.lr=[0.1, 0.2]"]}
+    [again, _] = commands(dataclasses.replace(study, info={**study.info, "asked": asked}))[-2:]
+    assert again == "insgd-lab study run tiny.toml --set epochs=1 --set 'arm.adam.tune.lr=[0.1, 0.2]' --out again"
     mixed = study.runs.assign(commit=[f"c{k % 2}" for k in range(len(study.runs))])
     assert len(commands(dataclasses.replace(study, runs=mixed))) == 2

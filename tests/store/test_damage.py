@@ -256,3 +256,22 @@ def test_a_damaged_plan_is_set_aside_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(StudyFolder, "writing", after_another)
     assert study.set_damage_aside() == []
     assert study.info()["name"] == "written anew by another process"
+
+
+@pytest.mark.parametrize("info", [{"a": 1}, {"status": "weird"}, {"status": None}])
+def test_a_run_json_that_is_no_runs_is_damage(tmp_path: Path, info: dict[str, object]) -> None:
+    run = finished(tmp_path / NAME)
+    run.write_info(info)
+    assert StudyFolder(tmp_path).infos()[NAME]["damaged"] == "run.json"
+    (found,) = StudyFolder(tmp_path).set_damage_aside()
+    assert found.path == run.info_path
+    assert (run.path / "run.json.damaged-1").is_file()
+
+
+def test_numbers_are_read_only_from_the_file_that_run_json_speaks_of(tmp_path: Path) -> None:
+    run = finished(tmp_path / NAME)
+    store.write_table(run.metrics_path, METRICS.assign(value=0.5), "metrics")
+    info = run.info()
+    metrics = StudyFolder(tmp_path).metrics({NAME: info})
+    assert list(metrics.damaged) == [NAME]
+    assert "its SHA-256 is not the one in run.json" in str(metrics.damaged[NAME])
