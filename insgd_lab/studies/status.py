@@ -15,6 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from statistics import fmean
 from typing import Any
@@ -26,7 +27,7 @@ from insgd_lab.studies.presence import in_use
 __all__ = ["ArmState", "Best", "Lab", "StudyState", "Survey", "set_stale_aside", "stale_runs"]
 
 Info = Mapping[str, Any]
-_KEPT = ("status", "error", "seconds", "results", "versions", "commit")  # of a run.json, while a study is watched
+_KEPT = ("status", "error", "seconds", "packing", "results", "versions", "commit")  # of a run.json, while a study is watched
 
 
 # ------------------------------------------------------------------------------------------------ versions
@@ -324,10 +325,13 @@ def _varied(rows: Iterable[Info]) -> set[str]:
 
 
 class _Pace:
-    """How long what is left will take, from the seconds that finished runs took and how many run at a time."""
+    """How long what is left will take, from the seconds that finished runs took and how many workers are at it."""
 
     def __init__(self, plan: _Plan, infos: Mapping[str, Info], statuses: Mapping[str, str]) -> None:
         self.running = {run for run, status in statuses.items() if status == "running"}
+        # The seconds of a packed run are its share of the pack's: the pack is one at work, however many are in it.
+        packs = sum(Fraction(1, infos[run].get("packing") or 1) for run in self.running)
+        self.hands = math.ceil(packs)  # some of a pack may have ended before the others
         self.left = {run for run in plan.runs if statuses.get(run) not in FINISHED | {"failed"}}
         took = {run: float(info.get("seconds") or 0) for run, info in infos.items() if statuses[run] in FINISHED}
         self.mean = fmean(took.values()) if took else math.nan
@@ -338,8 +342,8 @@ class _Pace:
 
     def seconds_left(self, parts: Sequence[_Part]) -> float | None:
         """For the unfinished runs of these parts; a run under way counts as one half done."""
-        if math.isnan(self.mean) or not self.running:
+        if math.isnan(self.mean) or not self.hands:
             return None
         seconds = {run: self.means[part.arm] for part in parts for run in part.runs & self.left}
         started = sum(each / 2 if run in self.running else each for run, each in seconds.items())
-        return (started + sum(part.unplanned * self.means[part.arm] for part in parts)) / len(self.running)
+        return (started + sum(part.unplanned * self.means[part.arm] for part in parts)) / self.hands

@@ -36,8 +36,8 @@ def rows_of(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in rows]
 
 
-def start(run: RunFolder) -> None:
-    run.write_info({**MADE, "status": "running", "seconds": 0})
+def start(run: RunFolder, **info: Any) -> None:
+    run.write_info({**MADE, "status": "running", "seconds": 0, **info})
 
 
 def test_every_run_of_an_arm_is_counted_once_by_its_status(tmp_path: Path) -> None:
@@ -99,6 +99,20 @@ def test_the_time_left_is_what_is_left_at_the_pace_of_its_arm_by_those_at_work(t
     assert state.in_use
     assert [arm.seconds_left for arm in state.arms] == [(5 + 2 * 10) / 2, (50 + 6 * 100) / 2]
     assert state.seconds_left == (25 + 650) / 2
+
+
+@pytest.mark.parametrize(("running", "hands"), [(8, 2), (7, 2), (4, 1)])
+def test_the_runs_of_a_pack_are_one_at_work_and_their_seconds_are_shares(
+    tmp_path: Path, running: int, hands: int
+) -> None:
+    folder = make_study(tmp_path, finish=False)
+    runs = [folder.run(name) for name in dict.fromkeys(row["run"] for row in folder.info()["plan"])]
+    for run in runs[: 12 - running]:
+        finish_run(run, 0.5, seconds=30.0, packing=4)
+    for run in runs[12 - running :]:
+        start(run, packing=4)
+    with presence.at_work(folder):
+        assert Survey(folder, HERE).state().seconds_left == running * 15 / hands
 
 
 def test_a_study_that_is_looked_at_again_opens_only_what_has_changed(
