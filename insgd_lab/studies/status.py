@@ -20,14 +20,16 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from insgd_lab.store import FINISHED, InUse, Missing, StoreError, StudyFolder
+from insgd_lab.store import FINISHED, InUse, Missing, RunFolder, StoreError, StudyFolder
 from insgd_lab.studies.failures import Failure, failures
 from insgd_lab.studies.presence import in_use
 
 __all__ = ["ArmState", "Best", "Lab", "StudyState", "Survey", "set_stale_aside", "stale_runs"]
 
 Info = Mapping[str, Any]
-_KEPT = ("status", "error", "seconds", "packing", "results", "versions", "commit")  # of a run.json, while a study is watched
+# Of a run.json, while a study is watched.
+_KEPT = ("status", "error", "seconds", "packing", "results", "versions", "commit")
+_WORDS = ("done", "running", "interrupted", "diverged", "failed", "not started", "damaged")
 
 
 # ------------------------------------------------------------------------------------------------ versions
@@ -113,7 +115,8 @@ class ArmState:
         stage: "trial" or "final"; empty where the study does not search.
         runs: how many runs it asks for, those of winners that are not known yet as well; one that two arms share
             counts in both.
-        counts: of "done", "running", "diverged", "failed", "damaged" and "not started".
+        counts: of "done", "running", "interrupted" (begun, and nobody is at it), "diverged", "failed", "not started"
+            and "damaged".
         stale: how many are stale.
         best: None before a run of it is done; of trials, also once the arm has one of its final runs.
         seconds_left: how long its unfinished runs will take all workers; None while that is not known.
@@ -190,8 +193,13 @@ class Survey:
                 continue
             yield name, self._known[name][1]
 
+    def _status(self, name: str, info: Info) -> str:
+        """What run.json says; a run that nobody holds any more is not running, but was interrupted."""
+        status = str(info.get("status"))
+        return "interrupted" if status == "running" and not _is_held(self.folder.run(name)) else status
+
     def _state(self, plan: _Plan, infos: Mapping[str, Info]) -> StudyState:
-        statuses = {name: str(info.get("status")) for name, info in infos.items()}
+        statuses = {name: self._status(name, info) for name, info in infos.items()}
         running = _in_use(self.folder)
         pace = _Pace(plan, infos, statuses) if running else None
         stale = stale_runs(infos, self.lab)
@@ -229,10 +237,17 @@ def _in_use(folder: StudyFolder) -> bool:
         return False
 
 
+def _is_held(run: RunFolder) -> bool:
+    try:
+        return run.is_held
+    except OSError:
+        return False
+
+
 def _counts(part: _Part, statuses: Mapping[str, str]) -> dict[str, int]:
     counts = Counter(statuses.get(run, "not started") for run in part.runs)
     counts["not started"] += part.unplanned
-    return {word: counts[word] for word in ("done", "running", "diverged", "failed", "damaged", "not started")}
+    return {word: counts[word] for word in _WORDS}
 
 
 @dataclass(frozen=True)
