@@ -285,22 +285,23 @@ Traceback (most recent call last):
 ValueError: batch of 1 image
 of two lines
 """
-DIED = "its worker died 2 times, at last: exit code 3; end of logs/worker-0.log:\n" + RAISED
+DIED = ["its worker died 2 times, at last: exit code 3; end of " + log for log in
+        ("logs/worker-0.log:\n" + RAISED, "logs/worker-12.log:\n")]  # fmt: skip
 
 
 def test_failures_are_told_by_reason_the_most_common_first(tmp_path: Path, cli: Cli) -> None:
     folder = make_study(tmp_path / "made")
     runs = list(dict.fromkeys(row["run"] for row in folder.info()["plan"]))[2:]
-    for run, error in zip(runs, [DIED, RAISED, RAISED, "OSError: its own\nof two lines", ""], strict=False):
+    errors = [*DIED, RAISED, RAISED, RAISED, "OSError: its own\nof two lines", ""]
+    for run, error in zip(runs, errors, strict=False):
         folder.run(run).write_info({**MADE, "status": "failed", "error": error})
     told = [line for line in cli("study", "status", "made").stdout.splitlines() if line.startswith("failed: ")]
     paths = [f"made/{run}/run.json" for run in runs]
     assert told == [
-        f"failed: 2 runs of insgd, sgd: ValueError: batch of 1 image; one of them: {paths[1]}",
-        "failed: a run of sgd: its worker died 2 times, at last: exit code 3; end of logs/worker-0.log; "
-        f"see {paths[0]}",
-        f"failed: a run of insgd: OSError: its own; see {paths[3]}",
-        f"failed: a run of insgd: it left no error; see {paths[4]}",
+        f"failed: 3 runs of insgd: ValueError: batch of 1 image; one of them: {paths[2]}",
+        f"failed: 2 runs of sgd: its worker died 2 times, at last: exit code 3; one of them: {paths[0]}",
+        f"failed: a run of insgd: OSError: its own; see {paths[5]}",
+        f"failed: a run of insgd: it left no error; see {paths[6]}",
     ]
 
 
