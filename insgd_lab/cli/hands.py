@@ -104,7 +104,9 @@ class Hands:
         return Path(chosen).expanduser() if chosen else None
 
     def _count(self, plan: Plan) -> int:
-        return self.workers or local_workers(plan, self.device)
+        if self.workers is None:
+            return local_workers(plan, self.device)
+        return max(1, min(self.workers, len(plan.runs)))
 
 
 def use_ray(engine: str | None, address: str | None) -> bool:
@@ -118,7 +120,8 @@ def local_workers(plan: Plan, device: str) -> int:
     """How many workers there are on this machine if nobody says."""
     from insgd_lab.studies.placement import demand_of, worker_count
 
-    return worker_count(demand_of(plan.runs.values()), device, cores=cores(), gpus=_gpus(device))
+    demand = demand_of(plan.runs.values())
+    return worker_count(demand, device, cores=cores(), gpus=_gpus(device), runs=len(plan.runs))
 
 
 def cores() -> int:

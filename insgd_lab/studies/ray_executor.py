@@ -43,7 +43,7 @@ _LOOK_SECONDS = 2.0  # between two looks at what the cluster has
 _PATIENCE_SECONDS = 120.0  # for a cluster without any room
 _CONNECT_SECONDS = 10.0
 _OBJECTS = 100 * 2**20  # bytes of Ray's object store, which nothing of ours uses
-_FINEST = 1e-4  # of a resource, as Ray counts them
+_DIGITS = 4  # of a resource, as Ray counts them
 
 
 def execute(
@@ -174,7 +174,7 @@ def _check_answers(address: str) -> None:
 def requested(demand: ResourcesSpec, device: str) -> dict[str, float]:
     """What a task asks Ray for: `num_cpus`, `num_gpus` and, where it is counted, `memory`."""
     gpus = (demand.gpus or 1.0) if device != "cpu" else demand.gpus
-    asked = {"num_cpus": max(round(demand.cpus, 4), _FINEST), "num_gpus": round(gpus, 4)}
+    asked = {"num_cpus": round(demand.cpus, _DIGITS), "num_gpus": round(gpus, _DIGITS)}
     return asked if demand.memory is None else {**asked, "memory": demand.memory}
 
 

@@ -94,8 +94,8 @@ def test_a_node_that_is_not_says_what_it_lacks(answer: Answer, told: dict[str, A
 def test_a_task_asks_for_what_its_run_takes() -> None:
     assert requested(ResourcesSpec(), "cpu") == {"num_cpus": 1, "num_gpus": 0}
     assert requested(ResourcesSpec(), "cuda") == {"num_cpus": 1, "num_gpus": 1}
-    demand = ResourcesSpec.model_validate({"cpus": 0.00001, "gpus": 1 / 3, "memory": "1 KiB"})
-    assert requested(demand, "cuda") == {"num_cpus": 0.0001, "num_gpus": 0.3333, "memory": 1024}
+    demand = ResourcesSpec.model_validate({"cpus": 0.01001, "gpus": 1 / 3, "memory": "1 KiB"})
+    assert requested(demand, "cuda") == {"num_cpus": 0.01, "num_gpus": 0.3333, "memory": 1024}
 
 
 @pytest.mark.parametrize(

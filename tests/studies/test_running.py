@@ -241,7 +241,7 @@ def test_how_often_a_lost_run_is_tried_again_is_ones_own_choice(tmp_path: Path, 
 def test_there_are_as_many_workers_as_have_the_cores_that_a_run_takes(small: Path, cli: Cli) -> None:
     cores = f"resources.cpus={len(os.sched_getaffinity(0))}"
     result = cli("study", "run", "small.toml", "--set", cores, "--set", "seeds=1", "--set", "epochs=1")
-    assert "small: 3 runs; 1 workers; results in runs/small" in result.stdout, result.stderr
+    assert "small: 3 runs; 1 worker; results in runs/small" in result.stdout, result.stderr
 
 
 def test_a_plan_shows_what_runs_take_where_it_is_not_as_usual(small: Path, cli: Cli) -> None:
