@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from insgd_lab.config import ResourcesSpec, RunSpec
+from insgd_lab.config import ArmSpec, ResourcesSpec, RunSpec
 
-__all__ = ["demand_of", "device_of", "gpu_slots", "times_in", "worker_count"]
+__all__ = ["demand_of", "device_of", "gpu_slots", "settings_over", "times_in", "worker_count"]
 
 _SLACK = 1e-9  # of a quotient of decimals: ten tenths are a whole
 
@@ -24,6 +24,13 @@ def demand_of(runs: Iterable[RunSpec]) -> ResourcesSpec:
     """What is enough for each of the runs."""
     demands = {run.resources for run in runs}
     return functools.reduce(ResourcesSpec.covering, demands) if demands else ResourcesSpec()
+
+
+def settings_over(arms: Sequence[ArmSpec], key: str, value: float) -> str:
+    """The options that change what runs of these arms take, where an arm's own [resources] lie over the study's."""
+    own = [f"arm.{arm.name}.resources.{key}" for arm in arms if key in arm.resources]
+    paths = own if len(own) == len(arms) else [f"resources.{key}", *own]
+    return " ".join(f"--set {path}={value:.12g}" for path in paths)
 
 
 def worker_count(demand: ResourcesSpec, device: str, *, cores: int, gpus: int, runs: int) -> int:

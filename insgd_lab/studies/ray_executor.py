@@ -27,12 +27,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from insgd_lab.config import ResourcesSpec, RunSpec
+from insgd_lab.config import ArmSpec, ResourcesSpec, RunSpec
 from insgd_lab.store import StudyFolder
 from insgd_lab.studies.executor import ExecutionError, Interrupted
 from insgd_lab.studies.jobs import job_of, variables
 from insgd_lab.studies.ledger import Ledger, Tally
-from insgd_lab.studies.placement import gpu_slots, times_in
+from insgd_lab.studies.placement import gpu_slots, settings_over, times_in
 from insgd_lab.studies.planning import Plan
 
 __all__ = ["execute", "lifetime", "requested", "require_ray", "slots"]
@@ -93,7 +93,7 @@ def execute(
         "directory": os.getcwd(),
     }
     with _quiet(folder.path / "logs" / "ray.log"), _connected(ray, address, cores):
-        scheduler = _Scheduler(ray, ledger, asked, retries, workers, on_change)
+        scheduler = _Scheduler(ray, plan, ledger, asked, retries, workers, on_change)
         try:
             scheduler.run()
         except KeyboardInterrupt:
@@ -207,14 +207,15 @@ class _Scheduler:
     def __init__(
         self,
         ray: Any,
+        plan: Plan,
         ledger: Ledger,
         asked: Mapping[str, Any],
         retries: int,
         workers: int | None,
         on_change: Callable[[Tally], None],
     ) -> None:
-        self.ray, self.ledger, self.asked, self.workers, self.on_change = ray, ledger, asked, workers, on_change
-        self.tries = retries + 1
+        self.ray, self.plan, self.ledger, self.asked = ray, plan, ledger, asked
+        self.tries, self.workers, self.on_change = retries + 1, workers, on_change
         self.task = ray.remote(**lifetime(asked["device"], retries))(_far_function(os.getcwd()))
         self.tasks: dict[Any, list[RunSpec]] = {}
         self.demands = {run.resources for run in ledger.queue}
@@ -254,9 +255,11 @@ class _Scheduler:
         for demand in self.demands:
             if not slots(self._requested(demand), nodes):
                 there = ", ".join(sorted({_described(node) for node in nodes})) or "none"
+                arms = _arms_of(self.plan, demand)
+                names, settings = ", ".join(arm.name for arm in arms), settings_over(arms, *_short(demand, nodes))
                 raise ExecutionError(
-                    f"a run takes {demand}, and no node of the Ray cluster has that (nodes: {there}); change "
-                    "[resources] in the study, or over it such as --set resources.cpus=1, or add a node"
+                    f"a run of {names} takes {demand}, and no node of the Ray cluster has that (nodes: {there}); "
+                    f"change [resources] in the study, or over it such as {settings}, or add a node"
                 )
 
     def _look_at_the_cluster(self) -> None:
@@ -336,6 +339,20 @@ def _far_function(directory: str) -> Callable[[Mapping[str, Any]], list[dict[str
 
 def _described(node: Mapping[str, float]) -> str:
     return str(ResourcesSpec.model_construct(cpus=node.get("CPU", 0), gpus=node.get("GPU", 0)))
+
+
+def _arms_of(plan: Plan, demand: ResourcesSpec) -> list[ArmSpec]:
+    names = {row["arm"] for row in plan.rows if plan.runs[row["run"]].resources == demand}
+    return [arm for arm in plan.study.arm if arm.name in names]
+
+
+def _short(demand: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> tuple[str, float]:
+    """Of what the demand has more than any node, and the most that one has of it."""
+    for key, theirs in (("cpus", "CPU"), ("gpus", "GPU"), ("memory", "memory")):
+        most = max((node.get(theirs, 0) for node in nodes), default=0)
+        if 0 < most < (getattr(demand, key) or 0):
+            return key, most
+    return "cpus", 1
 
 
 def _reason(error: BaseException) -> str:

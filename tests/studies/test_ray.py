@@ -197,10 +197,11 @@ def test_a_node_that_is_not_up_to_the_study_ends_it(cluster: Any, tmp_path: Path
 
 
 def test_what_no_node_has_is_refused_at_once(cluster: Any, tmp_path: Path, small: StudyFolder) -> None:
-    result = run(tmp_path, "small.toml", "--ray", cluster.address, "--set", "resources.cpus=1.5")
+    result = run(tmp_path, "small.toml", "--ray", cluster.address, "--set", "arm.insgd.resources.cpus=1.5")
     assert result.returncode == 2
-    assert "a run takes 1.5 cpus, 0 gpus, and no node of the Ray cluster has that" in result.stderr
+    assert "a run of insgd takes 1.5 cpus, 0 gpus, and no node of the Ray cluster has that" in result.stderr
     assert "(nodes: 0 cpus, 0 gpus, 1 cpus, 0 gpus)" in result.stderr
+    assert "such as --set arm.insgd.resources.cpus=1, or add a node" in result.stderr
     assert not list(small.runs())
 
 
