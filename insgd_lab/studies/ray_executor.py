@@ -77,7 +77,7 @@ def execute(
             has been given and has room for.
 
     Raises:
-        ExecutionError: Ray is missing or cannot be reached, or its nodes are not up to the study.
+        ExecutionError: Ray is missing, cannot be reached or is lost, or its nodes are not up to the study.
         Interrupted: Ctrl-C was pressed.
         DiskError: the disk is full or read-only; the same call goes on once it is not.
     """
@@ -93,9 +93,8 @@ def execute(
         "directory": os.getcwd(),
     }
     with _quiet(folder.path / "logs" / "ray.log"), _connected(ray, address, cores):
-        scheduler = _Scheduler(ray, plan, ledger, asked, retries, workers, on_change)
         try:
-            scheduler.run()
+            _Scheduler(ray, plan, ledger, asked, retries, workers, on_change).run()
         except KeyboardInterrupt:
             raise Interrupted(ledger.tally) from None
         except ray.exceptions.RayTaskError as error:  # not of a run, which `ray_task` would tell
@@ -239,7 +238,18 @@ class _Scheduler:
     # ------------------------------------------------------------------------------------------ the cluster
 
     def _nodes(self) -> list[Mapping[str, float]]:
-        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        with self._connection():
+            return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
+    @contextmanager
+    def _connection(self) -> Iterator[None]:
+        """Tell that the cluster cannot be reached any more, for which Ray has no error of its own."""
+        try:
+            yield
+        except self.ray.exceptions.RayError:  # of a task, even if it is a RuntimeError as well
+            raise
+        except (ConnectionError, RuntimeError) as error:
+            raise ExecutionError(f"the Ray cluster is lost: {_reason(error)}; the same command goes on") from error
 
     def _room(self) -> int:
         """How many tasks fit at a time, going by those that take least."""
@@ -285,15 +295,17 @@ class _Scheduler:
     def _start(self, runs: list[RunSpec]) -> None:
         name = f"{runs[0].id} and {len(runs) - 1} more" if len(runs) > 1 else runs[0].id
         task = self.task.options(name=name, **self._requested(runs[0].resources))
-        self.tasks[task.remote({**self.asked, "job": job_of(runs)})] = runs
+        with self._connection():
+            self.tasks[task.remote({**self.asked, "job": job_of(runs)})] = runs
 
     def _ended(self) -> Sequence[Any]:
         """Wait a moment for tasks to end."""
         if not self.tasks:
             time.sleep(_TICK_SECONDS)
             return []
-        ended, others = self.ray.wait(list(self.tasks), timeout=_TICK_SECONDS)
-        more, _ = self.ray.wait(others, num_returns=len(others), timeout=0) if ended and others else ([], [])
+        with self._connection():
+            ended, others = self.ray.wait(list(self.tasks), timeout=_TICK_SECONDS)
+            more, _ = self.ray.wait(others, num_returns=len(others), timeout=0) if ended and others else ([], [])
         return [*ended, *more]
 
     def _enter(self, task: Any) -> None:
@@ -313,7 +325,8 @@ class _Scheduler:
         """The events of a task; none where its workers died, which is entered."""
         gone = self.ray.exceptions
         try:
-            events: list[dict[str, Any]] = self.ray.get(task)
+            with self._connection():
+                events: list[dict[str, Any]] = self.ray.get(task)
         except (gone.WorkerCrashedError, gone.NodeDiedError, gone.OutOfMemoryError, gone.ObjectLostError) as error:
             if len(runs) > 1:
                 self.ledger.put_back(runs, f"a pack lost its workers and its runs were trained one by one: {error}")
