@@ -26,6 +26,7 @@ GROUPS = nox.project.dependency_groups(PROJECT, "tests", "lint")
 DEPENDENCIES = [*PROJECT["project"]["dependencies"], *GROUPS, *PROJECT["build-system"]["requires"]]
 PACKAGED = ("insgd_lab", "analysis", "experiments")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup")  # tests of one xdist_group never at the same time
 COMPILED = {"UV_COMPILE_BYTECODE": "1"}  # as pip does; else the first study spends its time on compiling torch
 
 
@@ -44,7 +45,7 @@ def lab(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["lab"])
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
-    _run(session, "pytest", "-n", "2", *(session.posargs or ["tests"]))
+    _run(session, "pytest", *SIDE_BY_SIDE, *(session.posargs or ["tests"]))
 
 
 @nox.session(venv_backend="none", requires=["lab"])
@@ -88,7 +89,7 @@ def tests_oldest(session: nox.Session) -> None:
     session.install(*(name.replace(">=", "==") for name in PROJECT["project"]["dependencies"]))
     session.install(*GROUPS, *PROJECT["build-system"]["requires"])
     _install_project(session)
-    session.run("pytest", "-n", "2", *(session.posargs or ["tests"]), env=ONE_THREAD)
+    session.run("pytest", *SIDE_BY_SIDE, *(session.posargs or ["tests"]), env=ONE_THREAD)
 
 
 @nox.session(name="tests-latest", default=False)
@@ -96,7 +97,7 @@ def tests_latest(session: nox.Session) -> None:
     """Run the tests with the newest dependencies there are."""
     session.install("--upgrade", *DEPENDENCIES)
     _install_project(session)
-    session.run("pytest", "-n", "2", *(session.posargs or ["tests"]), env=ONE_THREAD)
+    session.run("pytest", *SIDE_BY_SIDE, *(session.posargs or ["tests"]), env=ONE_THREAD)
 
 
 def _lab(session: nox.Session) -> Path:

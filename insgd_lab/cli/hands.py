@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from insgd_lab.cli.common import check_device, refuse
+from insgd_lab.cli.common import check_data, check_device, refuse
 
 if TYPE_CHECKING:
-    from insgd_lab.config import RunSpec
+    from insgd_lab.config import RunSpec, StudySpec
     from insgd_lab.store import StudyFolder
     from insgd_lab.studies.ledger import Tally
     from insgd_lab.studies.planning import Plan
@@ -55,20 +55,22 @@ class Hands:
     ray: bool
     address: str | None
 
-    def check(self, runs: Iterable[RunSpec]) -> None:
-        """Refuse what cannot train these runs."""
+    def check(self, runs: Collection[RunSpec], study: StudySpec | None = None) -> None:
+        """Refuse what cannot train these runs; of their study the arms are named."""
         if self.ray:
-            self._check_ray(runs)
-        if self.address is None:  # else it is the cluster's devices that count
+            self._check_ray(runs, study)
+        if self.address is None:  # else it is the devices and the data of the cluster's machines that count
             check_device(self.device)
+            check_data(runs, self.data_dir)
 
-    def _check_ray(self, runs: Iterable[RunSpec]) -> None:
+    def _check_ray(self, runs: Iterable[RunSpec], study: StudySpec | None) -> None:
         from insgd_lab.studies.ray_executor import require_ray
 
         if self.device not in ("cpu", "cuda"):
             refuse(f"--device {self.device}: on Ray a run has the GPU that it is given; expected cuda or cpu")
         if self.device == "cpu" and any(run.resources.gpus for run in runs):
-            refuse("the study asks for GPUs, and --device is cpu; give --device cuda, or --set resources.gpus=0")
+            who, settings = _asking_for_gpus(study)
+            refuse(f"{who} for GPUs, and --device is cpu; give --device cuda, or {settings}")
         require_ray()
 
     def described(self, plan: Plan) -> str:
@@ -104,7 +106,20 @@ class Hands:
         return Path(chosen).expanduser() if chosen else None
 
     def _count(self, plan: Plan) -> int:
-        return self.workers or local_workers(plan, self.device)
+        if self.workers is None:
+            return local_workers(plan, self.device)
+        return max(1, min(self.workers, len(plan.runs)))
+
+
+def _asking_for_gpus(study: StudySpec | None) -> tuple[str, str]:
+    """Who asks for GPUs, and the options with which nobody does."""
+    from insgd_lab.studies.placement import settings_over
+
+    if study is None:
+        return "the study asks", "--set resources.gpus=0 (arm.NAME.resources.gpus=0 where an arm says so itself)"
+    arms = [arm for arm in study.arm if study.resources_of(arm).gpus]
+    names = ", ".join(arm.name for arm in arms)
+    return f"the study asks (in {names})", settings_over(arms, "gpus", 0)
 
 
 def use_ray(engine: str | None, address: str | None) -> bool:
@@ -118,7 +133,8 @@ def local_workers(plan: Plan, device: str) -> int:
     """How many workers there are on this machine if nobody says."""
     from insgd_lab.studies.placement import demand_of, worker_count
 
-    return worker_count(demand_of(plan.runs.values()), device, cores=cores(), gpus=_gpus(device))
+    demand = demand_of(plan.runs.values())
+    return worker_count(demand, device, cores=cores(), gpus=_gpus(device), runs=len(plan.runs))
 
 
 def cores() -> int:

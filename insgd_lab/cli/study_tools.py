@@ -21,6 +21,7 @@ __all__ = ["add_to", "present_lab"]
 
 _SHOWN = 5
 _STAGES = {"trial": "trials", "final": "final runs"}
+_SELDOM = {"interrupted", "damaged"}  # counted only where there are some
 _WIDTH = 160  # of what goes into a file, which has no width of its own
 
 
@@ -72,19 +73,15 @@ def _table(state: StudyState) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    words = ["runs", "done", "running" if state.in_use else "interrupted", "diverged", "failed", "not started"]
-    keys = ["done", "running", "diverged", "failed", "not started"]
-    if state.damaged:
-        words.append("damaged")
-        keys.append("damaged")
+    words = [word for word in state.arms[0].counts if word not in _SELDOM or any(a.counts[word] for a in state.arms)]
     search = any(arm.stage for arm in state.arms)
     named = ["arm", "stage"] if search else ["arm"]
-    columns = [*named, *words, *(["stale"] if state.stale else []), "best on validation", "time left"]
+    columns = [*named, "runs", *words, *(["stale"] if state.stale else []), "best on validation", "time left"]
     table = Table(*columns, title=Text(state.title), title_justify="left", caption=_caption(state))
     for arm in state.arms:
         stale = [arm.stale] if state.stale else []
         names = [arm.name, _STAGES[arm.stage]] if search else [arm.name]
-        row = (*names, arm.runs, *(arm.counts[key] for key in keys), *stale, _best(arm.best), _left(arm))
+        row = (*names, arm.runs, *(arm.counts[word] for word in words), *stale, _best(arm.best), _left(arm))
         table.add_row(*(Text(str(cell)) for cell in row))  # as it is: rich would read [low, high] as a style
     return table
 

@@ -17,22 +17,28 @@ from insgd_lab.config.problems import Problem, problems_of
 __all__ = ["ResourcesSpec", "laid_over", "resource_problems"]
 
 
+_LEAST = 0.01  # of a core or GPU; a slip such as 1e-9 would ask for a billion runs at a time
+
+
 class ResourcesSpec(Spec):
     """What a run is given room for.
 
     Attributes:
-        cpus: processor cores. A run computes on one thread whatever this says; more leave it room for loaders.
-        gpus: GPUs: a share of one, or whole ones.
+        cpus: processor cores, at least 0.01. A run computes on one thread whatever this says; more leave it room for
+            loaders.
+        gpus: GPUs: none, a share of one, at least 0.01, or whole ones.
         memory: main memory, in bytes or as a text such as "2 GiB"; None counts none.
     """
 
-    cpus: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    cpus: Annotated[float, Field(ge=_LEAST, allow_inf_nan=False)] = 1.0
     gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     memory: Annotated[ByteSize, Field(gt=0)] | None = None
 
     @field_validator("gpus")
     @classmethod
     def _shared_or_whole(cls, value: float) -> float:
+        if 0 < value < _LEAST:
+            raise ValueError(f"expected 0, or at least {_LEAST} of a GPU")
         if value > 1 and not value.is_integer():
             raise ValueError("expected a share of one GPU, such as 0.5, or a whole number of them")
         return value

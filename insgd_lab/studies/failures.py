@@ -5,6 +5,7 @@ Each `Failure` is a line for the user: "290 runs of adam, sgd: ValueError: …; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from insgd_lab.store import StudyFolder
 
 __all__ = ["Failure", "failures"]
 
+_LOG = re.compile(r"; end of .*:$")
 _TRACEBACK = "Traceback (most recent call last):"
 
 
@@ -57,9 +59,12 @@ def failures(
 
 
 def _reason(error: str) -> str:
-    """The line that names the error: of a traceback the one below the last calls, of any other text the first."""
+    """The line that names the error: of a traceback the one below the last calls, of any other text the first.
+
+    Of a worker that died the first line ends in the name of its log, which is another for each worker.
+    """
     lines = [line for line in error.splitlines() if line.strip()] or ["it left no error"]
     if lines[0] != _TRACEBACK:
-        return lines[0].rstrip(":")
+        return _LOG.sub("", lines[0]).rstrip(":")
     last = len(lines) - lines[::-1].index(_TRACEBACK)
     return next((line for line in lines[last:] if not line.startswith(" ")), lines[-1])

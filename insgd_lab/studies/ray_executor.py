@@ -27,12 +27,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from insgd_lab.config import ResourcesSpec, RunSpec
+from insgd_lab.config import ArmSpec, ResourcesSpec, RunSpec
 from insgd_lab.store import StudyFolder
 from insgd_lab.studies.executor import ExecutionError, Interrupted
 from insgd_lab.studies.jobs import job_of, variables
 from insgd_lab.studies.ledger import Ledger, Tally
-from insgd_lab.studies.placement import gpu_slots, times_in
+from insgd_lab.studies.placement import gpu_slots, settings_over, times_in
 from insgd_lab.studies.planning import Plan
 
 __all__ = ["execute", "lifetime", "requested", "require_ray", "slots"]
@@ -43,7 +43,7 @@ _LOOK_SECONDS = 2.0  # between two looks at what the cluster has
 _PATIENCE_SECONDS = 120.0  # for a cluster without any room
 _CONNECT_SECONDS = 10.0
 _OBJECTS = 100 * 2**20  # bytes of Ray's object store, which nothing of ours uses
-_FINEST = 1e-4  # of a resource, as Ray counts them
+_DIGITS = 4  # of a resource, as Ray counts them
 
 
 def execute(
@@ -77,7 +77,7 @@ def execute(
             has been given and has room for.
 
     Raises:
-        ExecutionError: Ray is missing or cannot be reached, or its nodes are not up to the study.
+        ExecutionError: Ray is missing, cannot be reached or is lost, or its nodes are not up to the study.
         Interrupted: Ctrl-C was pressed.
         DiskError: the disk is full or read-only; the same call goes on once it is not.
     """
@@ -93,9 +93,8 @@ def execute(
         "directory": os.getcwd(),
     }
     with _quiet(folder.path / "logs" / "ray.log"), _connected(ray, address, cores):
-        scheduler = _Scheduler(ray, ledger, asked, retries, workers, on_change)
         try:
-            scheduler.run()
+            _Scheduler(ray, plan, ledger, asked, retries, workers, on_change).run()
         except KeyboardInterrupt:
             raise Interrupted(ledger.tally) from None
         except ray.exceptions.RayTaskError as error:  # not of a run, which `ray_task` would tell
@@ -174,7 +173,7 @@ def _check_answers(address: str) -> None:
 def requested(demand: ResourcesSpec, device: str) -> dict[str, float]:
     """What a task asks Ray for: `num_cpus`, `num_gpus` and, where it is counted, `memory`."""
     gpus = (demand.gpus or 1.0) if device != "cpu" else demand.gpus
-    asked = {"num_cpus": max(round(demand.cpus, 4), _FINEST), "num_gpus": round(gpus, 4)}
+    asked = {"num_cpus": round(demand.cpus, _DIGITS), "num_gpus": round(gpus, _DIGITS)}
     return asked if demand.memory is None else {**asked, "memory": demand.memory}
 
 
@@ -207,14 +206,15 @@ class _Scheduler:
     def __init__(
         self,
         ray: Any,
+        plan: Plan,
         ledger: Ledger,
         asked: Mapping[str, Any],
         retries: int,
         workers: int | None,
         on_change: Callable[[Tally], None],
     ) -> None:
-        self.ray, self.ledger, self.asked, self.workers, self.on_change = ray, ledger, asked, workers, on_change
-        self.tries = retries + 1
+        self.ray, self.plan, self.ledger, self.asked = ray, plan, ledger, asked
+        self.tries, self.workers, self.on_change = retries + 1, workers, on_change
         self.task = ray.remote(**lifetime(asked["device"], retries))(_far_function(os.getcwd()))
         self.tasks: dict[Any, list[RunSpec]] = {}
         self.demands = {run.resources for run in ledger.queue}
@@ -238,7 +238,18 @@ class _Scheduler:
     # ------------------------------------------------------------------------------------------ the cluster
 
     def _nodes(self) -> list[Mapping[str, float]]:
-        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        with self._connection():
+            return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
+    @contextmanager
+    def _connection(self) -> Iterator[None]:
+        """Tell that the cluster cannot be reached any more, for which Ray has no error of its own."""
+        try:
+            yield
+        except self.ray.exceptions.RayError:  # of a task, even if it is a RuntimeError as well
+            raise
+        except (ConnectionError, RuntimeError) as error:
+            raise ExecutionError(f"the Ray cluster is lost: {_reason(error)}; the same command goes on") from error
 
     def _room(self) -> int:
         """How many tasks fit at a time, going by those that take least."""
@@ -254,9 +265,11 @@ class _Scheduler:
         for demand in self.demands:
             if not slots(self._requested(demand), nodes):
                 there = ", ".join(sorted({_described(node) for node in nodes})) or "none"
+                arms = _arms_of(self.plan, demand)
+                names, settings = ", ".join(arm.name for arm in arms), settings_over(arms, *_short(demand, nodes))
                 raise ExecutionError(
-                    f"a run takes {demand}, and no node of the Ray cluster has that (nodes: {there}); change "
-                    "[resources] in the study, or over it such as --set resources.cpus=1, or add a node"
+                    f"a run of {names} takes {demand}, and no node of the Ray cluster has that (nodes: {there}); "
+                    f"change [resources] in the study, or over it such as {settings}, or add a node"
                 )
 
     def _look_at_the_cluster(self) -> None:
@@ -282,15 +295,17 @@ class _Scheduler:
     def _start(self, runs: list[RunSpec]) -> None:
         name = f"{runs[0].id} and {len(runs) - 1} more" if len(runs) > 1 else runs[0].id
         task = self.task.options(name=name, **self._requested(runs[0].resources))
-        self.tasks[task.remote({**self.asked, "job": job_of(runs)})] = runs
+        with self._connection():
+            self.tasks[task.remote({**self.asked, "job": job_of(runs)})] = runs
 
     def _ended(self) -> Sequence[Any]:
         """Wait a moment for tasks to end."""
         if not self.tasks:
             time.sleep(_TICK_SECONDS)
             return []
-        ended, others = self.ray.wait(list(self.tasks), timeout=_TICK_SECONDS)
-        more, _ = self.ray.wait(others, num_returns=len(others), timeout=0) if ended and others else ([], [])
+        with self._connection():
+            ended, others = self.ray.wait(list(self.tasks), timeout=_TICK_SECONDS)
+            more, _ = self.ray.wait(others, num_returns=len(others), timeout=0) if ended and others else ([], [])
         return [*ended, *more]
 
     def _enter(self, task: Any) -> None:
@@ -310,7 +325,8 @@ class _Scheduler:
         """The events of a task; none where its workers died, which is entered."""
         gone = self.ray.exceptions
         try:
-            events: list[dict[str, Any]] = self.ray.get(task)
+            with self._connection():
+                events: list[dict[str, Any]] = self.ray.get(task)
         except (gone.WorkerCrashedError, gone.NodeDiedError, gone.OutOfMemoryError, gone.ObjectLostError) as error:
             if len(runs) > 1:
                 self.ledger.put_back(runs, f"a pack lost its workers and its runs were trained one by one: {error}")
@@ -336,6 +352,20 @@ def _far_function(directory: str) -> Callable[[Mapping[str, Any]], list[dict[str
 
 def _described(node: Mapping[str, float]) -> str:
     return str(ResourcesSpec.model_construct(cpus=node.get("CPU", 0), gpus=node.get("GPU", 0)))
+
+
+def _arms_of(plan: Plan, demand: ResourcesSpec) -> list[ArmSpec]:
+    names = {row["arm"] for row in plan.rows if plan.runs[row["run"]].resources == demand}
+    return [arm for arm in plan.study.arm if arm.name in names]
+
+
+def _short(demand: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> tuple[str, float]:
+    """Of what the demand has more than any node, and the most that one has of it."""
+    for key, theirs in (("cpus", "CPU"), ("gpus", "GPU"), ("memory", "memory")):
+        most = max((node.get(theirs, 0) for node in nodes), default=0)
+        if 0 < most < (getattr(demand, key) or 0):
+            return key, most
+    return "cpus", 1
 
 
 def _reason(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from statistics import fmean
 from typing import Any
@@ -27,7 +28,9 @@ from insgd_lab.studies.presence import in_use
 __all__ = ["ArmState", "Best", "Lab", "StudyState", "Survey", "set_stale_aside", "stale_runs"]
 
 Info = Mapping[str, Any]
-_KEPT = ("status", "error", "seconds", "results", "versions", "commit")  # of a run.json, while a study is watched
+# Of a run.json, while a study is watched.
+_KEPT = ("status", "error", "seconds", "packing", "results", "versions", "commit")
+_WORDS = ("done", "running", "interrupted", "diverged", "failed", "not started", "damaged")
 
 
 # ------------------------------------------------------------------------------------------------ versions
@@ -114,7 +117,8 @@ class ArmState:
         stage: "trial" or "final"; empty where the study does not search.
         runs: how many runs it asks for, those of winners that are not known yet as well; one that two arms share
             counts in both.
-        counts: of "done", "running", "diverged", "failed", "damaged" and "not started".
+        counts: of "done", "running", "interrupted" (begun, and nobody is at it), "diverged", "failed", "not started"
+            and "damaged".
         stale: how many are stale.
         best: None before a run of it is done; of trials, also once the arm has one of its final runs.
         seconds_left: how long its unfinished runs will take all workers; None while that is not known.
@@ -191,8 +195,13 @@ class Survey:
                 continue
             yield name, self._known[name][1]
 
+    def _status(self, name: str, info: Info) -> str:
+        """What run.json says; a run that nobody holds any more is not running, but was interrupted."""
+        status = str(info.get("status"))
+        return "interrupted" if status == "running" and not _is_held(self.folder.run(name)) else status
+
     def _state(self, plan: _Plan, infos: Mapping[str, Info]) -> StudyState:
-        statuses = {name: str(info.get("status")) for name, info in infos.items()}
+        statuses = {name: self._status(name, info) for name, info in infos.items()}
         running = _in_use(self.folder)
         pace = _Pace(plan, infos, statuses) if running else None
         stale = stale_runs(infos, self.lab)
@@ -230,10 +239,17 @@ def _in_use(folder: StudyFolder) -> bool:
         return False
 
 
+def _is_held(run: RunFolder) -> bool:
+    try:
+        return run.is_held
+    except OSError:
+        return False
+
+
 def _counts(part: _Part, statuses: Mapping[str, str]) -> dict[str, int]:
     counts = Counter(statuses.get(run, "not started") for run in part.runs)
     counts["not started"] += part.unplanned
-    return {word: counts[word] for word in ("done", "running", "diverged", "failed", "damaged", "not started")}
+    return {word: counts[word] for word in _WORDS}
 
 
 @dataclass(frozen=True)
@@ -326,10 +342,13 @@ def _varied(rows: Iterable[Info]) -> set[str]:
 
 
 class _Pace:
-    """How long what is left will take, from the seconds that finished runs took and how many run at a time."""
+    """How long what is left will take, from the seconds that finished runs took and how many workers are at it."""
 
     def __init__(self, plan: _Plan, infos: Mapping[str, Info], statuses: Mapping[str, str]) -> None:
         self.running = {run for run, status in statuses.items() if status == "running"}
+        # The seconds of a packed run are its share of the pack's: the pack is one at work, however many are in it.
+        packs = sum(Fraction(1, infos[run].get("packing") or 1) for run in self.running)
+        self.hands = math.ceil(packs)  # some of a pack may have ended before the others
         self.left = {run for run in plan.runs if statuses.get(run) not in FINISHED | {"failed"}}
         took = {run: float(info.get("seconds") or 0) for run, info in infos.items() if statuses[run] in FINISHED}
         self.mean = fmean(took.values()) if took else math.nan
@@ -340,8 +359,8 @@ class _Pace:
 
     def seconds_left(self, parts: Sequence[_Part]) -> float | None:
         """For the unfinished runs of these parts; a run under way counts as one half done."""
-        if math.isnan(self.mean) or not self.running:
+        if math.isnan(self.mean) or not self.hands:
             return None
         seconds = {run: self.means[part.arm] for part in parts for run in part.runs & self.left}
         started = sum(each / 2 if run in self.running else each for run, each in seconds.items())
-        return (started + sum(part.unplanned * self.means[part.arm] for part in parts)) / len(self.running)
+        return (started + sum(part.unplanned * self.means[part.arm] for part in parts)) / self.hands

@@ -75,10 +75,12 @@ def test_runs_that_ask_for_different_things_are_not_packed_together() -> None:
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        ({"cpus": 0}, "cpus = 0: expected greater than 0"),
+        ({"cpus": 0}, "cpus = 0: expected greater than or equal to 0.01"),
+        ({"cpus": 0.009}, "cpus = 0.009: expected greater than or equal to 0.01"),
         ({"cpus": "2"}, 'cpus = "2": expected a number; write 2 without quotes'),
         ({"cpus": float("inf")}, "cpus = inf: expected a finite number"),
         ({"gpus": -1}, "gpus = -1: expected greater than or equal to 0"),
+        ({"gpus": 1e-9}, "gpus = 1e-09: expected 0, or at least 0.01 of a GPU"),
         ({"gpus": 1.5}, "gpus = 1.5: expected a share of one GPU, such as 0.5, or a whole number of them"),
         ({"memory": "2 gigs"}, 'memory = "2 gigs": expected bytes, or a size such as "2 GiB"'),
         ({"memory": "much"}, 'memory = "much": expected bytes, or a size such as "2 GiB"'),

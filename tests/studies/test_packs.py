@@ -6,17 +6,20 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from insgd_lab.config import RunSpec
 from insgd_lab.store import StudyFolder
+from insgd_lab.studies import jobs
 from insgd_lab.studies.queue import RunQueue
 from insgd_lab.training.loop import train
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
+Pack = tuple[StudyFolder, list[RunSpec], list[str], list[dict[str, Any]]]
 
 STUDY = """
 name = "small"
@@ -159,6 +162,33 @@ def test_a_run_that_kills_or_breaks_its_pack_takes_none_along(tmp_path: Path, cl
     fates = {each.info()["spec"]["optimizer"]["options"].get("fate", "lived"): each.info() for each in study.runs()}
     assert "its worker died 2 times" in fates["killed"]["error"]
     assert "RuntimeError: fate has struck" in fates["raised"]["error"]
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Pack:
+    """A study's folder, three runs that are packed, their names, and what a process that trains them has told."""
+    runs = [run(seed, 3) for seed in range(3)]
+    return StudyFolder(tmp_path / "study"), runs, [each.id for each in runs], []
+
+
+def test_a_pack_that_meets_a_run_that_is_held_is_given_back_untouched(pack: Pack) -> None:
+    study, runs, names, told = pack
+    with study.run(names[1]).locked():
+        jobs.work(jobs.job_of(runs), jobs.Place(study.path), lambda **event: told.append(event))
+        assert told == [{"event": "returned", "reason": ""}]
+        assert study.statuses() == {}, "nothing was written"
+        assert [study.run(name).is_held for name in names] == [False, True, False]
+    jobs.work(jobs.job_of(runs), jobs.Place(study.path), lambda **event: told.append(event))
+    assert told[1:] == [{"event": "ended", "run": name, "status": "done"} for name in names]
+
+
+def test_a_pack_that_meets_a_run_that_another_has_finished_is_given_back_and_leaves_it(pack: Pack) -> None:
+    study, runs, names, told = pack
+    train(runs[1], study.run(names[1]))
+    before = study.run(names[1]).info()
+    jobs.work(jobs.job_of(runs), jobs.Place(study.path), lambda **event: told.append(event))
+    assert told == [{"event": "returned", "reason": ""}]
+    assert study.infos() == {names[1]: before}
 
 
 def test_runs_that_cannot_be_packed_are_trained_one_by_one_and_the_reason_is_told(small: Path, cli: Cli) -> None:

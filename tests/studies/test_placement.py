@@ -15,7 +15,7 @@ from insgd_lab.studies.planning import make_plan
     ("cpus", "cores", "expected"), [(1, 8, 8), (2, 8, 4), (3, 8, 2), (16, 8, 1), (0.5, 2, 4), (0.1, 2, 20)]
 )
 def test_on_processors_there_are_as_many_workers_as_have_their_cores(cpus: float, cores: int, expected: int) -> None:
-    assert worker_count(ResourcesSpec(cpus=cpus, gpus=1), "cpu", cores=cores, gpus=4) == expected
+    assert worker_count(ResourcesSpec(cpus=cpus, gpus=1), "cpu", cores=cores, gpus=4, runs=99) == expected
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,17 @@ def test_on_processors_there_are_as_many_workers_as_have_their_cores(cpus: float
     [(0, 4, 4), (1, 4, 4), (2, 4, 2), (3, 4, 1), (8, 4, 1), (0.5, 4, 8), (0.3, 4, 12), (0.7, 4, 4), (0.1, 1, 10)],
 )
 def test_on_gpus_there_are_as_many_workers_as_have_their_share(gpus: float, there: int, expected: int) -> None:
-    assert worker_count(ResourcesSpec(cpus=64, gpus=gpus), "cuda", cores=2, gpus=there) == expected
+    assert worker_count(ResourcesSpec(cpus=64, gpus=gpus), "cuda", cores=2, gpus=there, runs=99) == expected
+
+
+def test_there_are_no_more_workers_than_runs() -> None:
+    assert worker_count(ResourcesSpec(cpus=0.01), "cpu", cores=64, gpus=0, runs=3) == 3
+    assert worker_count(ResourcesSpec(gpus=0.01), "cuda", cores=64, gpus=8, runs=3) == 3
+    assert worker_count(ResourcesSpec(), "cpu", cores=64, gpus=0, runs=0) == 1
 
 
 def test_a_gpu_that_is_named_is_the_only_one() -> None:
-    assert worker_count(ResourcesSpec(gpus=0.5), "cuda:1", cores=64, gpus=4) == 2
+    assert worker_count(ResourcesSpec(gpus=0.5), "cuda:1", cores=64, gpus=4, runs=99) == 2
     assert {device_of(worker, "cuda:1", gpus=4) for worker in range(8)} == {"cuda:1"}
 
 

@@ -69,6 +69,44 @@ class Fateful(torch.optim.SGD):
             raise RuntimeError("fate has struck")
         return super().step(closure)
 """
+HELD = f"""
+name = "held"
+seeds = 1
+plugins = ["held_on_ray"]
+{TASK}
+[train]
+epochs = 2
+batch_size = 16
+[[arm]]
+name = "held"
+optimizer = "held"
+axes = {{ lr = [0.1, 0.2, 0.3] }}
+"""
+# A run tells on which node it trains, and waits there until it may go on.
+HOLDER = """
+import time
+from pathlib import Path
+import ray
+import torch
+from insgd_lab import register_optimizer
+
+HERE = Path(__file__).parent
+
+@register_optimizer("held")
+class Held(torch.optim.SGD):
+    def __init__(self, model, lr=0.1):
+        super().__init__(model.parameters(), lr=lr)
+        self.steps = 0
+
+    def step(self, closure=None):
+        self.steps += 1
+        if self.steps == 3 and ray.is_initialized():
+            with (HERE / "begun").open("a") as file:
+                file.write(f"{self.param_groups[0]['lr']} {ray.get_runtime_context().get_node_id()}\\n")
+            while not (HERE / "go").exists():
+                time.sleep(0.02)
+        return super().step(closure)
+"""
 SECONDS = 300  # as the fixture cli has
 
 
@@ -84,6 +122,7 @@ def run(folder: Path, *arguments: object, **environment: str) -> subprocess.Comp
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plugins")
     (folder / "fateful_on_ray.py").write_text(PLUGIN)
+    (folder / "held_on_ray.py").write_text(HOLDER)
     return folder
 
 
@@ -153,18 +192,30 @@ def test_a_ray_of_ones_own_ends_with_the_bytes_of_local_workers(
 
 
 def test_a_node_that_is_killed_costs_nothing_but_time(
-    cluster: Any, start_cli: Start, small: StudyFolder, undisturbed: StudyFolder
+    cluster: Any, start_cli: Start, tmp_path: Path, plugins: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    doomed = cluster.add_node(num_cpus=1)
-    process = start_cli("study", "run", "small.toml", "--ray", cluster.address)
-    wait_for(lambda: count(small, "done") >= 3 and count(small, "running") == 2, process)
+    def begun() -> list[tuple[str, str]]:
+        """The runs that have begun, and on which nodes."""
+        lines = (plugins / "begun").read_text().splitlines() if (plugins / "begun").exists() else []
+        return [(run, node) for run, node in map(str.split, lines)]
+
+    monkeypatch.setenv("PYTHONPATH", str(plugins))
+    (tmp_path / "held.toml").write_text(HELD)
+    study, doomed = StudyFolder(tmp_path / "runs/held"), cluster.add_node(num_cpus=1)
+    process = start_cli("study", "run", "held.toml", "--ray", cluster.address)
+    wait_for(lambda: len({node for _, node in begun()}) == 2, process)
+    (lost,) = [run for run, node in begun() if node == doomed.node_id]
+    assert count(study, "running") == 2
     cluster.remove_node(doomed, allow_graceful=False)
-    assert count(small, "done") < 12
+    assert count(study, "done") == 0
+    (plugins / "go").touch()
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
-    assert "12 of 12 runs: 12 done, 0 diverged, 0 failed" in out
-    assert results(small) == results(undisturbed)
-    assert {path.name for run in small.runs() for path in run.path.iterdir()} == {
+    assert "3 of 3 runs: 3 done, 0 diverged, 0 failed" in out
+    assert sorted(run for run, _ in begun()) == sorted(["0.1", "0.2", "0.3", lost]), "only the lost one began twice"
+    assert run(tmp_path, "held.toml", "--out", "undisturbed").returncode == 0
+    assert results(study) == results(StudyFolder(tmp_path / "undisturbed"))
+    assert {path.name for run in study.runs() for path in run.path.iterdir()} == {
         "run.json", "metrics.parquet", "layers.parquet",
     }  # fmt: skip
 
@@ -197,10 +248,11 @@ def test_a_node_that_is_not_up_to_the_study_ends_it(cluster: Any, tmp_path: Path
 
 
 def test_what_no_node_has_is_refused_at_once(cluster: Any, tmp_path: Path, small: StudyFolder) -> None:
-    result = run(tmp_path, "small.toml", "--ray", cluster.address, "--set", "resources.cpus=1.5")
+    result = run(tmp_path, "small.toml", "--ray", cluster.address, "--set", "arm.insgd.resources.cpus=1.5")
     assert result.returncode == 2
-    assert "a run takes 1.5 cpus, 0 gpus, and no node of the Ray cluster has that" in result.stderr
+    assert "a run of insgd takes 1.5 cpus, 0 gpus, and no node of the Ray cluster has that" in result.stderr
     assert "(nodes: 0 cpus, 0 gpus, 1 cpus, 0 gpus)" in result.stderr
+    assert "such as --set arm.insgd.resources.cpus=1, or add a node" in result.stderr
     assert not list(small.runs())
 
 

@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from insgd_lab.config import ResourcesSpec
 from insgd_lab.store import StudyFolder
+from insgd_lab.studies import ray_executor
+from insgd_lab.studies.executor import ExecutionError
 from insgd_lab.studies.jobs import job_of
 from insgd_lab.studies.ray_executor import requested, slots
 
@@ -94,8 +97,8 @@ def test_a_node_that_is_not_says_what_it_lacks(answer: Answer, told: dict[str, A
 def test_a_task_asks_for_what_its_run_takes() -> None:
     assert requested(ResourcesSpec(), "cpu") == {"num_cpus": 1, "num_gpus": 0}
     assert requested(ResourcesSpec(), "cuda") == {"num_cpus": 1, "num_gpus": 1}
-    demand = ResourcesSpec.model_validate({"cpus": 0.00001, "gpus": 1 / 3, "memory": "1 KiB"})
-    assert requested(demand, "cuda") == {"num_cpus": 0.0001, "num_gpus": 0.3333, "memory": 1024}
+    demand = ResourcesSpec.model_validate({"cpus": 0.01001, "gpus": 1 / 3, "memory": "1 KiB"})
+    assert requested(demand, "cuda") == {"num_cpus": 0.01, "num_gpus": 0.3333, "memory": 1024}
 
 
 @pytest.mark.parametrize(
@@ -118,3 +121,79 @@ def test_a_task_asks_for_what_its_run_takes() -> None:
 def test_no_task_is_split_between_nodes_or_gpus(demand: dict[str, Any], expected: int) -> None:
     nodes = [{"CPU": 8.0, "GPU": 3.0, "memory": 4000.0}, {"CPU": 2.0, "memory": 2000.0}, {"memory": 9000.0}]
     assert slots(requested(ResourcesSpec.model_validate(demand), "cpu"), nodes) == expected
+
+
+class LostRay:
+    """A Ray whose cluster is lost at the given call."""
+
+    def __init__(self, call: str, error: Exception) -> None:
+        self.exceptions = SimpleNamespace(
+            **{name: type(name, (RayError,), {}) for name in GONE}, RayError=RayError, RayTaskError=RayTaskError
+        )
+        self.lost, self.error = call, error
+
+    def _come_to(self, call: str) -> None:
+        if call == self.lost:
+            raise self.error
+
+    def init(self, *_: Any, **__: Any) -> None:
+        """Join a cluster that is still there."""
+
+    def shutdown(self) -> None:
+        """Leave it."""
+
+    def nodes(self) -> list[dict[str, Any]]:
+        self._come_to("nodes")
+        return [{"Alive": True, "Resources": {"CPU": 2.0}}]
+
+    def remote(self, **_: Any) -> Any:
+        return lambda function: self
+
+    def options(self, **_: Any) -> Any:
+        def start(asked: dict[str, Any]) -> str:
+            self._come_to("remote")
+            return str(asked["job"]["runs"][0]["run"])
+
+        return SimpleNamespace(remote=start)
+
+    def wait(self, tasks: list[str], **_: Any) -> tuple[list[str], list[str]]:
+        self._come_to("wait")
+        return tasks, []
+
+    def get(self, task: str) -> list[dict[str, Any]]:
+        self._come_to("get")
+        return [{"event": "ended", "run": task, "status": "done"}]
+
+
+GONE = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
+
+
+class RayError(Exception):
+    """As Ray's."""
+
+
+class RayTaskError(RayError, RuntimeError):
+    """As Ray's: of the kind of what the task raised, too."""
+
+    ip = "10.0.0.2"
+
+
+@pytest.mark.parametrize("error", [ConnectionError("the head is gone"), RuntimeError("the head is gone")])
+@pytest.mark.parametrize("call", ["nodes", "remote", "wait", "get"])
+def test_a_cluster_that_is_lost_ends_the_study_as_one_that_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: Exception
+) -> None:
+    folder = make_study(tmp_path / "study", STUDY, finish=False)
+    ray = LostRay(call, error)
+    monkeypatch.setattr(ray_executor, "require_ray", lambda: ray)
+    with pytest.raises(ExecutionError, match=r"^the Ray cluster is lost: the head is gone; the same command goes on$"):
+        ray_executor.execute(plan_of(STUDY), folder, address="auto")
+    ray.lost = "never"
+    assert ray_executor.execute(plan_of(STUDY), folder, address="auto").done == 2
+
+
+def test_an_error_of_a_node_is_not_taken_for_a_lost_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_study(tmp_path / "study", STUDY, finish=False)
+    monkeypatch.setattr(ray_executor, "require_ray", lambda: LostRay("get", RayTaskError("no torch here")))
+    with pytest.raises(ExecutionError, match=r"a node \(10\.0\.0\.2\) cannot train runs: no torch here"):
+        ray_executor.execute(plan_of(STUDY), folder, address="auto")

@@ -6,7 +6,8 @@ import io
 import re
 import subprocess
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +37,32 @@ def rows_of(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in rows]
 
 
-def start(run: RunFolder) -> None:
-    run.write_info({**MADE, "status": "running", "seconds": 0})
+def begin(run: RunFolder, **info: Any) -> None:
+    run.write_info({**MADE, "status": "running", "seconds": 0, **info})
+
+
+@contextmanager
+def at(*runs: RunFolder) -> Iterator[None]:
+    """Hold runs, as those who train them do."""
+    with ExitStack() as held:
+        for run in runs:
+            held.enter_context(run.locked())
+        yield
 
 
 def test_every_run_of_an_arm_is_counted_once_by_its_status(tmp_path: Path) -> None:
     folder = make_study(tmp_path, finish=False)
     for seed, lr, word in ((0, 0.1, "done"), (1, 0.1, "diverged"), (0, 1.0, "failed")):
         finish_run(run_of(folder, "sgd", seed, lr=lr), 0.5, word)
-    start(run_of(folder, "sgd", 1, lr=1.0))
+    begin(run_of(folder, "sgd", 1, lr=1.0))
+    begin(run_of(folder, "insgd", 1))
     run_of(folder, "insgd", 0).info_path.parent.mkdir()
     run_of(folder, "insgd", 0).info_path.write_text("{")
-    counted = {name: {word: n for word, n in arm.counts.items() if n} for name, arm in arms(folder).items()}
+    with at(run_of(folder, "sgd", 1, lr=1.0)):
+        counted = {name: {word: n for word, n in arm.counts.items() if n} for name, arm in arms(folder).items()}
     assert counted == {
         "sgd": {"done": 1, "diverged": 1, "failed": 1, "running": 1},
-        "insgd": {"damaged": 1, "not started": 7},
+        "insgd": {"damaged": 1, "interrupted": 1, "not started": 6},
     }
     assert [arm.runs for arm in arms(folder).values()] == [4, 8]
 
@@ -91,14 +103,29 @@ def test_the_time_left_is_what_is_left_at_the_pace_of_its_arm_by_those_at_work(t
     folder = make_study(tmp_path, finish=False)
     finish_run(run_of(folder, "sgd", 0, lr=0.1), 0.5, seconds=10.0)
     finish_run(run_of(folder, "insgd", 0), 0.5, seconds=100.0)
-    start(run_of(folder, "sgd", 1, lr=0.1))
-    start(run_of(folder, "insgd", 1))
+    begun = run_of(folder, "sgd", 1, lr=0.1), run_of(folder, "insgd", 1)
+    for run in (*begun, run_of(folder, "sgd", 0, lr=1.0)):  # the last was interrupted
+        begin(run)
     assert Survey(folder, HERE).state().seconds_left is None, "nobody runs it"
-    with presence.at_work(folder):
+    with presence.at_work(folder), at(*begun):
         state = Survey(folder, HERE).state()
     assert state.in_use
     assert [arm.seconds_left for arm in state.arms] == [(5 + 2 * 10) / 2, (50 + 6 * 100) / 2]
     assert state.seconds_left == (25 + 650) / 2
+
+
+@pytest.mark.parametrize(("running", "hands"), [(8, 2), (7, 2), (4, 1)])
+def test_the_runs_of_a_pack_are_one_at_work_and_their_seconds_are_shares(
+    tmp_path: Path, running: int, hands: int
+) -> None:
+    folder = make_study(tmp_path, finish=False)
+    runs = [folder.run(name) for name in dict.fromkeys(row["run"] for row in folder.info()["plan"])]
+    for run in runs[: 12 - running]:
+        finish_run(run, 0.5, seconds=30.0, packing=4)
+    for run in runs[12 - running :]:
+        begin(run, packing=4)
+    with presence.at_work(folder), at(*runs[12 - running :]):
+        assert Survey(folder, HERE).state().seconds_left == running * 15 / hands
 
 
 def test_a_study_that_is_looked_at_again_opens_only_what_has_changed(
@@ -214,8 +241,8 @@ def test_a_search_has_not_ended_and_takes_longer_while_winners_are_to_be_run(sea
     for row in final:
         if row["arm"] == "sgd":
             finish_run(searching.run(row["run"]), 0.0, seconds=10.0)
-    start(searching.run(final[-1]["run"]))
-    with presence.at_work(searching):
+    begin(searching.run(final[-1]["run"]))
+    with presence.at_work(searching), at(searching.run(final[-1]["run"])):
         assert Survey(searching, HERE).state().seconds_left == 75
     for row in final:
         finish_run(searching.run(row["run"]), 0.0)
@@ -226,8 +253,8 @@ def test_the_time_left_is_that_of_winners_to_come_too(searching: StudyFolder) ->
     trials = [searching.run(row["run"]) for row in searching.info()["plan"]]
     for run in trials[1:]:
         finish_run(run, 0.0, seconds=10.0)
-    start(trials[0])
-    with presence.at_work(searching):
+    begin(trials[0])
+    with presence.at_work(searching), at(trials[0]):
         assert Survey(searching, HERE).state().seconds_left == 5 + 10 * 12
 
 
@@ -258,22 +285,23 @@ Traceback (most recent call last):
 ValueError: batch of 1 image
 of two lines
 """
-DIED = "its worker died 2 times, at last: exit code 3; end of logs/worker-0.log:\n" + RAISED
+DIED = ["its worker died 2 times, at last: exit code 3; end of " + log for log in
+        ("logs/worker-0.log:\n" + RAISED, "logs/worker-12.log:\n")]  # fmt: skip
 
 
 def test_failures_are_told_by_reason_the_most_common_first(tmp_path: Path, cli: Cli) -> None:
     folder = make_study(tmp_path / "made")
     runs = list(dict.fromkeys(row["run"] for row in folder.info()["plan"]))[2:]
-    for run, error in zip(runs, [DIED, RAISED, RAISED, "OSError: its own\nof two lines", ""], strict=False):
+    errors = [*DIED, RAISED, RAISED, RAISED, "OSError: its own\nof two lines", ""]
+    for run, error in zip(runs, errors, strict=False):
         folder.run(run).write_info({**MADE, "status": "failed", "error": error})
     told = [line for line in cli("study", "status", "made").stdout.splitlines() if line.startswith("failed: ")]
     paths = [f"made/{run}/run.json" for run in runs]
     assert told == [
-        f"failed: 2 runs of insgd, sgd: ValueError: batch of 1 image; one of them: {paths[1]}",
-        "failed: a run of sgd: its worker died 2 times, at last: exit code 3; end of logs/worker-0.log; "
-        f"see {paths[0]}",
-        f"failed: a run of insgd: OSError: its own; see {paths[3]}",
-        f"failed: a run of insgd: it left no error; see {paths[4]}",
+        f"failed: 3 runs of insgd: ValueError: batch of 1 image; one of them: {paths[2]}",
+        f"failed: 2 runs of sgd: its worker died 2 times, at last: exit code 3; one of them: {paths[0]}",
+        f"failed: a run of insgd: OSError: its own; see {paths[5]}",
+        f"failed: a run of insgd: it left no error; see {paths[6]}",
     ]
 
 
@@ -299,7 +327,7 @@ def test_stale_runs_are_counted_and_set_aside_to_run_again(tmp_path: Path) -> No
     folder = make_study(tmp_path)
     old, held = run_of(folder, "sgd", 0, lr=0.1), run_of(folder, "sgd", 1, lr=0.1)
     finish_run(old, 0.5, versions={"insgd_lab": "0.0.9"}, commit=None)
-    start(held)
+    begin(held)
     held.write_info({**held.info(), "commit": "def"})
     held.checkpoint_path.write_bytes(b"checkpoint")
     metrics = old.metrics_path.read_bytes()
@@ -327,7 +355,7 @@ def test_the_command_shows_arms_and_notes(tmp_path: Path, cli: Cli) -> None:
         shown = cli(*arguments, INSGD_LAB_COMMIT="abc")
         assert shown.returncode == 0, shown.stderr
         header, sgd, insgd = rows_of(shown.stdout)
-        assert header == ["arm", "runs", "done", "interrupted", "diverged", "failed", "not started", "damaged", "stale",
+        assert header == ["arm", "runs", "done", "running", "diverged", "failed", "not started", "damaged", "stale",
                           "best on validation", "time left"]  # fmt: skip
         assert sgd[:9] == ["sgd", "4", "3", "0", "0", "0", "0", "1", "1"]
         assert sgd[9] == "accuracy 0.0270 (learning rate = 1; 2 seeds)"
@@ -335,6 +363,17 @@ def test_the_command_shows_arms_and_notes(tmp_path: Path, cli: Cli) -> None:
         assert "damaged: made/" in shown.stdout
         assert "metrics.parquet cannot be read (it has 0 bytes" in shown.stdout
         assert "stale: 1 runs are by other versions of the lab than 0.1.0 at abc: 0.0.9 at abc (1)" in shown.stdout
+
+
+def test_the_command_tells_a_run_that_was_interrupted_from_one_that_runs(tmp_path: Path, cli: Cli) -> None:
+    folder = make_study(tmp_path / "made")
+    begun = [run_of(folder, "sgd", seed, lr=0.1) for seed in (0, 1)]
+    for run in begun:
+        begin(run)
+    with at(begun[0]):
+        header, sgd, _ = rows_of(cli("study", "status", "made").stdout)
+    assert header[:6] == ["arm", "runs", "done", "running", "interrupted", "diverged"]
+    assert sgd[:6] == ["sgd", "4", "2", "1", "1", "0"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])

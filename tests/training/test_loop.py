@@ -279,6 +279,19 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
     assert not folder.exists
 
 
+def test_a_run_that_another_process_has_finished_is_read_and_not_trained(tmp_path):
+    spec, folder = make(), RunFolder(tmp_path / "run")
+    trained = train(spec, folder)
+    info, times = folder.info(), {path: path.stat().st_mtime_ns for path in folder.path.iterdir()}
+    epochs = []
+    found = train(spec, folder, on_epoch=epochs.append)
+    assert (found.status, found.results, found.model, found.optimizer) == (trained.status, trained.results, None, None)
+    assert found.metrics.equals(trained.metrics.astype({"epoch": "int32"}))
+    assert not epochs
+    assert folder.info() == info
+    assert {path: path.stat().st_mtime_ns for path in folder.path.iterdir()} == times
+
+
 # 239 training images. Of the planes that batch norm sees, those of custom-cnn have shrunk to one pixel.
 @pytest.mark.parametrize("size", [238, 1])
 @pytest.mark.parametrize("model", ["mlp", "custom-cnn"])
