@@ -227,3 +227,18 @@ def test_a_lone_image_in_front_of_batch_norm_is_refused(cli: Cli) -> None:
     result = cli("train", "--optimizer", "sgd", "--model", "mlp", *SHORT, *settings)
     assert result.returncode == 2, result.stderr
     assert "train.batch_size = 17: leaves a batch of one of the 120 training images" in result.stderr
+
+
+def test_a_run_that_raises_ends_with_a_line_that_says_so(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "buggy.py").write_text(
+        "import torch\nfrom insgd_lab import register_optimizer\n\n"
+        "@register_optimizer('buggy')\nclass Buggy(torch.optim.SGD):\n"
+        "    def __init__(self, model, lr=0.1):\n        super().__init__(model.parameters(), lr=lr)\n"
+        "    def step(self, closure=None):\n        raise RuntimeError('lost its way')\n"
+    )
+    result = cli("train", "--optimizer", "buggy", "--plugin", "buggy", "--out", "runs", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: training with buggy failed: RuntimeError: lost its way; runs/")
+    assert "run.json says so too" in last
+    assert 'buggy.py", line' in result.stderr, "where, for the author"
