@@ -110,9 +110,10 @@ def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str, 
 @contextmanager
 def _failure_told(spec: RunSpec, folder: RunFolder | None) -> Iterator[None]:
     """End with what a plugin, or we, got wrong: where it happened for its author, and one line for everybody."""
+    mistakes: tuple[type[Exception], ...] = (typer.Exit, OSError, *input_errors())  # told elsewhere
     try:
         yield
-    except (typer.Exit, OSError, *input_errors()):
+    except mistakes:
         raise
     except Exception as error:
         where = f"; {folder.info_path} says so too, and the same command tries again" if folder is not None else ""

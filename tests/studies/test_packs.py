@@ -175,7 +175,7 @@ def test_a_pack_that_meets_a_run_that_is_held_is_given_back_untouched(pack: Pack
     study, runs, names, told = pack
     with study.run(names[1]).locked():
         jobs.work(jobs.job_of(runs), jobs.Place(study.path), lambda **event: told.append(event))
-        assert told == [{"event": "returned", "reason": ""}]
+        assert told == [{"event": "returned", "reason": "", "alone": False}]
         assert study.statuses() == {}, "nothing was written"
         assert [study.run(name).is_held for name in names] == [False, True, False]
     jobs.work(jobs.job_of(runs), jobs.Place(study.path), lambda **event: told.append(event))
@@ -187,7 +187,7 @@ def test_a_pack_that_meets_a_run_that_another_has_finished_is_given_back_and_lea
     train(runs[1], study.run(names[1]))
     before = study.run(names[1]).info()
     jobs.work(jobs.job_of(runs), jobs.Place(study.path), lambda **event: told.append(event))
-    assert told == [{"event": "returned", "reason": ""}]
+    assert told == [{"event": "returned", "reason": "", "alone": False}]
     assert study.infos() == {names[1]: before}
 
 
