@@ -134,7 +134,8 @@ def _write_numbers(ax: Axes, places: list[float], rows: pd.DataFrame, errors: bo
     for title, x in _COLUMNS.items():
         ax.text(x, -0.9, title, ha=sides[title], fontweight="bold", **where)
     for place, row in zip(places, rows.to_dict("records"), strict=True):
-        texts = (_difference_text(row, errors), f"{row['pairs']:.0f}", _p_text(row["p_shown"]))
+        n = min(row["n"], row["n_reference"]) if row["test"] == "welch" else row["pairs"]
+        texts = (_difference_text(row, errors), f"{n:.0f}", _p_text(row["p_shown"]))
         for (title, x), text in zip(_COLUMNS.items(), texts, strict=True):
             written = ax.text(x, place, text, ha=sides[title], **where)
             written.set_in_layout(False)  # it fits beside the others, and measuring each takes long

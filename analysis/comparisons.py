@@ -11,39 +11,23 @@ the error of guessing, and as the worst where only ranks count; beside it stands
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from insgd_lab.analysis.effects import ablated_axes, base_level, is_level, level_cells
 from insgd_lab.analysis.labels import describe
+from insgd_lab.analysis.mean_tests import ALPHA, Scores, mean_test, mean_tests
 from insgd_lab.analysis.primary import Primary, primary_of
 from insgd_lab.analysis.runs import Arm, Cell, Study
 from insgd_lab.analysis.scores import scored
 from insgd_lab.analysis.selection import At, Choices, choose
 from insgd_lab.analysis.series import main_arms
-from insgd_lab.analysis.statistics import (
-    detectable_difference,
-    hedges_g,
-    hedges_g_paired,
-    holm,
-    paired_t,
-    probability_of_improvement,
-    summarize,
-    tost_paired,
-    welch,
-    wilcoxon,
-)
+from insgd_lab.analysis.statistics import holm, probability_of_improvement, wilcoxon
 
 __all__ = ["ALPHA", "Statement", "compare", "statements_of"]
-
-ALPHA = 0.05
-"""The level of every verdict."""
-
-Scores = Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -124,12 +108,15 @@ def compare(study: Study, choices: Choices | None = None, level: float = 0.95) -
     Returns:
         What is compared: kind, arm, axis, level, setting, reference_arm, reference (in words), at, role ("primary" or
         "exploratory"), test, metric. How it came out: pairs, n, n_reference, mean, reference_mean, difference, low,
-        high (paired by seed, t-interval), p (of the primary test's kind), p_primary (Holm over the primary statements
-        alone), p_holm (Holm over all statements), verdict. Beside it: p_paired, p_welch, p_wilcoxon and its
-        smallest_p, g, g_low, g_high (Hedges', paired), g_unpaired, improvement, improvement_low, improvement_high
-        (chance that a run of the arm beats one of the reference), detectable (the difference that so many pairs, with
-        the sd of these differences, find with power 0.8), p_equivalence (where a margin was stated), diverged,
-        reference_diverged, and of the survivors: survivor_pairs, survivor_difference, survivor_low, survivor_high.
+        high (t-interval: Welch's where that is the primary test, else paired by seed), p (of the primary test's kind),
+        p_primary (Holm over the primary statements alone), p_holm (Holm over all statements), verdict. Beside it:
+        p_paired, p_welch, p_wilcoxon and its smallest_p, g, g_low, g_high (Hedges', unpaired for Welch's test, else
+        paired), g_unpaired, improvement, improvement_low, improvement_high (chance that a run of the arm beats one of
+        the reference), detectable (the difference that so many pairs, or for Welch's test runs, with their sd find with
+        power 0.8). Where a margin was stated: margin, p_equivalence, p_equivalence_corrected (by Holm over the primary
+        statements for these, over all for the rest; the verdict follows it), inner_low, inner_high (the 90 % interval,
+        which lies within the margin exactly if p_equivalence is below 0.05). And diverged, reference_diverged, and of
+        the survivors: survivor_pairs, survivor_difference, survivor_low, survivor_high.
 
     Raises:
         ValueError: an impossible level.
@@ -139,22 +126,30 @@ def compare(study: Study, choices: Choices | None = None, level: float = 0.95) -
     primary = primary_of(study)
     rows = [_row(study, choices, primary, one, level) for one in statements_of(study, primary)]
     frame = pd.DataFrame(rows, columns=_COLUMNS)
-    frame["p_holm"] = holm(frame["p"].to_numpy(dtype=float))
     is_primary = frame["role"] == "primary"
-    frame.loc[is_primary, "p_primary"] = holm(frame.loc[is_primary, "p"].to_numpy(dtype=float))
-    judged = frame["p_primary"].where(is_primary, frame["p_holm"])
-    frame["verdict"] = [
-        _verdict(p, difference, equivalence)
-        for p, difference, equivalence in zip(judged, _directions(frame), frame["p_equivalence"], strict=True)
-    ]
+    frame["p_holm"] = holm(frame["p"].to_numpy(dtype=float))
+    judged = _corrected(frame, "p")
+    frame["p_primary"] = judged.where(is_primary)
+    frame["p_equivalence_corrected"] = _corrected(frame, "p_equivalence")
+    columns = (judged, _directions(frame), frame["p_equivalence_corrected"])
+    frame["verdict"] = [_verdict(*values) for values in zip(*columns, strict=True)]
     return frame
+
+
+def _corrected(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Holm's p over the primary statements for these, over all statements for the rest."""
+    is_primary = frame["role"] == "primary"
+    corrected = pd.Series(holm(frame[name].to_numpy(dtype=float)), frame.index, dtype=float)
+    corrected[is_primary] = holm(frame.loc[is_primary, name].to_numpy(dtype=float))
+    return corrected
 
 
 _COLUMNS = (
     "kind", "arm", "axis", "level", "setting", "reference_arm", "reference", "at", "role", "test", "metric",
     "pairs", "n", "n_reference", "mean", "reference_mean", "difference", "low", "high", "p", "p_primary", "p_holm",
     "verdict", "p_paired", "p_welch", "p_wilcoxon", "smallest_p", "g", "g_low", "g_high", "g_unpaired",
-    "improvement", "improvement_low", "improvement_high", "detectable", "p_equivalence",
+    "improvement", "improvement_low", "improvement_high", "detectable",
+    "margin", "p_equivalence", "p_equivalence_corrected", "inner_low", "inner_high",
     "diverged", "reference_diverged", "survivor_pairs", "survivor_difference", "survivor_low", "survivor_high",
 )  # fmt: skip
 
@@ -165,10 +160,10 @@ _P = {"paired-t": "p_paired", "welch": "p_welch", "wilcoxon": "p_wilcoxon"}
 def _row(study: Study, choices: Choices, primary: Primary, one: Statement, level: float) -> dict[str, Any]:
     side, reference = (scored(study, choices, cells, one.at, primary) for cells in (one.cells, one.reference))
     tests = {
-        **_mean_tests(side.scores, reference.scores, primary.margin, level),
+        **mean_tests(side.scores, reference.scores, primary.test, primary.margin, level),
         **_rank_tests(side.ranks, reference.ranks, level),
     }
-    left = paired_t(side.survivors, reference.survivors, level)
+    left = mean_test(side.survivors, reference.survivors, primary.test, level)
     return {
         **_words(study, one),
         "test": primary.test,
@@ -179,9 +174,10 @@ def _row(study: Study, choices: Choices, primary: Primary, one: Statement, level
         "reference_mean": reference.mean,
         **tests,
         "p": tests.get(_P[primary.test], math.nan),
+        "margin": math.nan if primary.margin is None else primary.margin,
         "diverged": side.diverged,
         "reference_diverged": reference.diverged,
-        "survivor_pairs": left.sizes[0],
+        "survivor_pairs": len(side.survivors.keys() & reference.survivors.keys()),
         "survivor_difference": left.difference,
         "survivor_low": left.low,
         "survivor_high": left.high,
@@ -201,30 +197,6 @@ def _words(study: Study, one: Statement) -> dict[str, Any]:
         "reference": study.cell_label(reference) if single else describe({one.axis: reference.settings[one.axis]}),
         "at": one.at,
         "role": one.role,
-    }
-
-
-def _mean_tests(scores: Scores, reference: Scores, margin: float | None, level: float) -> dict[str, Any]:
-    """What needs a scale; nothing where a score is infinite, for no mean can be taken of a diverged run's loss."""
-    pairs = len(scores.keys() & reference.keys())
-    if not np.isfinite([*scores.values(), *reference.values()]).all():
-        return {"pairs": pairs}
-    test, apart = paired_t(scores, reference, level), welch(list(scores.values()), list(reference.values()), level)
-    size = hedges_g_paired(scores, reference, level)
-    sd = summarize([scores[seed] - reference[seed] for seed in scores if seed in reference]).sd
-    return {
-        "pairs": pairs,
-        "difference": test.difference,
-        "low": test.low,
-        "high": test.high,
-        "p_paired": test.p,
-        "p_welch": apart.p,
-        "g": size.g,
-        "g_low": size.low,
-        "g_high": size.high,
-        "g_unpaired": hedges_g(list(scores.values()), list(reference.values()), level).g,
-        "detectable": detectable_difference(pairs, sd, alpha=ALPHA) if sd > 0 else math.nan,
-        "p_equivalence": tost_paired(scores, reference, margin, ALPHA).p if margin is not None else math.nan,
     }
 
 

@@ -9,6 +9,7 @@ best rate. The comparison at one fixed rate beside it says something else: how f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -88,8 +89,8 @@ def _axis_rows(study: Study, choices: Choices, arm: Arm, axis: str) -> Iterator[
                 "base": is_base,
                 "at": at,
                 "tune": _tunes(study, choices, cells, at),
-                **_fields(_SUMMARY, summarize(list(scores.values())) * 100),
-                **(_fields(_DIFFERENCE, paired_difference(scores, reference) * 100) if not is_base else {}),
+                **_fields(_SUMMARY, summarize(list(scores.values()))),
+                **(_fields(_DIFFERENCE, paired_difference(scores, reference)) if not is_base else {}),
                 "diverged": _diverged(study, choices, cells, at),
             }
 
@@ -119,16 +120,19 @@ def _fields(names: tuple[str, ...], summary: Summary) -> dict[str, float]:
 
 
 def _level_scores(study: Study, choices: Choices, cells: list[Cell], at: At) -> dict[int, float]:
-    """Test error of each seed, averaged over the cells; seeds that lack a cell are left out."""
+    """Test error of each seed (%), averaged over the cells; seeds that lack a cell are left out.
+
+    To percent first, then sums without rounding, as `scores.scored` has it: a difference in two tables is one number.
+    """
     found = [
-        study.by_seed(cell.arm, cell.key, tune)
+        {seed: 100 * error for seed, error in study.by_seed(cell.arm, cell.key, tune).items()}
         for cell in cells
         if (tune := tune_at(study, choices, cell, at)) is not None
     ]
     if not found or len(found) < len(cells):
         return {}
     seeds = set.intersection(*map(set, found))
-    return {seed: float(np.mean([scores[seed] for scores in found])) for seed in sorted(seeds)}
+    return {seed: math.fsum(scores[seed] for scores in found) / len(found) for seed in sorted(seeds)}
 
 
 def _tunes(study: Study, choices: Choices, cells: list[Cell], at: At) -> str:

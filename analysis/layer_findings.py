@@ -43,7 +43,8 @@ def _speed_sentence(rows: pd.DataFrame) -> str | None:
     fast, slow = (apart.iloc[int(k)] for k in (apart["relative"].argmax(), apart["relative"].argmin()))
     parts = [f"sped up most is {_layer(fast)}"] if fast["relative"] > 1 else []
     parts += [f"slowed down most is {_layer(slow)}"] if slow["relative"] < 1 else []
-    return f"{label}, beside {reference} and relative to its own mean over {len(rows)} layers: {'; '.join(parts)}."
+    which = f"of the {len(apart)} of {len(rows)} layers whose 95 % interval leaves out 1"
+    return f"{label}, beside {reference} and relative to its own mean over layers: {which}, {'; '.join(parts)}."
 
 
 def _layer(row: pd.Series) -> str:

@@ -73,9 +73,10 @@ def _drawn_differences(study: Study, compared: pd.DataFrame) -> Iterator[Drawing
     forest = comparison_series.forest_of(study, compared)
     if forest.rows.empty:
         return
-    caption = f"""Differences in {metric_label(forest.metric)} by seed, with their 95 %
-        t-intervals{_each_at_best(study)}; left of zero is lower, that is better. n are the pairs, p is corrected after
-        Holm: of the primary comparisons among these, of the others among all."""
+    how, n = _TAKEN[primary_of(study).test]
+    caption = f"""Differences in {metric_label(forest.metric)}{how}{_each_at_best(study)}; left of zero is lower, that
+        is better. n are the {n}, p is corrected after Holm: of the primary comparisons among these, of the others among
+        all."""
     yield _drawing(
         "differences",
         comparison_figures.draw_forest(forest),
@@ -83,6 +84,14 @@ def _drawn_differences(study: Study, compared: pd.DataFrame) -> Iterator[Drawing
         caption,
         _forest_note(forest),
     )
+
+
+_TAKEN = {
+    "paired-t": (" by seed, with their 95 % t-intervals", "pairs"),
+    "welch": (" of means, with Welch's 95 % intervals", "runs of the smaller side"),
+    "wilcoxon": (" by seed, with their 95 % t-intervals for orientation beside Wilcoxon's p", "pairs"),
+}
+"""By the kind of the primary test: what intervals are of, and what n counts."""
 
 
 def _each_at_best(study: Study) -> str:

@@ -8,7 +8,7 @@ for sentence in primary_sentences(study, frame):
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -22,7 +22,11 @@ from insgd_lab.analysis.tables import Column, Table, count
 
 __all__ = ["comparisons_table", "exploratory_sentences", "introduction", "p_text", "primary_sentences"]
 
-_TESTS = {"paired-t": "paired t-test by seed", "welch": "Welch's t-test", "wilcoxon": "Wilcoxon signed-rank test"}
+_TESTS = {
+    "paired-t": "the paired t-test by seed",
+    "welch": "Welch's t-test",
+    "wilcoxon": "the Wilcoxon signed-rank test",
+}
 _METRICS = {
     "test_error": "final test error",
     "best_test_error": "test error of the epoch that was best on the test set",
@@ -33,9 +37,9 @@ _METRICS = {
 _WORDS = {
     "lower": "lower",
     "higher": "higher",
-    "lower by less than the margin": "lower, by less than the margin",
-    "higher by less than the margin": "higher, by less than the margin",
-    "equivalent": "equivalent within the margin",
+    "lower by less than the margin": "lower, and",
+    "higher by less than the margin": "higher, and",
+    "equivalent": "",
     "unresolved": "not told apart",
     "untested": "not tested: it takes two pairs that differ",
 }
@@ -48,15 +52,15 @@ def introduction(study: Study, frame: pd.DataFrame) -> str:
     who = study.arms[primary.arm].label if primary.arm else "every other arm"
     against = f"{who} against {study.arms[primary.baseline].label}" if primary.baseline else "of one arm"
     fixed = (
-        f"The study file fixes the primary test: the {what}, {against}."
+        f"The study file fixes the primary test: {what}, {against}."
         if primary.declared
-        else f"The study file fixes no primary test ([analysis] would), so it is the usual one: the {what}, {against}."
+        else f"The study file fixes no primary test ([analysis] would), so it is the usual one: {what}, {against}."
     )
     firsts = int((frame["role"] == "primary").sum())
+    others = f"corrected over all {_tests(len(frame))} of this page, " if len(frame) > firsts else ""
     return (
         f"Made from the numbers by program. {fixed} Its p-values are corrected by Holm's method over {_tests(firsts)}; "
-        f"all else is exploratory, corrected over all {_tests(len(frame))} of this page, and what has no p-value is a "
-        "description."
+        f"all else is exploratory, {others}and what has no p-value is a description."
     )
 
 
@@ -77,10 +81,19 @@ def exploratory_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
     others = frame[frame["role"] != "primary"]
     if others.empty:
         return []
-    stand = others[others["p_holm"] < ALPHA].to_dict("records")
+    stand = others[others["p_holm"] < ALPHA]
+    same = others[others["p_equivalence_corrected"] < ALPHA]
     verb = "stands" if len(stand) == 1 else "stand"
     told = f"Of {_tests(len(others))} {len(stand)} {verb} at {ALPHA:g} after correction"
-    return [f"{told}{'.' if not stand else ':'}", *(f"{_sentence(study, primary, row)}." for row in stand)]
+    if primary.margin is not None:
+        told += f", and {len(same)} {'is' if len(same) == 1 else 'are'} equivalent within {_margin(primary)}"
+    shown = others.loc[[*stand.index, *same.index.difference(stand.index)]].to_dict("records")
+    return [f"{told}{':' if shown else '.'}", *(f"{_sentence(study, primary, row)}." for row in shown)]
+
+
+def _margin(primary: Primary) -> str:
+    margin = number(math.nan if primary.margin is None else primary.margin)
+    return f"±{margin}{' percentage points' if primary.unit == 100 else ''}"
 
 
 def _sentence(study: Study, primary: Primary, row: Mapping[Any, Any]) -> str:
@@ -88,14 +101,38 @@ def _sentence(study: Study, primary: Primary, row: Mapping[Any, Any]) -> str:
     difference = f"{signed(row['difference'])}{unit} {_METRICS[primary.metric]}"
     if math.isnan(row["difference"]):
         difference = f"no mean difference in {_METRICS[primary.metric]}, as a run has none"
-    span = f"95 % interval {signed(row['low'])} to {signed(row['high'])}, " if not math.isnan(row["low"]) else ""
+    span = f"{_interval_name(primary)} {signed(row['low'])} to {signed(row['high'])}, "
+    span = "" if math.isnan(row["low"]) else span
     corrected = row["p_primary"] if row["role"] == "primary" else row["p_holm"]
     p = "" if math.isnan(row["p"]) else f"; {_equation(row['p'])}, corrected {p_text(corrected)}"
     lost = _lost(row)
     return (
         f"{_who(study, row, 'arm', 'setting')}, against {_who(study, row, 'reference_arm', 'reference')}"
-        f"{_at(study, row)}: {difference} ({span}{row['pairs']} pairs){p}: {_WORDS[row['verdict']]}{lost}"
+        f"{_at(study, row)}: {difference} ({span}{_sample(row)}){p}: {_judged(primary, row)}{lost}"
     )
+
+
+def _interval_name(primary: Primary) -> str:
+    """Wilcoxon's test has no interval of a mean, so that of the paired t-test stands beside it."""
+    return "for orientation the paired 95 % t-interval" if primary.test == "wilcoxon" else "95 % interval"
+
+
+def _sample(row: Mapping[Any, Any]) -> str:
+    return f"{row['n']} and {row['n_reference']} runs" if row["test"] == "welch" else f"{row['pairs']} pairs"
+
+
+def _judged(primary: Primary, row: Mapping[Any, Any]) -> str:
+    """The verdict; where a margin was stated also whether a difference as large is ruled out, and by what."""
+    word = _WORDS[row["verdict"]]
+    corrected = row["p_equivalence_corrected"]
+    if math.isnan(corrected):
+        return word
+    within = f"equivalent within {_margin(primary)}"
+    inner = "" if math.isnan(row["inner_low"]) else f"90 % interval {_span(row['inner_low'], row['inner_high'])}, "
+    by = f"({inner}{_equation(row['p_equivalence'])}, corrected {p_text(corrected)})"
+    said = within if corrected < ALPHA else f"not shown to be {within}"
+    joint = " " if word.endswith("and") else ", " if word else ""
+    return f"{word}{joint}{said} {by}"
 
 
 def _who(study: Study, row: Mapping[Any, Any], arm: str, setting: str) -> str:
@@ -117,15 +154,20 @@ def _lost(row: Mapping[Any, Any]) -> str:
         return ""
     lost = f"{row['diverged']} of its runs and {row['reference_diverged']} of the others diverged"
     if math.isnan(row["survivor_difference"]):
-        return f" ({lost}, which leaves no pairs)"
+        return f" ({lost}, which leaves nothing to compare)"
+    if row["test"] == "welch":
+        return f" ({lost}; the means of those that survived differ by {signed(row['survivor_difference'])})"
     return f" ({lost}; the {row['survivor_pairs']} pairs that survived differ by {signed(row['survivor_difference'])})"
 
 
 def _detectable(primary: Primary, row: Mapping[Any, Any]) -> str:
     if math.isnan(row["detectable"]):
         return ""
+    spread = "scores" if primary.test == "welch" else "differences"
+    if primary.unit == 100 and row["detectable"] > 100:
+        return f". So many seeds, with {spread} spread as these are, can find no difference of 100 percentage points"
     found = f"{number(round(row['detectable'], 2))}{' percentage points' if primary.unit == 100 else ''}"
-    return f". So many seeds, with differences spread as these are, find {found} in 4 of 5 studies"
+    return f". So many seeds, with {spread} spread as these are, find {found} in 4 of 5 studies"
 
 
 def _equation(p: float) -> str:
@@ -156,17 +198,34 @@ def comparisons_table(study: Study, frame: pd.DataFrame) -> Table:
         Column("against", ("against",)),
         Column("role", ("role",)),
         *((Column("tuned", ("at",)),) if study.tuned else ()),
-        Column("pairs", ("pairs",), count, True),
         Column(f"difference{unit}", ("difference",), signed, True),
         Column("95 % interval", ("low", "high"), _span, True),
         Column("p", ("p",), p_text, True),
         Column("corrected", ("corrected",), p_text, True),
+        Column("verdict", ("verdict",)),
+        *(_equivalence_columns(primary) if primary.margin is not None else ()),
+        *((_RUNS,) if primary.test == "welch" else (Column("pairs", ("pairs",), count, True),)),
         Column("Hedges' g", ("g", "g_low", "g_high"), _size, True),
         Column("chance of a better run", ("improvement", "improvement_low", "improvement_high"), _chance, True),
-        Column("detectable", ("detectable",), _plain, True),
-        Column("verdict", ("verdict",)),
+        Column("detectable", ("detectable",), _at_most(primary), True),
     )
     return Table("comparisons", _caption(study, primary, frame), named, columns)
+
+
+_RUNS = Column("runs", ("n", "n_reference"), lambda n, other: f"{count(n)} and {count(other)}", True)
+
+
+def _equivalence_columns(primary: Primary) -> tuple[Column, ...]:
+    return (
+        Column("90 % interval", ("inner_low", "inner_high"), _span, True),
+        Column(f"p within {_margin(primary)}", ("p_equivalence",), p_text, True),
+        Column("corrected (equivalence)", ("p_equivalence_corrected",), p_text, True),
+    )
+
+
+def _at_most(primary: Primary) -> Callable[[float], str]:
+    """No error differs from another by more than 100 points, whatever a t-distribution says of two seeds."""
+    return lambda value: ">100" if primary.unit == 100 and value > 100 else _plain(value)
 
 
 def _caption(study: Study, primary: Primary, frame: pd.DataFrame) -> str:
@@ -175,9 +234,33 @@ def _caption(study: Study, primary: Primary, frame: pd.DataFrame) -> str:
     return (
         f"Differences in {_METRICS[primary.metric]}, negative where the first is lower, that is better: "
         f"{_TESTS[primary.test]}; p corrected by Holm's method, primary ones among themselves, others over all. "
-        "Detectable: found with power 0.8 by so many pairs whose differences spread as these do."
-        f"{ranks} The CSV has Welch's and Wilcoxon's tests beside it, and what the runs that survived say alone."
+        f"{_detectable_by(primary)}{_equivalence_note(primary)}{ranks} "
+        f"{_beside(primary)}, and what the runs that survived say alone."
     )
+
+
+def _detectable_by(primary: Primary) -> str:
+    if primary.test == "welch":
+        return "Detectable: found with power 0.8 by so many runs of either, spread as these are."
+    return "Detectable: found with power 0.8 by so many pairs whose differences spread as these do."
+
+
+def _equivalence_note(primary: Primary) -> str:
+    """What is needed to read the columns of equivalence, and which interval is not of the named test."""
+    orientation = " The intervals, g and detectable differences are those of the paired t-test, for orientation."
+    note = orientation if primary.test == "wilcoxon" else ""
+    if primary.margin is None:
+        return note
+    kind = "Welch tests" if primary.test == "welch" else "paired t-tests"
+    return (
+        f"{note} Equivalent: two one-sided {kind} rule out a difference of {_margin(primary)} or more, p corrected "
+        "likewise; before correction that is so where the 90 % interval lies within."
+    )
+
+
+def _beside(primary: Primary) -> str:
+    others = {"paired-t": "Welch's and Wilcoxon's tests", "welch": "the paired t-test and Wilcoxon's test"}
+    return f"The CSV has {others.get(primary.test, 'the t-tests')} beside it"
 
 
 def _span(low: float, high: float) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from insgd_lab.analysis.statistics.aggregates import Estimate, iqm, stratified_bootstrap
 from insgd_lab.analysis.statistics.differences import MeanTest, RankTest, paired_t, welch, welch_error, wilcoxon
 from insgd_lab.analysis.statistics.effect_sizes import EffectSize, hedges_g, hedges_g_paired, small_sample_correction
-from insgd_lab.analysis.statistics.equivalence import Equivalence, tost_paired, tost_published
+from insgd_lab.analysis.statistics.equivalence import Equivalence, tost_paired, tost_published, tost_welch
 from insgd_lab.analysis.statistics.improvement import improvement_over_tasks, probability_of_improvement
 from insgd_lab.analysis.statistics.intervals import Summary, binomial_interval, paired_difference, summarize
 from insgd_lab.analysis.statistics.multiplicity import holm
@@ -52,6 +52,7 @@ __all__ = [
     "summarize",
     "tost_paired",
     "tost_published",
+    "tost_welch",
     "welch",
     "welch_error",
     "wilcoxon",

@@ -19,7 +19,7 @@ from insgd_lab.analysis.statistics.differences import welch_error
 from insgd_lab.analysis.statistics.intervals import summarize
 from insgd_lab.analysis.statistics.samples import Key, check_level, differences
 
-__all__ = ["Equivalence", "tost_paired", "tost_published"]
+__all__ = ["Equivalence", "tost_paired", "tost_published", "tost_welch"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,21 @@ def tost_paired(
     summary = summarize(differences(treated, control))
     error = summary.sd / math.sqrt(summary.n) if summary.n else math.nan
     return _equivalence(summary.mean, error, summary.n - 1, margin, alpha)
+
+
+def tost_welch(treated: Sequence[float], control: Sequence[float], margin: float, alpha: float = 0.05) -> Equivalence:
+    """Test the difference of two means, each with a standard deviation of its own, by two one-sided Welch tests.
+
+    Raises:
+        ValueError: a margin or alpha that cannot be, or a score that is not finite.
+    """
+    _check(margin, alpha)
+    one, other = summarize(treated), summarize(control)
+    difference = one.mean - other.mean
+    if min(one.n, other.n) < 2:
+        return _equivalence(difference, math.nan, math.nan, margin, alpha)
+    error = welch_error(one.sd, one.n, other.sd, other.n)
+    return _equivalence(difference, error.error, error.degrees, margin, alpha)
 
 
 def _check(margin: float, alpha: float) -> None:

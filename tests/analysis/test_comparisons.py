@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from insgd_lab.analysis.comparisons import compare
 from insgd_lab.analysis.effects import main_effects
@@ -13,6 +14,7 @@ from insgd_lab.analysis.scores import scored
 from insgd_lab.analysis.selection import choose, tune_at
 from insgd_lab.analysis.statistics import (
     detectable_difference,
+    hedges_g,
     hedges_g_paired,
     holm,
     paired_t,
@@ -113,6 +115,36 @@ def test_every_number_is_that_of_its_routine(study, choices):
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
+def test_with_welch_every_number_is_that_of_independent_samples(study, choices):
+    frame = compare(declaring(study, margin=1.0, test="welch"), choices)
+    found = row(frame, kind="arm", arm="insgd")
+    ours, theirs = (list(errors(study, choices, arm).values()) for arm in ("insgd", "sgd"))
+    test = stats.ttest_ind(ours, theirs, equal_var=False)
+    wide, inner = test.confidence_interval(0.95), test.confidence_interval(0.90)
+    error, degrees = (np.mean(ours) - np.mean(theirs)) / test.statistic, test.df
+    apart = [stats.t.sf((1.0 + sign * found["difference"]) / error, degrees) for sign in (1, -1)]
+    size, pooled = hedges_g(ours, theirs), math.sqrt((np.var(ours, ddof=1) + np.var(theirs, ddof=1)) / 2)
+    expected = {
+        "p": test.pvalue, "low": wide.low, "high": wide.high, "inner_low": inner.low, "inner_high": inner.high,
+        "p_equivalence": max(apart), "g": size.g, "g_low": size.low, "g_high": size.high, "g_unpaired": size.g,
+        "detectable": detectable_difference(3, pooled, paired=False), "survivor_low": wide.low, "pairs": 3,
+    }  # fmt: skip
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_equivalence_is_judged_by_the_corrected_p(study, choices):
+    frame = compare(declaring(study, margin=1.0), choices)
+    first = frame["role"] == "primary"
+    raw, corrected = frame["p_equivalence"], frame["p_equivalence_corrected"]
+    np.testing.assert_array_equal(corrected[first], holm(raw[first].to_numpy()))
+    np.testing.assert_array_equal(corrected[~first], holm(raw.to_numpy())[~first])
+    within = frame["verdict"].str.contains("equivalent|margin")
+    np.testing.assert_array_equal(within, corrected < 0.05)
+    assert ((raw < 0.05) & ~within).any()
+    wide = compare(declaring(study, margin=50.0), choices)
+    assert wide["verdict"].str.contains("equivalent").any()
+
+
 def test_levels_are_the_main_effects(study, choices, frame):
     effects = main_effects(study, choices)
     levels = frame[frame["kind"] == "level"]
@@ -120,8 +152,8 @@ def test_levels_are_the_main_effects(study, choices, frame):
     assert len(levels) == len(expected)
     keys = ["arm", "axis", "level", "at"]
     joined = levels.astype({"level": str}).merge(expected.astype({"level": str}), on=keys)
-    np.testing.assert_allclose(joined["difference_x"], joined["difference_y"], atol=1e-12)
-    np.testing.assert_allclose(joined["low_x"], joined["difference_low"], atol=1e-12)
+    for one, other in (("difference_x", "difference_y"), ("low_x", "difference_low")):
+        np.testing.assert_array_equal(joined[one], joined[other])  # to the last bit: both tables print one number
 
 
 def test_holm_counts_every_statement_and_the_primary_ones_also_alone(frame):

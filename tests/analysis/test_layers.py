@@ -179,7 +179,8 @@ def test_sentences_name_the_layers_that_are_told_apart_and_how_often_rules_acted
     gains = {(seed, step, "a", "norm_gain"): 2.0 if step == 1 else 1.0 for seed, step in jitter}
     mine, plain = records_of("mine", values | gains, "Mine"), records_of("sgd", sgd, "SGD")
     speed, often = layer_findings([plain, mine])
-    assert speed.startswith("Mine, beside SGD and relative to its own mean over 3 layers: sped up most is c, 2.0")
+    beside = "Mine, beside SGD and relative to its own mean over layers: "
+    assert speed.startswith(f"{beside}of the 2 of 3 layers whose 95 % interval leaves out 1, sped up most is c, 2.0")
     assert "; slowed down most is a, 0.49" in speed
     assert often == (
         "Mine: the norm correction raised a parameter's gradient in 50 % (95 % interval 50 to 50, 3 seeds) of the "

@@ -49,7 +49,7 @@ def test_a_fixed_test_is_named_and_the_others_are_exploratory(study, choices):
     fixed = declared(study, arm="insgd", baseline="adam", test="welch")
     frame = compare(fixed, choices)
     text = introduction(fixed, frame)
-    assert "The study file fixes the primary test: the Welch's t-test of the final test error, INSGD, one at a" in text
+    assert "The study file fixes the primary test: Welch's t-test of the final test error, INSGD, one at a" in text
     assert "over 1 comparison;" in text
     [sentence] = primary_sentences(fixed, frame)
     assert re.match(r"INSGD, one at a time, against Adam", sentence)
@@ -71,11 +71,45 @@ def test_diverged_runs_are_said_with_what_the_survivors_say(study, compared):
     assert "(2 of its runs and 0 of the others diverged; the 1 pairs that survived differ by −0.25)" in sentence
 
 
+def test_a_margin_is_said_with_its_p_and_equivalences_are_counted(study, choices):
+    fixed = declared(study, margin=20.0)
+    frame = compare(fixed, choices)
+    first, *each = exploratory_sentences(fixed, frame)
+    others = frame[frame["role"] != "primary"]
+    same = others[others["p_equivalence_corrected"] < 0.05]
+    assert f", and {len(same)} are equivalent within ±20 percentage points:" in first
+    assert len(each) == (same.index.union(others.index[others["p_holm"] < 0.05])).size
+    row = frame[frame["role"] == "primary"].iloc[0]
+    told = primary_sentences(fixed, frame)[0].replace("\N{MINUS SIGN}", "-")
+    span = f"90 % interval {row['inner_low']:+.2f} to {row['inner_high']:+.2f}"
+    corrected = p_text(row["p_equivalence_corrected"])
+    assert re.search(
+        rf"equivalent within ±20 percentage points \({re.escape(span)}, p .*, corrected {corrected}\)", told
+    )
+    assert "p within ±20 percentage points" in comparisons_table(fixed, frame).titles
+    far = primary_sentences(declared(study, margin=0.01), compare(declared(study, margin=0.01), choices))[0]
+    assert "not shown to be equivalent within ±0.01 percentage points" in far
+
+
+def test_welch_counts_runs_and_wilcoxon_says_whose_interval_it_shows(study, choices):
+    fixed = declared(study, test="welch")
+    assert "3 and 3 runs" in primary_sentences(fixed, compare(fixed, choices))[0]
+    fixed = declared(study, test="wilcoxon")
+    assert "for orientation the paired 95 % t-interval" in primary_sentences(fixed, compare(fixed, choices))[0]
+
+
+def test_no_study_finds_more_than_a_hundred_points(study, compared):
+    frame = compared.iloc[:1].assign(detectable=125.2)
+    assert primary_sentences(study, frame)[0].endswith("can find no difference of 100 percentage points.")
+    assert ">100" in comparisons_table(study, frame).cells()[0]
+
+
 def test_the_table_has_a_row_for_each_comparison(study, compared):
     table = comparisons_table(study, compared)
     assert len(table.cells()) == len(compared)
     assert "cannot get below p = 0.25" in table.caption  # three pairs: two of eight signs
-    verdicts = [row[-1] for row in table.cells()]
+    assert table.titles[5:9] == ["95 % interval", "p", "corrected", "verdict"]
+    verdicts = [row[table.titles.index("verdict")] for row in table.cells()]
     assert verdicts == compared["verdict"].tolist()
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from insgd_lab.analysis.statistics import paired_t, tost_paired, tost_published, welch
+from insgd_lab.analysis.statistics import paired_t, tost_paired, tost_published, tost_welch, welch
 
 from .samples import lists, paired, statsmodels
 
@@ -17,6 +17,14 @@ def test_agrees_with_statsmodels_as_if_the_published_runs_were_there(ours, their
     found = tost_published(ours, float(np.mean(theirs)), float(np.std(theirs, ddof=1)), len(theirs), margin)
     assert found.p == pytest.approx(expected[0], rel=1e-6, abs=1e-12)
     assert (found.p_below, found.p_above) == pytest.approx((expected[1][1], expected[2][1]), rel=1e-6, abs=1e-12)
+
+
+@given(lists(2), lists(2), st.floats(0.01, 1))
+def test_two_samples_agree_with_statsmodels(ours, theirs, margin):
+    assume(np.std(ours) > 1e-4 and np.std(theirs) > 1e-4)
+    expected = statsmodels("stats.weightstats").ttost_ind(ours, theirs, -margin, margin, usevar="unequal")
+    assert tost_welch(ours, theirs, margin).p == pytest.approx(expected[0], rel=1e-6, abs=1e-12)
+    assert math.isnan(tost_welch(ours[:1], theirs, margin).p)
 
 
 @given(paired(), st.floats(0.01, 1))
