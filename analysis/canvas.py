@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from insgd_lab.analysis.labels import number
 
@@ -118,14 +118,28 @@ def plain_tick(value: float, position: int | None = None) -> str:
 def plain_log(axis: Any, room: float = 2.5) -> None:
     """Tick labels 0.3, 1, 20 instead of powers of ten, at 1, 2 and 5 of each decade.
 
-    Over more than `room` decades at 1 and 3, over more again at 1 alone.
+    Over more than `room` decades at 1 and 3, over more again at 1 alone, unless that leaves fewer than three; an axis
+    that spans too little for three of these has evenly spaced ticks.
     """
     low, high = sorted(axis.get_view_interval())
     decades = np.log10(high / low) if low > 0 else 1.0
-    subs = (1.0, 2.0, 5.0) if decades < room else (1.0, 3.0) if decades < 1.4 * room else (1.0,)
-    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
+    sparse = 1 if decades < room else 2 if decades < 1.4 * room else 3
+    found = [subs for subs in _SUBS[sparse::-1] if low <= 0 or _ticks(low, high, subs) >= 3]
+    axis.set_major_locator(LogLocator(base=10, subs=found[0], numticks=12) if found else MaxNLocator(5, **_EVEN))
     axis.set_major_formatter(FuncFormatter(plain_tick))
     axis.set_minor_formatter(NullFormatter())
+
+
+_SUBS = ((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
+
+
+_EVEN: dict[str, Any] = {"steps": [1, 2, 5, 10], "min_n_ticks": 3}
+
+
+def _ticks(low: float, high: float, subs: Sequence[float]) -> int:
+    """How many of these multiples of powers of ten lie between two positive numbers."""
+    powers = range(int(np.floor(np.log10(low))), int(np.floor(np.log10(high))) + 1)
+    return sum(low <= sub * 10.0**power <= high for power in powers for sub in subs)
 
 
 def fit_means(ax: Axes, means: Sequence[np.ndarray]) -> None:

@@ -48,7 +48,9 @@ class Statement:
 def statements_of(study: Study, primary: Primary) -> list[Statement]:
     """Every comparison that a report makes, the primary ones first.
 
-    Arms are compared at their base cell, and also at every other cell whose settings the baseline has too. Levels of
+    Arms are compared at their base cell, and also at every other cell whose settings the baseline has too. An arm
+    without a base cell, as of grids "random" and "zip", is compared with a baseline of other settings only where the
+    study file names it: its first cell is one of many, drawn or listed first, and does not stand for it. Levels of
     axes that move alone or are crossed in full are compared with the base level, at each one's own best tune and at the
     fixed one. Cells of other grids are compared with the arm's first.
     """
@@ -64,11 +66,11 @@ def _arm_statements(study: Study, arm: Arm, primary: Primary) -> Iterator[Statem
     reference = study.shown_cell(primary.baseline) if primary.baseline else None
     if shown is None or reference is None or primary.baseline is None:
         return
+    has_base, named = study.base_cell(arm.name) is not None, primary.arm == arm.name
     for cell in study.cells_of(arm.name):
         twin = study.find_cell(primary.baseline, cell.settings) if cell.settings else None
-        if cell == shown:
-            is_primary = primary.arm in (None, arm.name)
-            role = "primary" if is_primary else "exploratory"
+        if cell == shown and (has_base or named):
+            role = "primary" if named or primary.arm is None else "exploratory"
             yield Statement("arm", arm.name, (cell,), (twin or reference,), "best", role=role)
         elif twin is not None:
             yield Statement("arm", arm.name, (cell,), (twin,), "best")

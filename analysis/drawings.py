@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from insgd_lab.analysis import figures, layer_figures, layers, series
-from insgd_lab.analysis.effects import Inert
+from insgd_lab.analysis.effects import Inert, level_notes
 from insgd_lab.analysis.labels import name_label, number, percent
 from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import Choices, tuned_name
@@ -40,10 +40,10 @@ CAPTIONS = {
         Final validation error against the learning rate: mean over seeds, band from the lowest to the
         highest seed.""",
     "layers": """
-        Per-layer records of the base cells{chosen}, mean over the seeds that trained to the end. The
-        effective step is ‖Δθ‖/‖g‖, the length of the parameter's change over that of its gradient; with
-        momentum it is a ratio of lengths, not a gain. The input power is what an arm that reads its inputs
-        measured at the layer.""",
+        Per-layer records of the base cells (of an arm without one, its first){chosen}, mean over the seeds that
+        trained to the end. The effective step is ‖Δθ‖/‖g‖, the length of the parameter's change over that of its
+        gradient; with momentum it is a ratio of lengths, not a gain. The input power is what an arm that reads its
+        inputs measured at the layer.""",
     "layer-maps": """
         The same records as heat maps, layers from the input side down: each field is the geometric mean over a part of
         the training and over the seeds that trained to the end. Colours are on a logarithmic scale.""",
@@ -120,7 +120,8 @@ def _drawn(
     known = effects[effects["mean"].notna()]
     if len(known):
         whole = [(one.arm, one.axis) for one in inert if one.whole]
-        yield "main-effects", figures.draw_effects(study, known, whole), _effects_alt(study, known), ""
+        alt, note = _effects_alt(study, known), _effects_note(study, known)
+        yield "main-effects", figures.draw_effects(study, known, whole), alt, note
     grids = [grid for grid in series.grids(study, choices) if grid.best.notna().any(axis=None)]
     if grids:
         yield "grids", figures.draw_grids(grids), _grids_alt(grids), ""
@@ -170,6 +171,12 @@ def _effects_alt(study: Study, effects: pd.DataFrame) -> str:
         f"Final test error of every level of every ablated axis with 95 % intervals{how}, for "
         f"{', '.join(axes)}. The numbers are in the table of main effects."
     )
+
+
+def _effects_note(study: Study, known: pd.DataFrame) -> str:
+    """Over which cells levels are averaged; and where axes of errors cut off t-intervals, which know no 0."""
+    cut = ["Bars that would reach below 0 % are cut off there."] if (known["low"] < 0).any() else []
+    return " ".join([*cut, *level_notes(study)])
 
 
 def _grids_alt(grids: Sequence[series.Grid]) -> str:

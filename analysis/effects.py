@@ -17,12 +17,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from insgd_lab.analysis.labels import name_label, value_label
+from insgd_lab.analysis.labels import describe, name_label, value_label
 from insgd_lab.analysis.runs import Arm, Cell, Study, key_of
 from insgd_lab.analysis.selection import At, Choices, tune_at, tune_label, tuned_name
 from insgd_lab.analysis.statistics import Summary, paired_difference, summarize
 
-__all__ = ["Inert", "ablated_axes", "base_level", "inert_levels", "is_level", "level_cells", "main_effects"]
+__all__ = [
+    "Inert",
+    "ablated_axes",
+    "base_level",
+    "inert_levels",
+    "is_level",
+    "level_cells",
+    "level_notes",
+    "main_effects",
+]
 
 
 def ablated_axes(arm: Arm) -> list[str]:
@@ -49,6 +58,43 @@ def level_cells(study: Study, arm: str, axis: str, level: Any) -> list[Cell]:
         for cell in with_level
         if all(study.find_cell(arm, {**cell.settings, axis: other}) for other in spec.levels(axis))
     ]
+
+
+def level_notes(study: Study) -> list[str]:
+    """Over which cells main effects are averaged where they are not all of the arm's, and which take no part.
+
+    Cells that the study excludes leave levels of crossed arms with unlike partners; those that it includes have none.
+    """
+    return [note for arm in study.arms.values() if ablated_axes(arm) and (note := _level_note(study, arm))]
+
+
+def _level_note(study: Study, arm: Arm) -> str:
+    used = {
+        axis: [level_cells(study, arm.name, axis, level) for level in arm.levels(axis)] for axis in ablated_axes(arm)
+    }
+    cells = study.cells_of(arm.name)
+    parts = [_averaged_over(axis, levels, len(cells)) for axis, levels in used.items()] if arm.grid == "full" else []
+    seen = {cell.key for levels in used.values() for each in levels for cell in each}
+    apart = [describe(cell.settings) for cell in cells if cell.key not in seen]
+    if apart:
+        named = "; ".join(apart[:_NAMED]) + (f"; and {len(apart) - _NAMED} more" if len(apart) > _NAMED else "")
+        parts.append(f"cells that take no part in any: {named}")
+    told = "; ".join(part for part in parts if part)
+    return f"Main effects of {arm.label}: {told}." if told else ""
+
+
+_NAMED = 6
+"""Cells that one note names."""
+
+
+def _averaged_over(axis: str, levels: list[list[Cell]], cells: int) -> str:
+    """Nothing where every cell of the arm takes part."""
+    if sum(map(len, levels)) == cells:
+        return ""
+    if not levels[0]:
+        return f"{name_label(axis)} has none, as no other settings were planned at all of its levels"
+    many = f"the {len(levels[0])} cells" if len(levels[0]) > 1 else "the one cell"
+    return f"a level of {name_label(axis)} is averaged over {many} whose other settings were planned at every level"
 
 
 def main_effects(study: Study, choices: Choices) -> pd.DataFrame:

@@ -77,7 +77,7 @@ def draw_heat_maps(traces: Sequence[LayerTraces]) -> Figure:
     """Each quantity of each arm as a heat map: layers from the input side down, the training from left to right."""
     maps = [(trace, heat_maps(trace)) for trace in traces]
     shown = [(trace, name, tables[name]) for name in QUANTITIES for trace, tables in maps if name in tables]
-    heights = [0.55 + 0.17 * len(table) for _, _, table in shown]
+    heights = [0.55 + max(0.8, 0.17 * len(table)) for _, _, table in shown]  # a colour bar needs room for its ticks
     with style():
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.4), layout="constrained")
         axes = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -96,7 +96,7 @@ def _heat(figure: Figure, ax: Axes, table: pd.DataFrame, quantity: str, alike: S
     every = max(1, len(table.columns) // 8)
     sns.heatmap(table, ax=ax, cmap="cividis", norm=scale, cbar=False, yticklabels=True, xticklabels=every)
     bar = figure.colorbar(ax.collections[0], ax=ax, label="\n".join(quantity.split(" ", 2)[:2]), pad=0.01)
-    plain_log(bar.ax.yaxis)
+    plain_log(bar.ax.yaxis, room=0.7 if len(table) < 8 else 2.5)
     ax.set(xlabel="", ylabel="")
     ax.tick_params(left=False, bottom=False)
     ax.tick_params(axis="both", rotation=0)

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from insgd_lab.analysis.labels import describe
 from insgd_lab.analysis.runs import Arm, Study
 from insgd_lab.analysis.selection import Choices, tune_at, tune_label
 from insgd_lab.analysis.series import main_arms
@@ -85,7 +86,7 @@ def _records(study: Study, choices: Choices, arm: Arm) -> LayerRecords | None:
     if not frames:
         return None
     words = [arm.label]
-    words += [study.cell_label(cell)] if arm.axes and arm.grid != "one-at-a-time" else []
+    words += [describe(cell.settings)] if arm.axes and arm.grid != "one-at-a-time" else []
     words += [tune_label(study, tune)] if study.tunes[tune] else []
     return LayerRecords(arm, "; ".join(words), pd.concat(frames, ignore_index=True))
 

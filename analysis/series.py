@@ -31,6 +31,7 @@ __all__ = [
     "groups",
     "main_arms",
     "sensitivity",
+    "standing_title",
 ]
 
 LINES = 6
@@ -111,7 +112,13 @@ def _optimizers(study: Study) -> Iterator[Group]:
     arms = main_arms(study)
     cells = [(arm.label, cell) for arm in arms if (cell := study.shown_cell(arm.name))]
     if len(cells) > 1 or not any(arm.axes for arm in arms):
-        yield Group("Arms at their base", "arm", tuple(cells))
+        yield Group(standing_title(study, [cell for _, cell in cells]), "arm", tuple(cells))
+
+
+def standing_title(study: Study, cells: Sequence[Cell]) -> str:
+    """The title of arms side by side: where one has no base cell, its first stands for it."""
+    based = all(study.base_cell(cell.arm) == cell for cell in cells)
+    return "Arms at their base" if based else "Arms at their base, or first cell where they have none"
 
 
 def _axis_group(study: Study, arm: Arm, axis: str) -> Group:

@@ -17,10 +17,10 @@ from typing import Any
 import pandas as pd
 
 from insgd_lab.analysis.labels import describe, name_label, option_name, value_label
-from insgd_lab.analysis.runs import Arm, Study
+from insgd_lab.analysis.runs import Arm, Study, key_of
 from insgd_lab.analysis.tables import Column, Table
 
-__all__ = ["Setup", "commands", "setup", "training_text"]
+__all__ = ["Setup", "commands", "setup", "training_text", "trials_by_arm"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _parameters(study: Study) -> str:
 
 def _choice(study: Study) -> str:
     if search := study.info.get("search"):
-        return _searched(search)
+        return _searched(study, search)
     if not study.tuned:
         return "nothing was tuned: every cell ran as given"
     names = ", ".join(dict.fromkeys(name_label(name) for arm in study.arms.values() for name in arm.tuned))
@@ -100,13 +100,30 @@ def _choice(study: Study) -> str:
     )
 
 
-def _searched(search: Mapping[str, Any]) -> str:
+def _searched(study: Study, search: Mapping[str, Any]) -> str:
     seeds = ", ".join(map(str, search["seeds"]))
     return (
-        f"each cell was tuned by {search['trials']} trials ({search['method']}), run with the seeds {seeds}; the one "
+        f"each cell was tuned by {_trials(study, search)} ({search['method']}), run with the seeds {seeds}; the one "
         "with the best validation score (a mean of each run's best epoch) was run again with the seeds above, which "
         "had no say in it, as the test split had none; only these runs are reported"
     )
+
+
+def _trials(study: Study, search: Mapping[str, Any]) -> str:
+    counts = trials_by_arm(study)
+    if len(set(counts.values())) < 2:
+        return f"{next(iter(counts.values()), search['trials'])} trials"
+    return f"a number of trials that differs by arm: {', '.join(f'{label} {n}' for label, n in counts.items())}"
+
+
+def trials_by_arm(study: Study) -> dict[str, int]:
+    """How many settings a search tried for a cell of each arm, by its label; a space that is smaller has fewer."""
+    tried: dict[str, dict[str, set[str]]] = {}
+    for row in study.info.get("plan") or []:
+        if row.get("stage") == "trial":
+            cell = tried.setdefault(study.arms[row["arm"]].label, {}).setdefault(key_of(row["settings"]), set())
+            cell.add(key_of(row["tune"]))
+    return {label: max(map(len, cells.values())) for label, cells in tried.items()}
 
 
 def _record(record: Mapping[str, Any]) -> str:
@@ -206,7 +223,7 @@ def _arm_row(study: Study, arm: Arm) -> dict[str, Any]:
         "optimizer": arm.optimizer,
         "options": describe({name: value for name, value in arm.options.items() if name not in arm.tune}) or "defaults",
         "grid": arm.grid if arm.axes else "–",
-        "axes": "; ".join(axes) or "–",
+        "axes": "; ".join(axes) + _first(study, arm) or "–",
         "tune": "; ".join(f"{name_label(name)}: {_tried(values)}" for name, values in tried.items()) or "–",
         "fixed": describe(arm.fixed) or "–",
         "cells": len(study.cells_of(arm.name)),
@@ -223,6 +240,14 @@ def _tried(values: Any) -> str:
 
 def _values(values: list[Any]) -> str:
     return ", ".join(map(value_label, values))
+
+
+def _first(study: Study, arm: Arm) -> str:
+    """Which cell stands for an arm beside others where its base was not planned; nothing where it was."""
+    shown = study.shown_cell(arm.name)
+    if shown is None or study.base_cell(arm.name) is not None:
+        return ""
+    return f" [no base cell; beside others stands the first, {study.cell_label(shown)}]"
 
 
 def _base(arm: Arm, axis: str) -> str:

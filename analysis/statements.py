@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from insgd_lab.analysis.effects import Inert
+from insgd_lab.analysis.effects import Inert, level_notes
 from insgd_lab.analysis.labels import describe, interval, name_label, number, percent, signed, value_label
 from insgd_lab.analysis.primary import primary_of
 from insgd_lab.analysis.reproduction import Reproduction
 from insgd_lab.analysis.runs import Cell, Study
 from insgd_lab.analysis.selection import Choices, tune_at, tune_label, tuned_name
 from insgd_lab.analysis.series import main_arms
+from insgd_lab.analysis.setup import trials_by_arm
 from insgd_lab.analysis.statistics import Summary, summarize
 from insgd_lab.store import FINISHED
 
@@ -84,6 +85,8 @@ def findings(study: Study, choices: Choices, effects: pd.DataFrame, inert: Seque
         _crossed(study, choices),
         _axes(study, effects, inert),
         (one.sentence(study) for one in inert),
+        level_notes(study),
+        _unequal_trials(study),
         _edges(study, choices),
         _left_out(study, choices),
         _failures(study),
@@ -195,6 +198,13 @@ def _largest(rows: pd.DataFrame) -> str | None:
 
 
 # ------------------------------------------------------------------------------------------------ warnings
+
+
+def _unequal_trials(study: Study) -> Iterator[str]:
+    counts = trials_by_arm(study)
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"{label} {count}" for label, count in counts.items())
+        yield f"The arms' cells were tuned by unequal numbers of trials ({each}): more trials find lower errors."
 
 
 def _edges(study: Study, choices: Choices) -> Iterator[str]:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from insgd_lab.analysis.effects import level_notes
 from insgd_lab.analysis.labels import MISSING, describe, interval, name_label, percent, signed, value_label
 from insgd_lab.analysis.runs import Cell, Study, key_of
 from insgd_lab.analysis.selection import At, Choices, tune_at, tune_label, tuned_name
@@ -226,6 +227,7 @@ def effects_table(study: Study, effects: pd.DataFrame) -> Table:
     how = f"each level at its own best {tuned}, then at the fixed one" if modes[1:] else "as run"
     caption = f"Main effects on the final test error (%): {how}. Differences are from the base level in percentage "
     caption += "points, paired by seed, with 95 % t-intervals; many are looked at together, so they are exploratory."
+    caption = " ".join([caption, *level_notes(study)])
     columns = [
         Column("arm", ("arm_label",)),
         Column("axis", ("axis",), name_label),

@@ -12,6 +12,8 @@ from insgd_lab.analysis.primary import baseline_of, primary_of
 from insgd_lab.analysis.runs import StudyError
 from insgd_lab.analysis.scores import scored
 from insgd_lab.analysis.selection import choose, tune_at
+from insgd_lab.analysis.series import groups
+from insgd_lab.analysis.setup import setup
 from insgd_lab.analysis.statistics import (
     detectable_difference,
     hedges_g,
@@ -274,6 +276,25 @@ def test_cells_of_other_grids_are_compared_with_the_first(study, choices):
     cells = frame[(frame["arm"] == "insgd") & (frame["kind"] == "cell")]
     assert len(cells) == len(study.cells_of("insgd")) - 1
     assert not ((frame["arm"] == "insgd") & (frame["kind"] == "level")).any()
+
+
+def test_an_arm_without_a_base_cell_is_compared_with_the_baseline_only_if_named(study, choices):
+    base = study.base_cell("insgd")
+    plan = study.plan[~((study.plan["arm"] == "insgd") & (study.plan["cell"] == base.key))]
+    cells = {key: cell for key, cell in study.cells.items() if cell != base}
+    arms = {**study.arms, "insgd": dataclasses.replace(study.arms["insgd"], grid="random")}
+    drawn = dataclasses.replace(study, plan=plan, cells=cells, arms=arms)
+    frame = compare(drawn, choices)
+    assert not ((frame["arm"] == "insgd") & (frame["kind"] == "arm")).any()
+    assert set(frame.loc[frame["role"] == "primary", "arm"]) == {"insgd-norms", "adam"}
+    assert ((frame["arm"] == "insgd") & (frame["kind"] == "cell")).any()
+    named = compare(declaring(drawn, arm="insgd"), choices)
+    first = drawn.cell_label(drawn.shown_cell("insgd"))
+    assert named.loc[named["role"] == "primary", ["arm", "setting"]].to_numpy().tolist() == [["insgd", first]]
+    words = {row[0]: row for row in setup(drawn).arms.cells()}
+    assert "no base cell; beside others stands the first, " in words["INSGD, one at a time"][4]
+    titles = [group.title for group in groups(drawn)]
+    assert titles[0] == "Arms at their base, or first cell where they have none"
 
 
 def test_scores_of_several_cells_are_averaged_by_seed(study, choices):

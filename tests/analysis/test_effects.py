@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from insgd_lab.analysis.effects import ablated_axes, inert_levels, level_cells, main_effects
+from insgd_lab.analysis.effects import ablated_axes, inert_levels, level_cells, level_notes, main_effects
 from insgd_lab.analysis.runs import Cell, load_study
 from insgd_lab.analysis.selection import choose, tune_at
 from insgd_lab.analysis.statistics import paired_difference, summarize
@@ -118,3 +118,18 @@ def test_nothing_tuned_leaves_one_way_of_judging(tmp_path):
     study = load_study(folder.path)
     assert not study.tuned
     assert set(main_effects(study, choose(study))["at"]) == {"best"}
+
+
+def test_what_levels_are_averaged_over_is_said_where_cells_take_no_part(study):
+    assert level_notes(study) == []
+    gone = study.find_cell("insgd-norms", {"p": "inf", "granularity": "channel"})
+    plan = study.plan[~((study.plan["arm"] == "insgd-norms") & (study.plan["cell"] == gone.key))]
+    cells = {key: cell for key, cell in study.cells.items() if cell != gone}
+    [note] = level_notes(dataclasses.replace(study, plan=plan, cells=cells))
+    planned = "cells whose other settings were planned at every level"
+    assert note == (
+        f"Main effects of INSGD, p × granularity: a level of p is averaged over the 2 {planned}; "
+        f"a level of granularity is averaged over the 2 {planned}."
+    )
+    assert all(len(level_cells(dataclasses.replace(study, plan=plan, cells=cells), "insgd-norms", "p", p)) == 2
+               for p in (1, 2, "inf"))  # fmt: skip

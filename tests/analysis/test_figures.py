@@ -301,3 +301,15 @@ def test_figures_leave_no_state_behind(curves):
     assert isinstance(figures.draw_curves(curves[:1]), Figure)
     assert dict(plt.rcParams) == before
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.8, 1.3), (0.04, 9.0), (0.97, 1.02), (0.2, 40.0), (1e-4, 3e3), (0.37, 1.9)]
+)
+@pytest.mark.parametrize("room", [0.7, 1.2, 2.5])
+def test_logarithmic_axes_have_three_ticks_at_least(low, high, room):
+    ax = Figure().subplots()
+    ax.set(xscale="log", xlim=(low, high))
+    canvas.plain_log(ax.xaxis, room)
+    ticks = [tick for tick in ax.xaxis.get_majorticklocs() if low <= tick <= high]
+    assert len(ticks) >= 3

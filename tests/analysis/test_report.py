@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from insgd_lab.analysis import report as module
+from insgd_lab.analysis.effects import main_effects
 from insgd_lab.analysis.report import is_current, report_path, write_report
 from insgd_lab.analysis.runs import StudyError, load_study
 from insgd_lab.analysis.selection import choose, tune_at
-from insgd_lab.analysis.setup import commands, setup
-from insgd_lab.analysis.statements import mixture
+from insgd_lab.analysis.setup import commands, setup, trials_by_arm
+from insgd_lab.analysis.statements import findings, mixture
 from insgd_lab.analysis.statistics import paired_difference, summarize
 from insgd_lab.store import DiskError, write_json
 
@@ -302,3 +303,20 @@ def test_the_page_says_how_to_make_it_again(page, study):
     assert again == "insgd-lab study run tiny.toml --set epochs=1 --set 'arm.adam.tune.lr=[0.1, 0.2]' --out again"
     mixed = study.runs.assign(commit=[f"c{k % 2}" for k in range(len(study.runs))])
     assert len(commands(dataclasses.replace(study, runs=mixed))) == 2
+
+
+def test_unequal_numbers_of_trials_are_said(tmp_path):
+    chosen = [arm for arm in arms() if arm["name"] in ("sgd", "adam")]
+    chosen[1] = {**chosen[1], "tune": {"lr": chosen[1]["tune"]["lr"][:2]}}
+    folder = build_study(tmp_path / "s", arm_list=chosen, failed=0, epochs=2, steps=10, seeds=2)
+    info = folder.info()
+    search = {"method": "random", "trials": 4, "seeds": [0]}
+    plan = [{**row, "stage": "trial"} for row in info["plan"]] + info["plan"]
+    folder.write_info({**info, "search": search, "plan": plan})
+    study = load_study(folder.path)
+    assert trials_by_arm(study) == {"SGD": 4, "Adam": 2}
+    chosen = dict(setup(study).facts)["Choice of settings"]
+    assert "a number of trials that differs by arm: SGD 4, Adam 2 (random)" in chosen
+    choices = choose(study)
+    [told] = [text for text in findings(study, choices, main_effects(study, choices), []) if "unequal" in text]
+    assert "unequal numbers of trials (SGD 4, Adam 2)" in told
