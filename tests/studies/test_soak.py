@@ -50,7 +50,7 @@ PATIENCE = 300.0  # with a machine that has much else to do
 
 # Just before these events, of which Python's audit hooks tell, a process kills itself, its scheduler or all.
 EVENTS = [
-    r"rename .*/\.study\.json\.new", r"open .*/\.study\.json\.new", r"open .*/logs/worker", r"mkdir .*/[0-9a-f]{16}$",
+    r"open .*/\.study\.json\.new", r"rename .*/\.study\.json\.new", r"open .*/logs/worker", r"mkdir .*/[0-9a-f]{16}$",
     r"open .*/[0-9a-f]{16}/\.lock", r"remove .*/[0-9a-f]{16}/\.lock",
     r"open .*/\.run\.json\.new", r"rename .*/\.run\.json\.new",
     r"mkdir .*/layers$", r"rename .*/layers/\.part", r"remove .*/layers/part",
@@ -58,6 +58,14 @@ EVENTS = [
     r"remove .*/checkpoint.pt", r"rename .*/\.metrics\.parquet\.new", r"rename .*/\.layers\.parquet\.new",
     r"open .*/layers\.parquet", r"rmtree .*/layers", r"rmdir .*/layers", r"remove .*\.new",
 ]  # fmt: skip
+AFTER_A_CHECKPOINT = (
+    r"open .*/\.run\.json\.new"  # of a worker the second: the first is of the beginning of its first run
+)
+ORPHANED = r"remove .*/layers/part"
+# What a worker must have died at, and for which time, so that another one comes to these events.
+BEFORE = {ORPHANED: (r"rename .*/\.checkpoint\.pt\.new", 1), r"open .*/checkpoint.pt": (AFTER_A_CHECKPOINT, 2)}
+OFTEN = 50  # kills from which on everything must have been struck
+LOOK = 0.25  # seconds between two looks at what has failed
 # What run.json says of the clock; `epochs` has the seconds of each.
 TIMES = {"started", "finished", "seconds", "images_per_second", "epochs"}
 
@@ -78,7 +86,13 @@ class Command:
         self.log = tempfile.TemporaryFile("w+", dir=home)  # noqa: SIM115 - as long as the process
         self.sign = home / "witness" / f"sign-{uuid.uuid4()}"
         self.sign.parent.mkdir(exist_ok=True)
-        told = {"WITNESS": self.sign.parent, "SIGN": self.sign, "PAUSE": pause, "FATES": json.dumps(fates)}
+        told = {
+            "WITNESS": self.sign.parent,
+            "STUDY": out,
+            "SIGN": self.sign,
+            "PAUSE": pause,
+            "FATES": json.dumps(fates),
+        }
         self.process = subprocess.Popen(
             [*STUDY_RUN, "--out", out, "--workers", str(workers)],
             cwd=home,
@@ -88,6 +102,10 @@ class Command:
             start_new_session=True,
         )
 
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
     def workers(self) -> list[int]:
         pid = self.process.pid
         with contextlib.suppress(FileNotFoundError):
@@ -96,17 +114,18 @@ class Command:
 
     def kill(self, target: str, chance: random.Random) -> bool:
         """Kill the scheduler, all its processes, or one worker; whether there was one."""
-        if target == "worker":
-            workers = self.workers()
-            if workers:
-                with contextlib.suppress(ProcessLookupError):  # it has just been replaced
-                    os.kill(chance.choice(workers), signal.SIGKILL)
-            return bool(workers)
-        if target == "scheduler":
-            self.process.kill()
-        else:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        return True
+        workers = [pid for pid in self.workers() if is_alive(pid)]
+        if not self.alive or (target == "worker" and not workers):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            if target == "worker":
+                os.kill(chance.choice(workers), signal.SIGKILL)
+            elif target == "scheduler":
+                os.kill(self.process.pid, signal.SIGKILL)
+            else:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            return True
+        return False  # it has just ended
 
     def said(self) -> str:
         self.log.seek(0)
@@ -119,6 +138,12 @@ class Command:
         self.log.close()
 
 
+def is_alive(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
 class Soak:
     """Keeps schedulers of one study at work, and kills until it has killed so often."""
 
@@ -129,10 +154,13 @@ class Soak:
         self.commands: list[Command] = []
         self.due: dict[Command, float] = {}  # when each is to be killed if it has not been
         self.started = self.fates = 0
+        self.looked = 0.0
 
     def run(self, out: Path, kills: int) -> None:
         """Kill until there are so many kills in all, the last of everything, or until the study has ended before."""
         ended = False
+        # The first to die leaves a run that can be resumed.
+        self.commands.append(self._struck(out, [self._fate(AFTER_A_CHECKPOINT, 2, "self")]))
         while self.kills.total() < kills - 1 and not ended:
             while len(self.commands) < SCHEDULERS:
                 self._start(out)
@@ -142,26 +170,63 @@ class Soak:
         if ended:
             self._wait()
         else:
-            self.kills["all at the end"] += 1
+            self.kills["all at the end"] += any(command.alive for command in self.commands)
             self.stop()
+            check_failures(out)
 
     def stop(self) -> None:
         """Kill all that is there."""
         while self.commands:
             self.commands.pop().end()
 
+    def strike(self, out: Path) -> None:
+        """Kill once at each of the events, in a study of their own."""
+        for event in EVENTS:
+            fates = self._prepared(event)
+            self._struck(out, fates).end()
+            self.kills["at an event"] += len(fates)
+            self.events.update(pattern for _, pattern, *_ in fates)
+
+    def _struck(self, out: Path, fates: list[tuple[str, str, int, str]]) -> Command:
+        """Start a scheduler and wait until its fates have struck."""
+        self.started += 1
+        command, files = Command(self.home, out, 1, fates, PAUSE), [Path(file) for file, *_ in fates]
+        until = time.monotonic() + PATIENCE
+        try:
+            while not all(file.exists() for file in files):
+                assert command.alive or all(file.exists() for file in files), command.said()
+                assert time.monotonic() < until
+                time.sleep(0.005)
+        except BaseException:
+            command.end()
+            raise
+        return command
+
     def _start(self, out: Path) -> None:
         self.started += 1
         # Some die at events of three kinds, some as they start, the others at work.
-        fates = [self._fate(pattern) for pattern in self.chance.sample(EVENTS, self.chance.choice([0, 3]))]
+        fates = self._fates() if self.chance.random() < 1 / 2 else []
         command = Command(self.home, out, self.chance.choice([1, 2]), fates, PAUSE)
         self.commands.append(command)
         if not fates and self.chance.random() < 1 / 3:
             self.due[command] = time.monotonic() + self.chance.uniform(0, START)
 
-    def _fate(self, pattern: str) -> tuple[str, str, int, str]:
+    def _fates(self) -> list[tuple[str, str, int, str]]:
+        """Three of the events that have struck least."""
+        chosen = sorted(EVENTS, key=lambda event: (self.events[event], self.chance.random()))[:3]
+        if ORPHANED in chosen:
+            return self._prepared(ORPHANED)
+        return [self._fate(event) for event in chosen]
+
+    def _prepared(self, event: str) -> list[tuple[str, str, int, str]]:
+        """A death at an event, after the one without which it does not come."""
+        before = [BEFORE[event]] if event in BEFORE else []
+        return [self._fate(pattern, nth, "self") for pattern, nth in [*before, (event, 1)]]
+
+    def _fate(self, pattern: str, nth: int = 0, target: str = "") -> tuple[str, str, int, str]:
         self.fates += 1
-        nth, target = self.chance.randint(1, 2), self.chance.choice(["self", "self", "scheduler", "group"])
+        nth = nth or self.chance.randint(1, 2 if self.events[pattern] else 1)
+        target = target or self.chance.choice(["self", "self", "scheduler", "group"])
         return str(self.home / "witness" / f"fate-{self.fates}"), pattern, nth, target
 
     def _tend(self, command: Command) -> bool:
@@ -170,8 +235,11 @@ class Soak:
             self.kills["at an event"] += 1
             self.events[command.fates.pop(file)] += 1
             self._postpone(command)
-        if command.process.poll() is not None:
+        if not command.alive:
             return self._ended(command)
+        if time.monotonic() - self.looked > LOOK:
+            self.looked = time.monotonic()
+            check_failures(command.out)
         if command not in self.due and command.sign.exists():
             self._postpone(command)
         if time.monotonic() >= self.due.get(command, math.inf):
@@ -190,8 +258,7 @@ class Soak:
         command.log.close()  # workers that it leaves behind leave by themselves
         assert "Traceback" not in said, said
         assert code in (0, 1, -signal.SIGKILL) or "could not start: killed by SIGKILL" in said, said
-        for info in StudyFolder(command.out).infos().values():
-            assert info["status"] != "failed" or "its worker died" in info["error"], info["error"]
+        check_failures(command.out)
         return code == 0
 
     def _wait(self) -> None:
@@ -219,6 +286,17 @@ def soak(home: Path, request: pytest.FixtureRequest) -> Iterator[Soak]:
 
 
 # ------------------------------------------------------------------------------------------------ what must be left
+
+
+def check_failures(out: Path) -> None:
+    """No run has failed but for its worker."""
+    for info in StudyFolder(out).infos().values():
+        assert info["status"] != "failed" or info["error"].startswith("its worker died"), info["error"]
+
+
+def begun(home: Path) -> list[int]:
+    """The first step of each run that was begun, as often as it was."""
+    return [int(line.split()[1]) for line in (home / "witness" / "begun").read_text().splitlines()]
 
 
 def run_undisturbed(home: Path, out: Path) -> None:
@@ -266,6 +344,11 @@ def test_a_study_killed_again_and_again_ends_as_if_nothing_had_been(
 ) -> None:
     kills, began = request.config.getoption("--kills"), time.monotonic()
     run_undisturbed(home, home / "whole")
+    assert begun(home) == [0] * 13
+    if kills >= OFTEN:
+        soak.strike(home / "struck")
+        run_undisturbed(home, home / "struck")
+        check_same(home / "struck", home / "whole")
     rounds = 0
     while soak.kills.total() < kills:  # a study that has ended before that many is begun again
         rounds += 1
@@ -274,8 +357,14 @@ def test_a_study_killed_again_and_again_ends_as_if_nothing_had_been(
         run_undisturbed(home, study)
         check_same(study, home / "whole")
     assert not list((home / "witness").glob("*.twice")), "two processes trained one run at the same time"
+    assert not list((home / "witness").glob("*.again")), "a finished run was begun again, or said to have failed"
+    resumed = sum(step > 0 for step in begun(home))
+    assert resumed
+    assert kills < OFTEN or soak.events.keys() == set(EVENTS), set(EVENTS) - soak.events.keys()
     assert "soaked" in call(home, "study", "status", study)
     assert "Report: " in call(home, "report", study)
     counts = ", ".join(f"{count} {what}" for what, count in sorted(soak.kills.items()))
-    print(f"\n{soak.kills.total()} kills ({counts}) of {soak.started} schedulers in {rounds} studies, "
-          f"{time.monotonic() - began:.0f} s; events: {dict(soak.events)}")  # fmt: skip
+    print(
+        f"\n{soak.kills.total()} kills ({counts}) of {soak.started} schedulers in {rounds} studies, "
+        f"{resumed} runs resumed, {time.monotonic() - began:.0f} s; events: {dict(soak.events)}"
+    )
