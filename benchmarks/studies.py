@@ -9,6 +9,7 @@ what a busy machine adds is no cost of ours. It takes some minutes, and Linux.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import shutil
@@ -173,13 +174,18 @@ def _executor_overhead(plan: Plan, folder: Path, clock: _Clock, workers: int) ->
     specs = list(plan.runs.values())[:_MANY]
     at_once = 1 if clock.of_processors else workers
     few, many = (
-        _executed(plan, specs[:n], StudyFolder(folder / f"executed-{n}"), clock, workers) for n in (_FEW, _MANY)
+        _executed(plan, specs[:n], StudyFolder(folder / f"executed-{workers}-{n}"), clock, workers)
+        for n in (_FEW, _MANY)
     )
-    start, alone = clock.now(), StudyFolder(folder / "alone")
+    alone = StudyFolder(folder / f"alone-{workers}")
+    gc.freeze()  # a worker does not hold the plan's objects, which every collection here would walk through
+    for spec in specs[:_FEW]:  # what the first runs of a process cost more
+        train(spec, StudyFolder(folder / f"warm-{workers}").run(spec.id))
+    start = clock.now()
     for spec in specs[_FEW:]:
         train(spec, alone.run(spec.id))
     beside = (clock.now() - start - _epochs(alone, clock)) / at_once
-    name = f"the local executor with {workers} worker(s), a run more, beyond its training"
+    name = f"the local executor with {workers} worker{'s' * (workers > 1)}, a run more, beyond its training"
     return Cost(name, 1e3 * (many - few - beside) / (_MANY - _FEW), "ms", 10)
 
 

@@ -55,7 +55,7 @@ class Hands:
     ray: bool
     address: str | None
 
-    def check(self, runs: Collection[RunSpec], study: StudySpec | None = None) -> None:
+    def check(self, runs: Collection[RunSpec], study: StudySpec) -> None:
         """Refuse what cannot train these runs; of their study the arms are named."""
         if self.ray:
             self._check_ray(runs, study)
@@ -63,7 +63,7 @@ class Hands:
             check_device(self.device)
             check_data(runs, self.data_dir)
 
-    def _check_ray(self, runs: Iterable[RunSpec], study: StudySpec | None) -> None:
+    def _check_ray(self, runs: Iterable[RunSpec], study: StudySpec) -> None:
         from insgd_lab.studies.ray_executor import require_ray
 
         if self.device not in ("cpu", "cuda"):
@@ -111,12 +111,10 @@ class Hands:
         return max(1, min(self.workers, len(plan.runs)))
 
 
-def _asking_for_gpus(study: StudySpec | None) -> tuple[str, str]:
+def _asking_for_gpus(study: StudySpec) -> tuple[str, str]:
     """Who asks for GPUs, and the options with which nobody does."""
     from insgd_lab.studies.placement import settings_over
 
-    if study is None:
-        return "the study asks", "--set resources.gpus=0 (arm.NAME.resources.gpus=0 where an arm says so itself)"
     arms = [arm for arm in study.arm if study.resources_of(arm).gpus]
     names = ", ".join(arm.name for arm in arms)
     return f"the study asks (in {names})", settings_over(arms, "gpus", 0)

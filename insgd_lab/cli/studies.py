@@ -75,7 +75,7 @@ def study_run(
         plan = next_plan(spec, folder)
         hands = Hands(workers, device, data_dir, loaders, retries, use_ray(engine, ray), ray)
         if _unfinished(plan, folder):
-            hands.check(plan.runs.values())
+            hands.check(plan.runs.values(), spec)
         with at_work(folder) as number:
             others = _join(spec, folder, number)
             if others:

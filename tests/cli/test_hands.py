@@ -57,9 +57,9 @@ def test_gpus_that_nobody_will_have_are_refused_with_the_settings_that_do_withou
 
 def test_the_data_must_be_where_the_runs_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_executor, "require_ray", lambda: None)
-    runs = plan(task={"data": "cifar10", "model": "mlp"}).runs.values()
+    made = plan(task={"data": "cifar10", "model": "mlp"})
     here = replace(HANDS, data_dir=tmp_path)
     for hands in (here, replace(here, ray=True)):
         with pytest.raises(DataError, match="CIFAR-10"):
-            hands.check(runs)
-    replace(here, ray=True, address="auto").check(runs)
+            hands.check(made.runs.values(), made.study)
+    replace(here, ray=True, address="auto").check(made.runs.values(), made.study)
