@@ -112,13 +112,14 @@ def compare(study: Study, choices: Choices | None = None, level: float = 0.95) -
         "exploratory"), test, metric. How it came out: pairs, n, n_reference, mean, reference_mean, difference, low,
         high (t-interval: Welch's where that is the primary test, else paired by seed), p (of the primary test's kind),
         p_primary (Holm over the primary statements alone), p_holm (Holm over all statements), verdict. Beside it:
-        p_paired, p_welch, p_wilcoxon and its smallest_p, g, g_low, g_high (Hedges', unpaired for Welch's test, else
-        paired), g_unpaired, improvement, improvement_low, improvement_high (chance that a run of the arm beats one of
-        the reference), detectable (the difference that so many pairs, or for Welch's test runs, with their sd find with
-        power 0.8). Where a margin was stated: margin, p_equivalence, p_equivalence_corrected (by Holm over the primary
-        statements for these, over all for the rest; the verdict follows it), inner_low, inner_high (the 90 % interval,
-        which lies within the margin exactly if p_equivalence is below 0.05). And diverged, reference_diverged, and of
-        the survivors: survivor_pairs, survivor_difference, survivor_low, survivor_high.
+        p_paired, p_welch, p_wilcoxon with its rank_lean (the sum of the ranks of higher differences less what chance
+        expects) and smallest_p, g, g_low, g_high (Hedges', unpaired for Welch's test, else paired), g_unpaired,
+        improvement, improvement_low, improvement_high (chance that a run of the arm beats one of the reference),
+        detectable (the difference that so many pairs, or for Welch's test runs, with their sd find with power 0.8).
+        Where a margin was stated: margin, p_equivalence, p_equivalence_corrected (by Holm over the primary statements
+        for these, over all for the rest; the verdict follows it), inner_low, inner_high (the 90 % interval, which
+        lies within the margin exactly if p_equivalence is below 0.05). And diverged, reference_diverged, and of the
+        survivors: survivor_pairs, survivor_difference, survivor_low, survivor_high.
 
     Raises:
         ValueError: an impossible level.
@@ -149,7 +150,7 @@ def _corrected(frame: pd.DataFrame, name: str) -> pd.Series:
 _COLUMNS = (
     "kind", "arm", "axis", "level", "setting", "reference_arm", "reference", "at", "role", "test", "metric",
     "pairs", "n", "n_reference", "mean", "reference_mean", "difference", "low", "high", "p", "p_primary", "p_holm",
-    "verdict", "p_paired", "p_welch", "p_wilcoxon", "smallest_p", "g", "g_low", "g_high", "g_unpaired",
+    "verdict", "p_paired", "p_welch", "p_wilcoxon", "rank_lean", "smallest_p", "g", "g_low", "g_high", "g_unpaired",
     "improvement", "improvement_low", "improvement_high", "detectable",
     "margin", "p_equivalence", "p_equivalence_corrected", "inner_low", "inner_high",
     "diverged", "reference_diverged", "survivor_pairs", "survivor_difference", "survivor_low", "survivor_high",
@@ -208,8 +209,10 @@ def _rank_tests(scores: Scores, reference: Scores, level: float) -> dict[str, An
     beats = probability_of_improvement(
         [-value for value in scores.values()], [-value for value in reference.values()], level
     )
+    moved = ranked.pairs - ranked.zeros
     return {
         "p_wilcoxon": ranked.p,
+        "rank_lean": ranked.statistic - moved * (moved + 1) / 4,
         "smallest_p": ranked.smallest_p,
         "improvement": beats.value,
         "improvement_low": beats.low,
@@ -218,8 +221,11 @@ def _rank_tests(scores: Scores, reference: Scores, level: float) -> dict[str, An
 
 
 def _directions(frame: pd.DataFrame) -> pd.Series:
-    """The difference's sign; where there is none, the sign that the ranks give."""
-    return frame["difference"].fillna(0.5 - frame["improvement"])
+    """The sign of what was tested: of the mean difference, or where ranks were, or there is no mean, of the ranks' sum.
+
+    The two may differ: many small wins and one diverged run lower the ranks and raise the mean.
+    """
+    return frame["difference"].where(frame["test"] != "wilcoxon").fillna(frame["rank_lean"])
 
 
 def _verdict(p: float, difference: float, equivalence: float) -> str:

@@ -165,9 +165,9 @@ def _detectable(primary: Primary, row: Mapping[Any, Any]) -> str:
         return ""
     spread = "scores" if primary.test == "welch" else "differences"
     if primary.unit == 100 and row["detectable"] > 100:
-        return f". So many seeds, with {spread} spread as these are, can find no difference of 100 percentage points"
+        return f". So many seeds, with {spread} spread as these are, can find no difference of 100 points in one test"
     found = f"{number(round(row['detectable'], 2))}{' percentage points' if primary.unit == 100 else ''}"
-    return f". So many seeds, with {spread} spread as these are, find {found} in 4 of 5 studies"
+    return f". So many seeds, with {spread} spread as these are, find {found} in 4 of 5 single tests"
 
 
 def _equation(p: float) -> str:
@@ -241,8 +241,8 @@ def _caption(study: Study, primary: Primary, frame: pd.DataFrame) -> str:
 
 def _detectable_by(primary: Primary) -> str:
     if primary.test == "welch":
-        return "Detectable: found with power 0.8 by so many runs of either, spread as these are."
-    return "Detectable: found with power 0.8 by so many pairs whose differences spread as these do."
+        return "Detectable: found with power 0.8 in a single test by so many runs of either, spread as these are."
+    return "Detectable: found with power 0.8 in a single test by so many pairs whose differences spread as these do."
 
 
 def _equivalence_note(primary: Primary) -> str:

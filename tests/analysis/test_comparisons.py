@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from insgd_lab.analysis import comparisons
 from insgd_lab.analysis.comparisons import compare
 from insgd_lab.analysis.effects import main_effects
 from insgd_lab.analysis.primary import baseline_of, primary_of
@@ -313,3 +314,17 @@ def test_a_study_without_finished_runs_has_rows_and_no_numbers(study):
     frame = compare(empty)
     assert (frame["verdict"] == "untested").all()
     assert len(frame) > 0
+
+
+def test_the_direction_is_that_of_what_was_tested() -> None:
+    # Eleven small wins and one diverged run: ranks say lower, the mean says higher.
+    mine = {seed: 10.0 - 0.1 * (1 + seed) for seed in range(11)} | {11: 90.0}
+    theirs = dict.fromkeys(range(12), 10.0)
+    ranks = {**mine, 11: math.inf}
+    rows = [
+        {"test": test, "difference": 80 / 12 - 0.55, **comparisons._rank_tests(ranks, theirs, 0.95)}
+        for test in ("paired-t", "wilcoxon")
+    ]
+    assert rows[0]["p_wilcoxon"] < 0.05
+    signs = comparisons._directions(pd.DataFrame(rows))
+    assert signs[0] > 0 > signs[1]

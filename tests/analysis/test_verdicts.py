@@ -100,7 +100,7 @@ def test_welch_counts_runs_and_wilcoxon_says_whose_interval_it_shows(study, choi
 
 def test_no_study_finds_more_than_a_hundred_points(study, compared):
     frame = compared.iloc[:1].assign(detectable=125.2)
-    assert primary_sentences(study, frame)[0].endswith("can find no difference of 100 percentage points.")
+    assert primary_sentences(study, frame)[0].endswith("can find no difference of 100 points in one test.")
     assert ">100" in comparisons_table(study, frame).cells()[0]
 
 
