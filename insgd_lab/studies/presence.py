@@ -38,6 +38,7 @@ def at_work(folder: StudyFolder) -> Iterator[int]:
         _digest(folder, number).unlink(missing_ok=True)  # of another that had this number
         yield number
     finally:
+        _digest(folder, number).unlink(missing_ok=True)
         lock.release()
 
 

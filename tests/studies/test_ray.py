@@ -207,6 +207,8 @@ def test_a_node_that_is_killed_costs_nothing_but_time(
     (lost,) = [run for run, node in begun() if node == doomed.node_id]
     assert count(study, "running") == 2
     cluster.remove_node(doomed, allow_graceful=False)
+    # A worker lives on for a moment after its node, and could end its run.
+    wait_for(lambda: [run.is_held for run in study.runs()].count(True) == 1, process)
     assert count(study, "done") == 0
     (plugins / "go").touch()
     out, err = process.communicate(timeout=SECONDS)
@@ -302,7 +304,7 @@ def test_a_process_never_sees_two_gpus(cluster: Any) -> None:
         (["--executor", "local", "--ray", "auto"], "--executor local and --ray auto contradict each other"),
         (["--ray", "127.0.0.1:1"], "there is no Ray to join at 127.0.0.1:1: "),
         (["--executor", "ray", "--device", "cuda:1"], "--device cuda:1: on Ray a run has the GPU that it is given"),
-        (["--executor", "ray", "--set", "resources.gpus=1"], "the study asks for GPUs, and --device is cpu"),
+        (["--executor", "ray", "--set", "resources.gpus=1"], "the study asks (in insgd) for GPUs, and --device is cpu"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, small: StudyFolder, options: list[str], expected: str) -> None:

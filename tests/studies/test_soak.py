@@ -310,9 +310,9 @@ def run_undisturbed(home: Path, out: Path) -> None:
 
 
 def files(study: Path) -> set[str]:
-    """All that is there but logs and the study's own locks."""
+    """All that is there but logs, the study's own locks and who held them."""
     found = {str(path.relative_to(study)) for path in study.rglob("*") if path.is_file()}
-    return {name for name in found if not name.startswith(("logs/", ".lock", ".plan-lock"))}
+    return {name for name in found if not name.startswith(("logs/", ".lock", ".plan-lock", ".work-"))}
 
 
 def facts(path: Path) -> dict[str, Any]:
