@@ -10,12 +10,13 @@ sd_bound(0.93, 7, 7)                   # the sd of both arms below which the dif
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, stats
+
+from insgd_lab.analysis.statistics import welch_error
 
 __all__ = ["LEVEL", "POWER", "Summary", "interval", "p_range", "p_value", "power", "runs_needed", "sd_bound"]
 
@@ -51,18 +52,10 @@ def p_value(arm: Summary, base: Summary) -> float:
     return float(_p(arm.mean - base.mean, arm.sd, arm.n, base.sd, base.n))
 
 
-def _error(sd: float, n: int, base_sd: float, base_n: int) -> tuple[float, float]:
-    """The standard error of a difference of means, and Satterthwaite's degrees of freedom."""
-    parts = sd**2 / n, base_sd**2 / base_n
-    total = sum(parts)
-    if total == 0:
-        return 0.0, float(n + base_n - 2)
-    return math.sqrt(total), total**2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (base_n - 1))
-
-
 def interval(arm: Summary, base: Summary) -> Range:
     """The 95 % interval of the difference of means that belongs to Welch's test."""
-    error, degrees = _error(arm.sd, arm.n, base.sd, base.n)
+    found = welch_error(arm.sd, arm.n, base.sd, base.n)
+    error, degrees = found.error, found.degrees
     half = float(stats.t.ppf(1 - LEVEL / 2, degrees)) * error
     difference = arm.mean - base.mean
     return difference - half, difference + half
@@ -121,7 +114,8 @@ def _least_on(function: Callable[[Numbers], Numbers], ends: Range) -> float:
 
 def power(difference: float, sd: float, base_sd: float, n: int) -> float:
     """The chance that Welch's test at 5 % finds a true difference with n runs an arm."""
-    error, degrees = _error(sd, n, base_sd, n)
+    found = welch_error(sd, n, base_sd, n)
+    error, degrees = found.error, found.degrees
     critical, shift = stats.t.ppf(1 - LEVEL / 2, degrees), abs(difference) / error
     # The other tail as this one's mirror image: scipy's nct.cdf is NaN where it is tiny.
     return float(stats.nct.sf(critical, degrees, shift) + stats.nct.sf(critical, degrees, -shift))
@@ -153,5 +147,6 @@ def runs_needed(arm: Summary, base: Summary) -> int | None:
 
 def sd_bound(difference: float, n: int, base_n: int, level: float = LEVEL) -> float:
     """The standard deviation, the same in both arms, below which a difference has p < level in Welch's test."""
-    error, degrees = _error(1.0, n, 1.0, base_n)
+    found = welch_error(1.0, n, 1.0, base_n)
+    error, degrees = found.error, found.degrees
     return abs(difference) / (error * float(stats.t.ppf(1 - level / 2, degrees)))

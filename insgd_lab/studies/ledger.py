@@ -234,20 +234,27 @@ class Ledger:
 
     def pack_died(self, runs: Iterable[RunSpec], cause: str) -> None:
         """Enter that the worker of runs side by side has died: each is tried alone, whoever's fault it was."""
-        self.put_back(runs, f"a pack lost its worker and its runs were trained one by one: {cause.splitlines()[0]}")
+        left = [run for run in runs if not self._was_done(run)]
+        self.put_back(left, f"a pack lost its worker and its runs were trained one by one: {cause.splitlines()[0]}")
 
     def died(self, run: RunSpec, cause: str) -> None:
         """Enter that the worker of a run has died: it is tried again, as often as is allowed, or has failed."""
-        status = self.folder.statuses([run.id]).get(run.id)
+        if self._was_done(run):
+            return
         self._attempts[run.id] = self._attempts.get(run.id, 0) + 1
-        if status in FINISHED:  # it died after the last file was written
-            _sweep_run(self.folder.run(run.id))
-            self.record(run, str(status))
-        elif self._attempts[run.id] < self._allowed:
+        if self._attempts[run.id] < self._allowed:
             self.put_back([run], f"a worker died and its run was tried again: {cause.splitlines()[0]}")
         else:
             times = f" {self._allowed} times, at last" if self._allowed > 1 else ""
             self._fail(run, f"its worker died{times}: {cause}")
+
+    def _was_done(self, run: RunSpec) -> bool:
+        """Enter a run whose worker died after its last file was written, and tidy up after it."""
+        status = self.folder.statuses([run.id]).get(run.id)
+        if status in FINISHED:
+            _sweep_run(self.folder.run(run.id))
+            self.record(run, str(status))
+        return status in FINISHED
 
     def _fail(self, run: RunSpec, error: str) -> None:
         folder = self.folder.run(run.id)

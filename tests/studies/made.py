@@ -27,6 +27,25 @@ name = "insgd"
 optimizer = { name = "insgd-lp", lr = 0.3 }
 axes = { p = [1, inf], "task.model.batch_norm" = [false, true] }
 """
+# A plugin whose optimizer trains as SGD does, or raises, or kills its process.
+FATEFUL = """
+import os, signal
+import torch
+from insgd_lab import register_optimizer
+
+@register_optimizer("fateful")
+class Fateful(torch.optim.SGD):
+    def __init__(self, model, lr=0.1, fate="lived"):
+        super().__init__(model.parameters(), lr=lr)
+        self.fate = fate
+
+    def step(self, closure=None):
+        if self.fate == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fate == "raised":
+            raise RuntimeError("fate has struck")
+        return super().step(closure)
+"""
 MADE = {
     "seed": 0, "error": None, "versions": {"insgd_lab": "0.1.0", "torch": "2.13.0"}, "commit": "abc", "dirty": False,
     "device": "cpu", "device_name": "Test processor", "threads": 1, "started": "2025-01-01T00:00:00+00:00",

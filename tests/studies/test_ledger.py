@@ -128,9 +128,12 @@ def test_what_others_have_ended_is_counted_before_the_queue_comes_to_it(study: S
 
 def test_the_death_of_a_pack_costs_none_of_its_runs_a_try(study: StudyFolder) -> None:
     mine = books(study, attempts=1)
-    pack = [mine.take()[0], mine.take()[0]]
-    mine.pack_died(pack, "killed by SIGKILL")
-    assert mine.tally.failed == 0
+    done, *pack = [mine.take()[0], mine.take()[0], mine.take()[0]]
+    finish_run(study.run(done.id), 0.5)
+    study.run(done.id).checkpoint_path.touch()
+    mine.pack_died([done, *pack], "killed by SIGKILL")
+    assert (mine.tally.done, mine.tally.failed) == (1, 0)
+    assert not study.run(done.id).has_scratch
     assert [mine.take(), mine.take()] == [[run] for run in pack]
     assert "were trained one by one: killed by SIGKILL" in mine.tally.notes[0]
 

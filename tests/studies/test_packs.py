@@ -17,6 +17,8 @@ from insgd_lab.studies import jobs
 from insgd_lab.studies.queue import RunQueue
 from insgd_lab.training.loop import train
 
+from .made import FATEFUL
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
 Pack = tuple[StudyFolder, list[RunSpec], list[str], list[dict[str, Any]]]
@@ -50,24 +52,6 @@ packing = 4
 name = "fateful"
 optimizer = "fateful"
 axes = { fate = ["killed", "raised", "lived", "lived on"] }
-"""
-PLUGIN = """
-import os, signal
-import torch
-from insgd_lab import register_optimizer
-
-@register_optimizer("fateful")
-class Fateful(torch.optim.SGD):
-    def __init__(self, model, lr=0.1, fate="lived"):
-        super().__init__(model.parameters(), lr=lr)
-        self.fate = fate
-
-    def step(self, closure=None):
-        if self.fate == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.fate == "raised":
-            raise RuntimeError("fate has struck")
-        return super().step(closure)
 """
 
 
@@ -155,7 +139,7 @@ def test_a_packed_study_that_is_killed_goes_on(small: Path, cli: Cli, start_cli:
 
 def test_a_run_that_kills_or_breaks_its_pack_takes_none_along(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "fates.toml").write_text(FATES)
-    (tmp_path / "fateful.py").write_text(PLUGIN)
+    (tmp_path / "fateful.py").write_text(FATEFUL)
     result = cli("study", "run", "fates.toml", "--workers", 1, PYTHONPATH=str(tmp_path))
     assert "2 done, 0 diverged, 2 failed" in result.stdout, result.stderr
     study = StudyFolder(tmp_path / "runs/fates")

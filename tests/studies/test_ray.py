@@ -17,6 +17,8 @@ import pytest
 from insgd_lab.store import RunFolder, StudyFolder
 from insgd_lab.studies.ray_executor import lifetime
 
+from .made import FATEFUL
+
 Start = Callable[..., subprocess.Popen[str]]
 
 # Two Rays at a time disturb each other's timing; under --dist loadgroup these tests stay together.
@@ -50,24 +52,6 @@ epochs = 1
 name = "fateful"
 optimizer = "fateful"
 axes = {{ fate = ["killed", "raised", "lived"] }}
-"""
-PLUGIN = """
-import os, signal
-import torch
-from insgd_lab import register_optimizer
-
-@register_optimizer("fateful")
-class Fateful(torch.optim.SGD):
-    def __init__(self, model, lr=0.1, fate="lived"):
-        super().__init__(model.parameters(), lr=lr)
-        self.fate = fate
-
-    def step(self, closure=None):
-        if self.fate == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.fate == "raised":
-            raise RuntimeError("fate has struck")
-        return super().step(closure)
 """
 HELD = f"""
 name = "held"
@@ -121,7 +105,7 @@ def run(folder: Path, *arguments: object, **environment: str) -> subprocess.Comp
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plugins")
-    (folder / "fateful_on_ray.py").write_text(PLUGIN)
+    (folder / "fateful_on_ray.py").write_text(FATEFUL)
     (folder / "held_on_ray.py").write_text(HOLDER)
     return folder
 
@@ -240,7 +224,7 @@ def test_a_run_that_kills_its_worker_is_tried_again_and_then_recorded_as_failed(
 
 
 def test_a_node_that_is_not_up_to_the_study_ends_it(cluster: Any, tmp_path: Path) -> None:
-    (tmp_path / "at_home.py").write_text(PLUGIN)  # the working directory is none of the nodes' business
+    (tmp_path / "at_home.py").write_text(FATEFUL)  # the working directory is none of the nodes' business
     (tmp_path / "fates.toml").write_text(FATES.replace("fateful_on_ray", "at_home"))
     result = run(tmp_path, "fates.toml", "--ray", cluster.address, PYTHONPATH=str(tmp_path))
     assert result.returncode == 2
