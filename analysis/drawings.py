@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 
 from insgd_lab.analysis import figures, layer_figures, layers, series
 from insgd_lab.analysis.effects import Inert, level_notes
-from insgd_lab.analysis.labels import name_label, number, percent
+from insgd_lab.analysis.labels import name_label, number
+from insgd_lab.analysis.measures import Measure, chosen_by, reported
 from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import Choices, tuned_name
 
@@ -29,16 +30,14 @@ __all__ = ["Drawing", "drawings", "embedded"]
 
 CAPTIONS = {
     "curves": """
-        Test error after each epoch{best}; lines are means over seeds, bands 95 % t-intervals of the mean. A
-        diverged run counts with the error of guessing from then on.""",
+        {Noun} after each epoch{best}; {lines}.""",
     "main-effects": """
-        Final test error of each level{sides}. Points are means over seeds, bars 95 % t-intervals; the filled
-        point is the base level. In an arm crossed in full a level is averaged over the other axes.""",
+        Final {noun} of each level{sides}. {points}; the filled point is the base level. In an arm crossed in full a
+        level is averaged over the other axes.""",
     "grids": """
-        Final test error (%) in every cell of the crossed axes, mean over seeds{brackets}.""",
+        Final {label} in every cell of the crossed axes, {middle} over seeds{brackets}.""",
     "sensitivity": """
-        Final validation error against the learning rate: mean over seeds, band from the lowest to the
-        highest seed.""",
+        Final {chosen_by} against the learning rate: {middle} over seeds, band from the lowest to the highest seed.""",
     "layers": """
         Per-layer records of the base cells (of an arm without one, its first){chosen}, mean over the seeds that
         trained to the end. The effective step is ‖Δθ‖/‖g‖, the length of the parameter's change over that of its
@@ -56,6 +55,22 @@ CAPTIONS = {
         Norm of the gradient of all layers together{chosen}: geometric means over the seeds that trained to the end,
         bands 95 % t-intervals.""",
 }
+SCORES = {
+    True: {
+        "middle": "mean",
+        "lines": "lines are means over seeds, bands 95 % t-intervals of the mean. A diverged run counts with the error of "
+        "guessing from then on",
+        "points": "Points are means over seeds, bars 95 % t-intervals",
+    },
+    False: {
+        "middle": "median",
+        "lines": "lines are medians over seeds, bands reach from the lowest to the highest. A diverged run counts as "
+        "infinitely bad from then on, and a line ends where half of the runs have diverged",
+        "points": "Points are medians over seeds, bars reach from the lowest to the highest, those of diverged runs, which "
+        "count as infinitely bad, off the axis",
+    },
+}
+"""What captions say of errors, and of losses, of which a mean over diverged runs does not exist."""
 TUNED = {
     "best": ", at each cell's own best {tuned} (after the colon in the legend)",
     "sides": ": left at the level's own best {tuned}, right at the fixed one",
@@ -107,28 +122,32 @@ def embedded(drawing: Drawing, saved: dict[str, Path]) -> dict[str, Any]:
 def _caption(study: Study, name: str) -> str:
     tuned = tuned_name(study)
     parts = {part: text.format(tuned=tuned) if study.tuned else "" for part, text in TUNED.items()}
-    return CAPTIONS[name].format(**parts)
+    measure = reported(study)
+    words = {"noun": measure.noun, "Noun": measure.noun.capitalize(), "label": measure.label}
+    return CAPTIONS[name].format(**parts, **words, **SCORES[measure.is_error], chosen_by=chosen_by(study).noun)
 
 
 def _drawn(
     study: Study, choices: Choices, effects: pd.DataFrame, inert: Sequence[Inert]
 ) -> Iterator[tuple[str, Figure, str, str]]:
-    curves = series.error_curves(study, choices)
+    measure, chooser = reported(study), chosen_by(study)
+    noun = measure.noun.capitalize()
+    curves = series.test_curves(study, choices)
     if curves:
-        alt = f"Test error against epoch. {_panels(curves)} The last values are in the results table."
-        yield "curves", figures.draw_curves(curves), alt, ""
-    known = effects[effects["mean"].notna()]
+        alt = f"{noun} against epoch. {_panels(curves)} The last values are in the results table."
+        yield "curves", figures.draw_curves(curves, measure), alt, ""
+    known = effects[effects["median"].notna()]
     if len(known):
         whole = [(one.arm, one.axis) for one in inert if one.whole]
         alt, note = _effects_alt(study, known), _effects_note(study, known)
         yield "main-effects", figures.draw_effects(study, known, whole), alt, note
     grids = [grid for grid in series.grids(study, choices) if grid.best.notna().any(axis=None)]
     if grids:
-        yield "grids", figures.draw_grids(grids), _grids_alt(grids), ""
+        yield "grids", figures.draw_grids(grids, measure), _grids_alt(measure, grids), ""
     rates = series.sensitivity(study, choices)
     if rates:
-        alt = f"Validation error against learning rate. {_panels(rates)}"
-        yield "sensitivity", figures.draw_sensitivity(rates), alt, _marks_note(rates)
+        alt = f"{chooser.noun.capitalize()} against learning rate. {_panels(rates)}"
+        yield "sensitivity", figures.draw_sensitivity(rates, chooser), alt, _marks_note(chooser, rates)
 
 
 def _drawn_layers(records: Sequence[layers.LayerRecords]) -> Iterator[tuple[str, Figure, str, str]]:
@@ -150,16 +169,17 @@ def _drawn_layers(records: Sequence[layers.LayerRecords]) -> Iterator[tuple[str,
 
 def _panels(panels: Sequence[series.Panel]) -> str:
     titles = "; ".join(f"{panel.title} ({', '.join(line.label for line in panel.lines)})" for panel in panels)
-    return f"{len(panels)} panels: {titles}."
+    return f"{len(panels)} panel{'' if len(panels) == 1 else 's'}: {titles}."
 
 
-def _marks_note(panels: Sequence[series.Panel]) -> str:
+def _marks_note(measure: Measure, panels: Sequence[series.Panel]) -> str:
     """What the marks mean that are there."""
     lines = [line for panel in panels for line in panel.lines]
     notes = ["The large marker is the chosen rate."] if any(line.chosen is not None for line in lines) else []
     if any(line.crosses for line in lines):
         cross = "A cross at the top says that at least one seed diverged there"
-        notes.append(f"{cross}; it counts with the error of guessing.")
+        counts = "with the error of guessing" if measure.is_error else "as infinitely bad"
+        notes.append(f"{cross}; it counts {counts}.")
     return " ".join(notes)
 
 
@@ -168,25 +188,26 @@ def _effects_alt(study: Study, effects: pd.DataFrame) -> str:
     how = f", at its own best {tuned_name(study)} and at the fixed one" if study.tuned else ""
     axes = dict.fromkeys(f"{name_label(axis)} ({study.arms[arm].label})" for arm, axis in pairs)
     return (
-        f"Final test error of every level of every ablated axis with 95 % intervals{how}, for "
+        f"Final {reported(study).noun} of every level of every ablated axis with its spread over seeds{how}, for "
         f"{', '.join(axes)}. The numbers are in the table of main effects."
     )
 
 
 def _effects_note(study: Study, known: pd.DataFrame) -> str:
     """Over which cells levels are averaged; and where axes of errors cut off t-intervals, which know no 0."""
-    cut = ["Bars that would reach below 0 % are cut off there."] if (known["low"] < 0).any() else []
+    shown = "low" if reported(study).is_error else "lowest"
+    cut = ["Bars that would reach below 0 % are cut off there."] if (known[shown] < 0).any() else []
     return " ".join([*cut, *level_notes(study)])
 
 
-def _grids_alt(grids: Sequence[series.Grid]) -> str:
-    return " ".join(_grid_alt(grid, where, errors) for grid in grids for where, errors, _ in grid.maps)
+def _grids_alt(measure: Measure, grids: Sequence[series.Grid]) -> str:
+    return " ".join(_grid_alt(measure, grid, where, errors) for grid in grids for where, errors, _ in grid.maps)
 
 
-def _grid_alt(grid: series.Grid, where: str, errors: pd.DataFrame) -> str:
-    cells = [f"{a} and {b} {percent(errors.loc[a, b])}" for a in errors.index for b in errors.columns]
+def _grid_alt(measure: Measure, grid: series.Grid, where: str, errors: pd.DataFrame) -> str:
+    cells = [f"{a} and {b} {measure.text(errors.loc[a, b])}" for a in errors.index for b in errors.columns]
     names = f"{errors.index.name} and {errors.columns.name}" + (f" at the {where}" if where else "")
-    return f"{grid.title}, final test error (%) by {names}: {', '.join(cells)}."
+    return f"{grid.title}, final {measure.label} by {names}: {', '.join(cells)}."
 
 
 def _layers_alt(traces: Sequence[layers.LayerTraces]) -> str:

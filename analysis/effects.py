@@ -10,14 +10,16 @@ best rate. The comparison at one fixed rate beside it says something else: how f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from insgd_lab.analysis.labels import describe, name_label, value_label
+from insgd_lab.analysis.measures import reported
 from insgd_lab.analysis.runs import Arm, Cell, Study, key_of
 from insgd_lab.analysis.selection import At, Choices, tune_at, tune_label, tuned_name
 from insgd_lab.analysis.statistics import Summary, paired_difference, summarize
@@ -103,7 +105,9 @@ def main_effects(study: Study, choices: Choices) -> pd.DataFrame:
     Returns:
         Columns arm, axis, level, base (is this the base level), at ("best" or "fixed"), tune (in words), n,
         mean, sd, low, high (final test error, %), difference, difference_low, difference_high, pairs
-        (level minus base, percentage points, paired by seed), diverged (runs).
+        (level minus base, percentage points, paired by seed), diverged (runs), median, lowest, highest (over seeds).
+        Of a task with losses alone it is the final test loss: mean and difference are then of the n seeds none of whose
+        runs diverged, and in median, lowest and highest those that did count as infinitely bad.
     """
     rows = [
         row
@@ -111,12 +115,13 @@ def main_effects(study: Study, choices: Choices) -> pd.DataFrame:
         for axis in ablated_axes(arm)
         for row in _axis_rows(study, choices, arm, axis)
     ]
-    columns = ["arm", "axis", "level", "base", "at", "tune", *_SUMMARY, *_DIFFERENCE, "diverged"]
+    columns = ["arm", "axis", "level", "base", "at", "tune", *_SUMMARY, *_DIFFERENCE, "diverged", *_RANGE]
     return pd.DataFrame(rows, columns=columns)
 
 
 _SUMMARY = ("n", "mean", "sd", "low", "high")
 _DIFFERENCE = ("pairs", "difference", "difference_low", "difference_high")
+_RANGE = ("median", "lowest", "highest")
 
 
 def _axis_rows(study: Study, choices: Choices, arm: Arm, axis: str) -> Iterator[dict[str, Any]]:
@@ -128,6 +133,7 @@ def _axis_rows(study: Study, choices: Choices, arm: Arm, axis: str) -> Iterator[
             cells = level_cells(study, arm.name, axis, level)
             scores = _level_scores(study, choices, cells, at)
             is_base = is_level(axis, level, base)
+            known = _finite(scores)
             yield {
                 "arm": arm.name,
                 "axis": axis,
@@ -135,10 +141,20 @@ def _axis_rows(study: Study, choices: Choices, arm: Arm, axis: str) -> Iterator[
                 "base": is_base,
                 "at": at,
                 "tune": _tunes(study, choices, cells, at),
-                **_fields(_SUMMARY, summarize(list(scores.values()))),
-                **(_fields(_DIFFERENCE, paired_difference(scores, reference)) if not is_base else {}),
+                **_fields(_SUMMARY, summarize(list(known.values()))),
+                **(_fields(_DIFFERENCE, paired_difference(known, _finite(reference))) if not is_base else {}),
                 "diverged": _diverged(study, choices, cells, at),
+                **({"median": median(scores.values()), **_ends(scores)} if scores else {}),
             }
+
+
+def _finite(scores: Mapping[int, float]) -> dict[int, float]:
+    """Those of the seeds none of whose runs diverged, where a diverged one has no finite score."""
+    return {seed: score for seed, score in scores.items() if math.isfinite(score)}
+
+
+def _ends(scores: Mapping[int, float]) -> dict[str, float]:
+    return {"lowest": min(scores.values()), "highest": max(scores.values())}
 
 
 def base_level(arm: Arm, axis: str) -> Any:
@@ -166,12 +182,13 @@ def _fields(names: tuple[str, ...], summary: Summary) -> dict[str, float]:
 
 
 def _level_scores(study: Study, choices: Choices, cells: list[Cell], at: At) -> dict[int, float]:
-    """Test error of each seed (%), averaged over the cells; seeds that lack a cell are left out.
+    """Test error of each seed (%), or loss, averaged over the cells; seeds that lack a cell are left out.
 
     To percent first, then sums without rounding, as `scores.scored` has it: a difference in two tables is one number.
     """
+    measure = reported(study)
     found = [
-        {seed: 100 * error for seed, error in study.by_seed(cell.arm, cell.key, tune).items()}
+        {seed: measure.unit * score for seed, score in study.by_seed(cell.arm, cell.key, tune, measure.name).items()}
         for cell in cells
         if (tune := tune_at(study, choices, cell, at)) is not None
     ]

@@ -1,6 +1,6 @@
 """Figures of a study. Each function takes numbers computed elsewhere and returns a matplotlib Figure.
 
-    figure = draw_curves(error_curves(study, choices))
+    figure = draw_curves(test_curves(study, choices))
     save_figure(figure, Path("report"), "curves")      # of `canvas`: curves.svg, curves.pdf, curves.png
 
 Colours, sizes and saving: `canvas`.
@@ -33,7 +33,8 @@ from insgd_lab.analysis.canvas import (
     style,
     subplots,
 )
-from insgd_lab.analysis.labels import name_label, number, percent, value_label
+from insgd_lab.analysis.labels import name_label, number, value_label
+from insgd_lab.analysis.measures import MEASURES, Measure, reported
 from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import tuned_name
 from insgd_lab.analysis.series import Grid, Line, Panel
@@ -50,18 +51,23 @@ ERROR_TICKS = [m * 10.0**k for k in range(-3, 3) for m in (1, 2, 5) if m * 10.0*
 
 @dataclass(frozen=True)
 class Span:
-    """The axis of errors (%) that panels share: logarithmic once errors span much, as when runs diverge."""
+    """The axis of errors (%) or losses that panels share: logarithmic once they span much, as when runs diverge."""
 
     log: bool
     low: float
     high: float
+    errors: bool = True
 
     def apply(self, ax: Axes, along: str = "y") -> None:
         """Set scale, limits and ticks of one axis."""
+        axis = getattr(ax, f"{along}axis")
         if self.log:
             ax.set(**{f"{along}scale": "log"})
-            _error_ticks(getattr(ax, f"{along}axis"))
         ax.set(**{f"{along}lim": (self.low, self.high)})
+        if self.log and self.errors:
+            _error_ticks(axis)
+        elif self.log:
+            plain_log(axis)
 
     def means(self, values: Any) -> np.ndarray:
         """Values as they are drawn: zeros stand at the foot of a logarithmic axis."""
@@ -73,12 +79,19 @@ class Span:
         drawn: np.ndarray = np.maximum(values, self.low / 2 if self.log else 0.0)
         return drawn
 
+    def tops(self, values: Any) -> np.ndarray:
+        """Upper ends as they are drawn: those of runs that diverged run off the axis."""
+        return np.minimum(values, 100 * self.high)
 
-def _span(means: Any, lows: Any = (), highs: Any = ()) -> Span:
+
+def _span(measure: Measure, means: Any, lows: Any = (), highs: Any = ()) -> Span:
     centre, inner = (np.asarray(values, dtype=float) for values in (means, [*means, *lows, *highs]))
     centre, inner = centre[np.isfinite(centre)], inner[np.isfinite(inner)]
     positive = centre[centre > 0]
-    if len(positive) and positive.max() > 8 * positive.min():
+    spread = len(positive) > 0 and positive.max() > 8 * positive.min()
+    if not measure.is_error:
+        return _loss_span(centre, inner) if not spread else Span(True, positive.min() / 1.5, 1.5 * positive.max(), False)
+    if spread:
         top = max(positive.max(), min(inner.max(), 100.0))
         return Span(True, max(positive.min() / (1.5 if centre.min() > 0 else 3), top / 1e4), 1.25 * top)
     low, high = (max(0.0, inner.min()), inner.max()) if len(inner) else (0.0, 1.0)
@@ -86,8 +99,16 @@ def _span(means: Any, lows: Any = (), highs: Any = ()) -> Span:
     return Span(False, max(0.0, low - pad), min(high + pad, 102.0))  # an error is at most 100 %; intervals run off
 
 
-def _panel_span(panels: Sequence[Panel]) -> Span:
-    return _span(np.concatenate([line.mean for panel in panels for line in panel.lines]))
+def _loss_span(centre: np.ndarray, inner: np.ndarray) -> Span:
+    """An even axis of losses: of bars that span little, else of the points alone; bars may run off."""
+    shown = inner if len(inner) and np.ptp(inner) <= 4 * np.ptp(centre) else centre
+    low, high = (shown.min(), shown.max()) if len(shown) else (0.0, 1.0)
+    pad = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
+    return Span(False, max(0.0, low - pad) if low >= 0 else low - pad, high + pad, False)
+
+
+def _panel_span(measure: Measure, panels: Sequence[Panel]) -> Span:
+    return _span(measure, np.concatenate([line.mean for panel in panels for line in panel.lines]))
 
 
 def _error_ticks(axis: Any) -> None:
@@ -102,38 +123,39 @@ def _draw_line(ax: Axes, line: Line, k: int, span: Span) -> None:
     marks: dict[str, Any] = {"marker": MARKERS[k % len(MARKERS)], "markevery": max(1, len(line.x) // 10)}
     ax.plot(line.x, span.means(line.mean), color=colour, label=line.label, **marks)
     if np.isfinite(line.low).any():
-        ax.fill_between(line.x, span.ends(line.low), line.high, color=colour, alpha=0.16, linewidth=0)
+        ax.fill_between(line.x, span.ends(line.low), span.tops(line.high), color=colour, alpha=0.16, linewidth=0)
 
 
 # ------------------------------------------------------------------------------------------------ figures
 
 
-def draw_curves(panels: Sequence[Panel]) -> Figure:
-    """Test error against epoch, a panel a comparison; bands are 95 % t-intervals."""
+def draw_curves(panels: Sequence[Panel], measure: Measure = MEASURES["test_error"]) -> Figure:
+    """Test error (or loss) against epoch, a panel a comparison; bands are 95 % t-intervals, of losses ranges."""
     with style():
         figure, axes = subplots(len(panels), 2, 2.15)
-        span = _panel_span(panels)
+        span = _panel_span(measure, panels)
         for place, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
             for k, line in enumerate(panel.lines):
                 _draw_line(ax, line, k, span)
             set_title(ax, panel.title)
             side_legend(ax, panel.legend)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-            ax.set(xlabel="epoch", ylabel="" if place % 2 else "test error (%)")
+            ax.set(xlabel="epoch", ylabel="" if place % 2 else measure.label)
         for ax in axes:
             span.apply(ax)
-        key_below(figure, Patch(color="grey", alpha=0.3, label="95 % t-interval over seeds"))
+        band = "95 % t-interval over seeds" if measure.is_error else "range over seeds"
+        key_below(figure, Patch(color="grey", alpha=0.3, label=band))
     return figure
 
 
-def draw_sensitivity(panels: Sequence[Panel]) -> Figure:
-    """Validation error against learning rate; bands span the seeds, the chosen rate is the large marker.
+def draw_sensitivity(panels: Sequence[Panel], measure: Measure = MEASURES["val_error"]) -> Figure:
+    """Validation error (or loss) against learning rate; bands span the seeds, the chosen rate is the large marker.
 
     Crosses above the data stand at rates where at least one seed diverged.
     """
     with style():
         figure, axes = subplots(len(panels), 2, 2.25)
-        span = _panel_span(panels)
+        span = _panel_span(measure, panels)
         for place, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
             for k, line in enumerate(panel.lines):
                 _draw_line(ax, line, k, span)
@@ -142,7 +164,7 @@ def draw_sensitivity(panels: Sequence[Panel]) -> Figure:
             side_legend(ax, panel.legend)
             ax.set_xscale("log")
             _rate_ticks(ax, panel)
-            ax.set(xlabel="learning rate", ylabel="" if place % 2 else "validation error (%)")
+            ax.set(xlabel="learning rate", ylabel="" if place % 2 else measure.label)
         for ax in axes:
             span.apply(ax)
         _headroom(axes, panels)
@@ -192,8 +214,11 @@ def _headroom(axes: Sequence[Axes], panels: Sequence[Panel]) -> None:
 def draw_effects(study: Study, effects: pd.DataFrame, inert: Sequence[tuple[str, str]] = ()) -> Figure:
     """Test error of each level of each axis: left at its own best tune, right at the fixed one, if tuned.
 
-    Points are means over seeds, bars 95 % t-intervals; the base level is filled. Axes in `inert` say so.
+    Points are means over seeds, bars 95 % t-intervals, of a task with losses alone medians and ranges; the base level
+    is filled. Axes in `inert` say so.
     """
+    measure = reported(study)
+    effects = effects if measure.is_error else effects.assign(**_medians(effects))
     modes, tuned = list(dict.fromkeys(effects["at"])), tuned_name(study)
     parts = [(str(arm), str(axis), rows) for (arm, axis), rows in effects.groupby(["arm", "axis"], sort=False)]
     heights = [0.45 + 0.24 * (rows["at"] == modes[0]).sum() for _, _, rows in parts]
@@ -202,18 +227,22 @@ def draw_effects(study: Study, effects: pd.DataFrame, inert: Sequence[tuple[str,
         axes = figure.subplots(len(parts), len(modes), squeeze=False, sharex="col", height_ratios=heights)
         for k, at in enumerate(modes):
             shown = effects[effects["at"] == at]
-            span = _span(shown["mean"], shown["low"], shown["high"])
+            span = _span(measure, shown["mean"], shown["low"], shown["high"])
             for ax, (_, _, rows) in zip(axes[:, k], parts, strict=True):
                 _draw_levels(ax, rows[rows["at"] == at], span, k)
                 span.apply(ax, "x")
             where = {"best": f" at its own best {tuned}", "fixed": f" at the fixed {tuned}"}[at]
-            axes[-1, k].set_xlabel("test error (%)" + (where if len(modes) > 1 else ""))
+            axes[-1, k].set_xlabel(measure.label + (where if len(modes) > 1 else ""))
         for row, (arm, axis, _) in zip(axes, parts, strict=True):
             note = " (inert)" if (arm, axis) in inert else ""
             row[0].set_title(f"{study.arms[arm].label}: {name_label(axis)}{note}", loc="left")
             for ax in row[1:]:
                 ax.set_yticklabels([])
     return figure
+
+
+def _medians(effects: pd.DataFrame) -> dict[str, pd.Series]:
+    return {"mean": effects["median"], "low": effects["lowest"], "high": effects["highest"]}
 
 
 def _draw_levels(ax: Axes, rows: pd.DataFrame, span: Span, colour: int) -> None:
@@ -223,10 +252,12 @@ def _draw_levels(ax: Axes, rows: pd.DataFrame, span: Span, colour: int) -> None:
         return
     mean = span.means(rows["mean"].to_numpy(dtype=float))
     below = mean - span.ends(rows["low"].to_numpy(dtype=float))
-    above = rows["high"].to_numpy(dtype=float) - mean
-    bars = np.nan_to_num(np.maximum([below, above], 0.0))
+    above = span.tops(rows["high"].to_numpy(dtype=float)) - mean
+    bars = np.nan_to_num(np.maximum([below, above], 0.0), neginf=0.0)
     places, tint = np.arange(len(rows)), sns.color_palette("colorblind")[colour]
     ax.errorbar(mean, places, xerr=bars, fmt="o", capsize=2.5, color=tint, mfc="white")
+    beyond = places[np.isinf(mean)]
+    ax.plot(np.full(len(beyond), 0.985), beyond, ">", color=tint, ms=5, transform=ax.get_yaxis_transform(), zorder=4)
     base = rows["base"].to_numpy(dtype=bool)
     ax.plot(mean[base], places[base], "o", color=tint, zorder=4)
     names = [value_label(level) for level in rows["level"]]
@@ -234,15 +265,16 @@ def _draw_levels(ax: Axes, rows: pd.DataFrame, span: Span, colour: int) -> None:
     ax.set_ylim(len(rows) - 0.5, -0.5)
 
 
-def draw_grids(grids: Sequence[Grid]) -> Figure:
-    """Two crossed axes as heat maps of the test error: left at each cell's own best tune, right at the fixed.
+def draw_grids(grids: Sequence[Grid], measure: Measure = MEASURES["test_error"]) -> Figure:
+    """Two crossed axes as heat maps of the test error (or loss): left at each cell's own best tune, right at the fixed.
 
-    Under each error stands the cell's tune in brackets. Where nothing is tuned there is one map.
+    Under each number stands the cell's tune in brackets. Where nothing is tuned there is one map.
     """
     heights = [0.75 + 0.45 * len(grid.best) for grid in grids]
     values = np.concatenate([errors.to_numpy(dtype=float).ravel() for grid in grids for _, errors, _ in grid.maps])
     values = values[np.isfinite(values)]
-    low = max(float(values[values > 0].min()) if (values > 0).any() else 0.0, 1e-2)
+    low = max(float(values[values > 0].min()) if (values > 0).any() else 0.0, 1e-2 if measure.is_error else 1e-300)
+    high = max(float(values.max()) if len(values) else 0.0, 1.5 * low)
     with style():
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
         width = max(len(grid.maps) for grid in grids)
@@ -250,22 +282,23 @@ def draw_grids(grids: Sequence[Grid]) -> Figure:
         for row, grid in zip(axes, grids, strict=True):
             first = f"{grid.title}\n"
             for ax, (where, errors, tunes) in zip(row, grid.maps, strict=False):
-                _heat(ax, f"{first}{where}".rstrip(), errors, tunes, low, values.max())
+                texts, norm = errors.map(measure.text), LogNorm(low, high)
+                _heat(ax, f"{first}{where}".rstrip(), errors.clip(low, high), texts, tunes, norm)
                 first = ""
             for ax in row[1:]:
                 ax.set_ylabel("")
             for ax in row[len(grid.maps) :]:
                 ax.remove()
         mesh = axes[0, 0].collections[0]
-        bar = figure.colorbar(mesh, ax=axes, label="test error (%)", shrink=min(1.0, 2.0 / sum(heights)))
+        bar = figure.colorbar(mesh, ax=axes, label=measure.label, shrink=min(1.0, 2.0 / sum(heights)))
         plain_log(bar.ax.yaxis)
     return figure
 
 
-def _heat(ax: Axes, title: str, errors: pd.DataFrame, tunes: pd.DataFrame, low: float, high: float) -> None:
-    text = errors.map(percent) + tunes.map(lambda tune: f"\n({tune})" if tune else "")
-    sns.heatmap(errors.clip(lower=low), ax=ax, annot=text, fmt="", cmap="cividis_r", cbar=False, linewidths=1,
-                norm=LogNorm(low, max(high, 1.5 * low)), annot_kws={"fontsize": 8})  # fmt: skip
+def _heat(ax: Axes, title: str, values: pd.DataFrame, texts: pd.DataFrame, tunes: pd.DataFrame, norm: LogNorm) -> None:
+    text = texts + tunes.map(lambda tune: f"\n({tune})" if tune else "")
+    sns.heatmap(values, ax=ax, annot=text, fmt="", cmap="cividis_r", cbar=False, linewidths=1,
+                norm=norm, annot_kws={"fontsize": 8})  # fmt: skip
     for text_at, colour in zip(ax.texts, _cell_colours(ax), strict=True):
         text_at.set_color("black" if _luminance(colour) > 0.18 else "white")  # equal contrast with both
     ax.set_title(title, loc="left")

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from insgd_lab.analysis.canvas import WIDTH, fit_means, plain_log, set_title, side_legend, style, subplots
-from insgd_lab.analysis.labels import signed
+from insgd_lab.analysis.measures import MEASURES, Measure
 from insgd_lab.analysis.option_series import InteractionMap, Shares
 from insgd_lab.analysis.series import Panel
 from insgd_lab.analysis.training_figures import draw_line
@@ -60,12 +60,12 @@ def _draw_bars(ax: Axes, part: Shares, most: int) -> None:
 # ------------------------------------------------------------------------------------------------ interactions
 
 
-def draw_interactions(maps: Sequence[InteractionMap], errors: bool = True) -> Figure:
+def draw_interactions(maps: Sequence[InteractionMap], measure: Measure = MEASURES["test_error"]) -> Figure:
     """Differences of differences as heat maps with their intervals; those told apart from 0 are bold.
 
     Args:
         maps: of `option_series.interaction_maps`.
-        errors: whether they are percentage points, printed with two decimals.
+        measure: what they are differences of.
     """
     rows = [maps[k : k + 2] for k in range(0, len(maps), 2)]
     heights = [0.9 + 0.4 * max(len(one.tables["interaction"]) for one in row) for row in rows]
@@ -74,31 +74,27 @@ def draw_interactions(maps: Sequence[InteractionMap], errors: bool = True) -> Fi
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
         axes = figure.subplots(len(rows), 2, squeeze=False, height_ratios=heights)
         for ax, one in zip(axes.flat, maps, strict=False):
-            _draw_map(ax, one, reach, errors)
+            _draw_map(ax, one, reach, measure)
         for ax in axes.flat[len(maps) :]:
             ax.remove()
     return figure
 
 
-def _draw_map(ax: Axes, one: InteractionMap, reach: float, errors: bool) -> None:
+def _draw_map(ax: Axes, one: InteractionMap, reach: float, measure: Measure) -> None:
     names = ("interaction", "low", "high", "p_holm")
     mean, low, high, p = (one.tables[name].to_numpy(dtype=float) for name in names)
     sns.heatmap(one.tables["interaction"], ax=ax, cmap="vlag", vmin=-reach, vmax=reach, cbar=False, linewidths=1)
     for i, j in np.ndindex(*mean.shape):
         value, low_end, high_end = (float(table[i, j]) for table in (mean, low, high))
         bold = "bold" if p[i, j] < 0.05 else "normal"
-        span = f"\n({_text(low_end, errors)} to {_text(high_end, errors)})" if np.isfinite(low_end) else ""
+        span = f"\n({measure.signed(low_end)} to {measure.signed(high_end)})" if np.isfinite(low_end) else ""
         colour = "white" if abs(value) > 0.8 * reach else "black"
-        ax.text(j + 0.5, i + 0.5, _text(value, errors) + span, ha="center", va="center", fontsize=8,
+        ax.text(j + 0.5, i + 0.5, measure.signed(value) + span, ha="center", va="center", fontsize=8,
                 fontweight=bold, color=colour)  # fmt: skip
     ax.set(xlabel=one.second, ylabel=one.first)
     ax.tick_params(left=False, bottom=False)
     ax.tick_params(axis="y", rotation=0)
     set_title(ax, one.title, 44)
-
-
-def _text(value: float, errors: bool) -> str:
-    return signed(value) if errors else f"{value:+.2g}".replace("-", "\N{MINUS SIGN}")
 
 
 # ------------------------------------------------------------------------------------------------ tuning

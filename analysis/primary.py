@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from insgd_lab.analysis.measures import MEASURES, Measure
 from insgd_lab.analysis.runs import Study, StudyError
 from insgd_lab.analysis.series import main_arms
 
@@ -35,9 +36,14 @@ class Primary:
     """Whether the study file fixed it."""
 
     @property
+    def measure(self) -> Measure:
+        """What is compared, with its words and its unit."""
+        return MEASURES[self.metric]
+
+    @property
     def unit(self) -> float:
         """How many of the printed units there are in one of the scores: errors are printed in percent."""
-        return 100.0 if self.metric.endswith("error") else 1.0
+        return self.measure.unit
 
 
 def primary_of(study: Study) -> Primary:
@@ -60,7 +66,7 @@ def primary_of(study: Study) -> Primary:
         test=given.get("test") or "paired-t",
         arm=given.get("arm"),
         baseline=given.get("baseline") or baseline_of(study, but=given.get("arm")),
-        metric=given.get("metric") or _usual_metric(study),
+        metric=given.get("metric") or ("test_loss" if study.loss_alone else "test_error"),
         margin=given.get("margin"),
         declared=bool(given),
     )
@@ -71,9 +77,3 @@ def baseline_of(study: Study, but: str | None = None) -> str | None:
     arms = [arm for arm in main_arms(study) if arm.name != but]
     plain = next((arm.name for arm in arms if arm.optimizer == "sgd"), None)
     return plain or (arms[0].name if arms else None)
-
-
-def _usual_metric(study: Study) -> Metric:
-    """The final test error, or the loss where nothing is classified."""
-    curves = study.curves
-    return "test_loss" if curves["test_error"].isna().all() and curves["test_loss"].notna().any() else "test_error"

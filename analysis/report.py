@@ -41,7 +41,7 @@ def write_report(study_dir: str | Path, force: bool = False) -> Path:
     """Write the report of a study unless it is current, and return its path.
 
     Raises:
-        StoreError: the folder holds no study, or one whose task has no accuracy; or the disk refuses (`DiskError`).
+        StoreError: the folder holds no study; or the disk refuses (`DiskError`).
         PublishedError: the study compares itself with a table that is not on record.
     """
     path = report_path(study_dir)
@@ -51,7 +51,6 @@ def write_report(study_dir: str | Path, force: bool = False) -> Path:
     from insgd_lab.analysis.runs import load_study
 
     study = load_study(study_dir)
-    _check_scored(study)
     try:
         files = _replace(study, path)
         write_json(path.parent / ".inputs.json", {"digest": digest, "files": files})
@@ -68,19 +67,6 @@ def _replace(study: Study, path: Path) -> list[str]:
         if old.is_file():
             old.unlink()
     return _write(study, path)
-
-
-def _check_scored(study: Study) -> None:
-    """Refuse a task without classes, whose runs have losses alone: tables and figures are of errors."""
-    curves = study.curves
-    if curves["test_loss"].notna().any() and curves[["val_error", "test_error"]].isna().all(axis=None):
-        from insgd_lab.analysis.runs import StudyError
-
-        raise StudyError(
-            f"{study.path} has no accuracies, and the report is made of those: its task has a loss alone; read the "
-            f"losses with insgd_lab.analysis.runs.load_study({os.fspath(study.path)!r}).curves, and what the "
-            "validation loss chooses with insgd_lab.analysis.selection.choose"
-        )
 
 
 # ------------------------------------------------------------------------------------------------ freshness
@@ -210,6 +196,7 @@ def _render(
 ) -> str:
     import jinja2
 
+    from insgd_lab.analysis.measures import reported
     from insgd_lab.analysis.setup import setup
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -224,4 +211,5 @@ def _render(
         images=images,
         reproduction=reproduction,
         setup=setup(study),
+        measure=reported(study),
     )

@@ -25,7 +25,8 @@ from insgd_lab.analysis import (
     training_series,
 )
 from insgd_lab.analysis.drawings import Drawing
-from insgd_lab.analysis.labels import metric_label, number, percent, signed
+from insgd_lab.analysis.labels import metric_label, number, percent
+from insgd_lab.analysis.measures import MEASURES, Measure
 from insgd_lab.analysis.primary import primary_of
 from insgd_lab.analysis.reproduction import Reproduction
 from insgd_lab.analysis.runs import Study
@@ -99,7 +100,7 @@ def _each_at_best(study: Study) -> str:
 
 
 def _forest_alt(forest: comparison_series.Forest) -> str:
-    show = signed if forest.metric.endswith("error") else number
+    show = MEASURES[forest.metric].signed
     told = []
     for group, rows in forest.rows.groupby("group", sort=False):
         columns = (rows[name] for name in ("name", "difference", "low", "high"))
@@ -161,11 +162,17 @@ def _drawn_training(study: Study, choices: Choices) -> Iterator[Drawing]:
         "training",
         training_figures.draw_training(rows),
         f"{words} against epoch, side by side, of {'; '.join(lines)}. Last means: {ends}",
-        f"""Losses and errors after each epoch, arms at their base{_own_best(study)}: means over seeds, bands 95 %
-        t-intervals of the mean, which may run off the axis. From its divergence on a diverged run counts with the error
-        of guessing; it has no loss, so the line of its arm ends there.""",
+        f"{words} after each epoch, arms at their base{_own_best(study)}: {_MIDDLES[study.loss_alone]}",
         note,
     )
+
+
+_MIDDLES = {
+    False: """means over seeds, bands 95 % t-intervals of the mean, which may run off the axis. From its divergence on a
+        diverged run counts with the error of guessing; it has no loss, so the line of its arm ends there.""",
+    True: """medians over seeds, bands from the lowest to the highest, which may run off the axis. From its divergence on a
+        diverged run counts as infinitely bad.""",
+}
 
 
 def _first(panels: Sequence[_T], arms: Sequence[object]) -> tuple[Sequence[_T], str]:
@@ -226,8 +233,8 @@ def _drawn_options(study: Study, choices: Choices) -> Iterator[Drawing]:
         metric = primary_of(study).metric
         yield _drawing(
             "interactions",
-            option_figures.draw_interactions(maps, metric.endswith("error")),
-            f"Interactions of two options in {metric_label(metric)}. {' '.join(map(_map_alt, maps))}",
+            option_figures.draw_interactions(maps, MEASURES[metric]),
+            f"Interactions of two options in {metric_label(metric)}. {' '.join(_map_alt(MEASURES[metric], one) for one in maps)}",
             f"""Interactions in {metric_label(metric)}{_each_at_best(study)}: what changing both options does beyond the
             sum of what each does alone, against the levels in brackets; 0 means that they add up. In brackets 95 %
             t-intervals, paired by seed; bold where p < 0.05 after Holm over all interactions of the study.""",
@@ -239,9 +246,9 @@ def _shares_alt(part: option_series.Shares) -> str:
     return f"{part.arm}{f' at {part.at}' if part.at else ''}: {', '.join(each)}."
 
 
-def _map_alt(one: option_series.InteractionMap) -> str:
+def _map_alt(measure: Measure, one: option_series.InteractionMap) -> str:
     table = one.tables["interaction"]
-    each = (f"{a} and {b} {signed(table.loc[a, b])}" for a in table.index for b in table.columns)
+    each = (f"{a} and {b} {measure.signed(table.loc[a, b])}" for a in table.index for b in table.columns)
     return f"{one.title}, {one.first} and {one.second}: {', '.join(each)}."
 
 
@@ -250,10 +257,11 @@ def _drawn_budgets(study: Study) -> Iterator[Drawing]:
     if not known:
         return
     panels, note = _first(known, [line for panel in known for line in panel.lines])
-    metric = metric_label(primary_of(study).metric)
+    measure = primary_of(study).measure
+    metric = measure.label
     each = (
-        f"{line.label} {number(round(float(line.mean[0]), 2))} after one setting, "
-        f"{number(round(float(line.mean[-1]), 2))} after {line.x[-1]:.0f}"
+        f"{line.label} {measure.text(float(line.mean[0]))} after one setting, "
+        f"{measure.text(float(line.mean[-1]))} after {line.x[-1]:.0f}"
         for panel in panels
         for line in panel.lines
     )

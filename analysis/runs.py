@@ -8,13 +8,14 @@ The words: an *arm* is an optimizer with axes to vary; a *cell* is one combinati
 with. Cells and tunes are known by their canonical JSON, so that they can be keys. Of a study with a search the
 winners' runs are read; the trials, which have only served to choose settings, are if asked for.
 
-A diverged run is a result: it scores the error of guessing, and worst in loss, whatever it had reached.
+A diverged run is a result: it scores the error of guessing, and an infinite loss, whatever it had reached. Of a task that
+has losses alone it has no error.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -165,16 +166,32 @@ class Study:
         """How many planned runs have each status; "missing" ones have not been started."""
         return {str(name): int(count) for name, count in self.runs["status"].value_counts().items()}
 
-    def test_curve(self, run: str) -> pd.Series:
-        """A run's test error by epoch; empty for a run without metrics."""
-        if run not in self.curves.index.get_level_values("run"):
-            return pd.Series(dtype=float)
-        return self.curves.loc[run]["test_error"].dropna()
+    @cached_property
+    def _wide(self) -> dict[str, pd.DataFrame]:
+        return {}
+
+    def by_epoch(self, runs: Sequence[str], column: str) -> pd.DataFrame:
+        """A column of `curves`: rows the epochs at which the study has it, columns `runs`.
+
+        From its divergence on a diverged run has the error of guessing, or an infinite loss.
+        """
+        if column not in self._wide:
+            self._wide[column] = self.curves[column].dropna().unstack("run").sort_index()
+        table = self._wide[column].reindex(columns=list(runs))
+        for run in runs:
+            if self.runs.loc[run, "status"] == "diverged":
+                last = table[run].last_valid_index()
+                later = table.index > (last if last is not None else 0)
+                table.loc[later, run] = self.guess_error if column.endswith("error") else np.inf
+        return table
 
     @cached_property
-    def evaluated_epochs(self) -> pd.Index:
-        """The epochs after which some run was evaluated on the test split."""
-        return self.curves["test_error"].dropna().index.unique(level="epoch").sort_values()
+    def loss_alone(self) -> bool:
+        """Whether its runs have losses and no accuracies: then nothing is guessed, and no error is told of."""
+        if self.info.get("labels") is False:
+            return True
+        known = self.curves.notna().any()
+        return bool(known[["val_loss", "test_loss"]].any() and not known[["val_error", "test_error"]].any())
 
     @property
     def tuned(self) -> bool:
@@ -277,7 +294,8 @@ def load_study(path: str | Path, *, trials: bool = False) -> Study:
     metrics = _frame(read.table)
     info = _with_classes(info, runs)
     curves = _curves(metrics)
-    runs = runs.join(_scores(runs, curves, _guesses(info, arms, plan, runs))).join(_digests(metrics))
+    guesses = _guesses(info, arms, plan, runs).mask(_without_accuracy(info, plan, curves))
+    runs = runs.join(_scores(runs, curves, guesses)).join(_digests(metrics))
     return Study(folder.path, info, arms, cells, plan, runs, curves, problems, tunes)
 
 
@@ -311,6 +329,16 @@ def _guesses(info: Mapping[str, Any], arms: Mapping[str, Arm], plan: pd.DataFram
     planned = plan.drop_duplicates("run").set_index("run")["arm"].map(by_arm)
     met = runs["classes"].dropna().map(lambda count: guess_error({"classes": count}))
     return planned.where(~planned.index.isin(met.index), met)
+
+
+def _without_accuracy(info: Mapping[str, Any], plan: pd.DataFrame, curves: pd.DataFrame) -> pd.Series:
+    """By run, whether its task has losses alone: where no run of its arm has an accuracy, and some has a loss."""
+    arms = plan.drop_duplicates("run").set_index("run")["arm"]
+    if info.get("labels") is False:
+        return arms.notna()
+    known = curves.notna().groupby(curves.index.get_level_values("run").map(arms)).any()
+    lone = known[["val_loss", "test_loss"]].any(axis=1) & ~known[["val_error", "test_error"]].any(axis=1)
+    return arms.isin(lone.index[lone])
 
 
 def _with(base: Any, values: list[Any]) -> list[Any]:
@@ -386,7 +414,7 @@ def _steps(metrics: pd.DataFrame) -> pd.Series:
 def _scores(runs: pd.DataFrame, curves: pd.DataFrame, guesses: pd.Series) -> pd.DataFrame:
     """Last and best values of each run; guessing (whose error is given by run) and infinite loss for diverged ones.
 
-    The best test error of a diverged run is the best it had reached, at worst that of guessing.
+    The error of guessing is NaN where the task has no classes, and so are the errors then. The best test error of a diverged run is the best it had reached, at worst that of guessing.
     """
     last = curves[["val_error", "val_loss", "test_error", "test_loss"]].groupby(level="run").last()
     last["best_test_error"] = curves["test_error"].groupby(level="run").min()

@@ -29,6 +29,8 @@ class Choice:
 
     tune: str
     val_error: float
+    """The mean over seeds that it was chosen by; NaN where the task has losses alone, and the loss decides."""
+    val_loss: float
     edge: str | None
     """Set to "lowest" or "highest" where a chosen number ends its grid, so that a better may lie beyond."""
     seeds: int
@@ -36,17 +38,22 @@ class Choice:
     left_out: tuple[str, ...]
     """Planned tunes that took no part, since fewer seeds finished there."""
 
+    @property
+    def place(self) -> tuple[float, float]:
+        """By which choices are ranked, the best first: the validation error, then the loss."""
+        return _worst(self.val_error), _worst(self.val_loss)
+
 
 Choices = Mapping[tuple[str, str], Choice]
 """The choice of each (arm, cell key)."""
 
 
 def choose(study: Study) -> Choices:
-    """Choose for every cell the tune of lowest mean validation error over its finished seeds.
+    """Choose for every cell the tune of lowest mean validation error, or loss if it has that alone, over finished seeds.
 
     Only tunes at which the most seeds of the cell finished take part: a mean over the one seed that did not
-    crash is no match for a mean over all. A diverged run has finished and scores the error of guessing. Ties
-    go to the lower mean validation loss, then to the smaller value. Cells without a finished run have no choice.
+    crash is no match for a mean over all. A diverged run has finished, scores the error of guessing, and has an infinite
+    loss. Ties go to the lower mean validation loss, then to the smaller value. Cells without a finished run have no choice.
     """
     tables = study.scores.groupby(["arm", "cell"], sort=False)
     return {(str(arm), str(cell)): _choose(study, str(arm), rows) for (arm, cell), rows in tables}
@@ -60,9 +67,10 @@ def _choose(study: Study, arm: str, rows: pd.DataFrame) -> Choice:
         (round(_worst(error), 12), _worst(loss), _sizes(study.tunes[tune]), tune)
         for tune, error, loss in means[seeds == most].itertuples()
     ]
-    error, _, _, tune = min(ranks)
+    _, _, _, tune = min(ranks)
+    error, loss = means.loc[tune]
     left_out = tuple(other for other in study.tunes_of(arm) if seeds.get(other, 0) < most)
-    return Choice(tune, error, _edge(study, arm, tune), most, left_out)
+    return Choice(tune, float(error), float(loss), _edge(study, arm, tune), most, left_out)
 
 
 def _worst(value: float) -> float:

@@ -1,6 +1,6 @@
 """Curves as numbers: what the figures draw, computed here so that tests and tables can have it too.
 
-for panel in error_curves(study, choose(study)):
+for panel in test_curves(study, choose(study)):
     for line in panel.lines:
         line.label, line.x, line.mean, line.low, line.high
 """
@@ -17,6 +17,7 @@ import pandas as pd
 
 from insgd_lab.analysis.effects import level_cells
 from insgd_lab.analysis.labels import describe, name_label, value_label
+from insgd_lab.analysis.measures import chosen_by, reported
 from insgd_lab.analysis.runs import Arm, Cell, Study, key_of
 from insgd_lab.analysis.selection import At, Choices, tune_at, tune_label, tuned_name
 from insgd_lab.analysis.statistics import summarize
@@ -26,12 +27,13 @@ __all__ = [
     "Group",
     "Line",
     "Panel",
-    "error_curves",
     "grids",
     "groups",
+    "line_of",
     "main_arms",
     "sensitivity",
     "standing_title",
+    "test_curves",
 ]
 
 LINES = 6
@@ -150,11 +152,10 @@ def _split(group: Group) -> Iterator[Group]:
 # ------------------------------------------------------------------------------------------------ curves
 
 
-def error_curves(study: Study, choices: Choices) -> list[Panel]:
-    """Test error (%) after each epoch at each cell's chosen rate: mean and 95 % t-interval over seeds.
+def test_curves(study: Study, choices: Choices) -> list[Panel]:
+    """Test error (%) after each epoch at each cell's chosen rate, or test loss where the task has losses alone.
 
-    Where something is tuned, lines are labelled "level: chosen value". From its divergence on, a diverged run
-    counts with the error of guessing.
+    Where something is tuned, lines are labelled "level: chosen value". See `line_of` for lines and bands.
     """
     panels = _panels(study, lambda label, cell: _curve(study, choices, label, cell))
     if not study.tuned:
@@ -175,28 +176,39 @@ def _curve(study: Study, choices: Choices, label: str, cell: Cell) -> Line | Non
     tune = tune_at(study, choices, cell, "best")
     if tune is None:
         return None
-    table = _errors_by_epoch(study, study.finished(cell.arm, cell.key, tune)["run"].tolist())
-    if table.empty:
+    measure = reported(study)
+    runs = study.finished(cell.arm, cell.key, tune)["run"].tolist()
+    table = study.by_epoch(runs, measure.name)
+    if table.empty or not runs:
         return None
-    summaries = [summarize(row[np.isfinite(row)].tolist()) * 100 for row in table.to_numpy()]
     shown = f"{label}: {tune_label(study, tune, name=False)}" if study.tuned and study.tunes[tune] else label
-    return Line(
-        shown,
-        table.index.to_numpy(dtype=float),
-        np.array([s.mean for s in summaries]),
-        np.array([s.low for s in summaries]),
-        np.array([s.high for s in summaries]),
-    )
+    return line_of(shown, table * measure.unit, medians=study.loss_alone)
 
 
-def _errors_by_epoch(study: Study, runs: Sequence[str]) -> pd.DataFrame:
-    """Test error as a fraction: rows all epochs at which the study was evaluated, columns `runs`."""
-    table = pd.DataFrame({run: study.test_curve(run) for run in runs}, index=study.evaluated_epochs)
-    for run in runs:
-        if study.runs.loc[run, "status"] == "diverged":
-            last = table[run].last_valid_index()
-            table.loc[table.index > (last if last is not None else 0), run] = study.guess_error
-    return table
+def line_of(label: str, table: pd.DataFrame, medians: bool) -> Line:
+    """A line over the epochs (rows) of some runs (columns), with its band.
+
+    Args:
+        label: of the line.
+        table: of `Study.by_epoch`, in the printed unit.
+        medians: the median over seeds in a band from the lowest to the highest, which a run that diverged, being
+            infinitely bad, leaves on the page; else the mean with its 95 % t-interval, up to where a run has no number.
+    """
+    if medians:
+        table = table.dropna(how="all")
+        values = np.sort(table.to_numpy(dtype=float), axis=1)
+        x = table.index.to_numpy(dtype=float)
+        return Line(label, x, _middle(values), values[:, 0], np.nanmax(values, axis=1))
+    table = table.loc[~np.isinf(table.to_numpy(dtype=float)).any(axis=1)]
+    summaries = [summarize(row[np.isfinite(row)]) for row in table.to_numpy(dtype=float)]
+    mean, low, high = (np.array([getattr(s, part) for s in summaries]) for part in ("mean", "low", "high"))
+    return Line(label, table.index.to_numpy(dtype=float), mean, low, high)
+
+
+def _middle(values: np.ndarray) -> np.ndarray:
+    """The median of each row, infinite where it lies between a number and infinity."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nanmedian(values, axis=1))
 
 
 # ------------------------------------------------------------------------------------------------ sensitivity
@@ -204,6 +216,8 @@ def _errors_by_epoch(study: Study, runs: Sequence[str]) -> pd.DataFrame:
 
 def sensitivity(study: Study, choices: Choices) -> list[Panel]:
     """Validation error (%) against the learning rate: mean and range over seeds, a line a cell.
+
+    Where the task has losses alone it is the validation loss, and the median, which a diverged run may make infinite.
 
     Arms that tune `lr` give the panels of `groups`; arms with `lr` as an axis share one panel, at their base.
     """
@@ -238,13 +252,14 @@ def _axis_line(study: Study, choices: Choices, arm: Arm) -> Line | None:
 
 
 def _sweep(study: Study, label: str, points: list[tuple[float, Cell, str]], chosen: float | None) -> Line | None:
-    found = []
+    found, measure = [], chosen_by(study)
     for rate, cell, tune in sorted(points, key=lambda point: point[0]):
         rows = study.finished(cell.arm, cell.key, tune)
         if len(rows):
-            errors = 100 * rows["val_error"]
+            scores = measure.unit * rows[measure.name]
+            middle = scores.median() if study.loss_alone else scores.mean()
             crossed = bool((rows["status"] == "diverged").any())
-            found.append((rate, errors.mean(), errors.min(), errors.max(), crossed))
+            found.append((rate, middle, scores.min(), scores.max(), crossed))
     if not found:
         return None
     x, mean, low, high, diverged = map(np.array, zip(*found, strict=True))
@@ -256,7 +271,10 @@ def _sweep(study: Study, label: str, points: list[tuple[float, Cell, str]], chos
 
 @dataclass(frozen=True)
 class Grid:
-    """Mean test error (%) over two crossed axes [first axis, second axis], and the tunes it was got at."""
+    """Mean test error (%) over two crossed axes [first axis, second axis], and the tunes it was got at.
+
+    Of a task with losses alone the test loss: the median over seeds, averaged over further axes.
+    """
 
     title: str
     tuned: str
@@ -302,6 +320,8 @@ def _pair_grid(study: Study, choices: Choices, arm: Arm, first: str, second: str
 def _pair_cell(study: Study, choices: Choices, arm: Arm, pair: Mapping[str, Any], at: At) -> tuple[float, str]:
     cells = [c for c in study.cells_of(arm.name) if key_of({a: c.settings[a] for a in pair}) == key_of(pair)]
     tunes = [(cell, tune) for cell in cells if (tune := tune_at(study, choices, cell, at)) is not None]
-    errors = [study.finished(cell.arm, cell.key, tune)["test_error"].mean() for cell, tune in tunes]
+    measure = reported(study)
+    scores = [study.finished(cell.arm, cell.key, tune)[measure.name] for cell, tune in tunes]
+    errors = [each.median() if study.loss_alone else each.mean() for each in scores]
     labels = dict.fromkeys(tune_label(study, tune, name=False) for _, tune in tunes if study.tunes[tune])
-    return 100 * float(np.mean(errors)) if errors else float("nan"), " / ".join(labels)
+    return measure.unit * float(np.mean(errors)) if errors else float("nan"), " / ".join(labels)

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from insgd_lab.analysis.labels import describe, name_label, option_name, value_label
+from insgd_lab.analysis.measures import chosen_by
 from insgd_lab.analysis.runs import Arm, Study, key_of
 from insgd_lab.analysis.tables import Column, Table
 
@@ -93,10 +94,10 @@ def _choice(study: Study) -> str:
     if not study.tuned:
         return "nothing was tuned: every cell ran as given"
     names = ", ".join(dict.fromkeys(name_label(name) for arm in study.arms.values() for name in arm.tuned))
+    ties = "the smaller value" if study.loss_alone else "lower validation loss, then the smaller value"
     return (
-        f"the {names} of each cell is the one with the lowest mean validation error over seeds after the "
-        "last epoch (ties: lower validation loss, then the smaller value), among those at which the most seeds "
-        "finished; the test split had no say in it"
+        f"the {names} of each cell is the one with the lowest mean {chosen_by(study).noun} over seeds after the "
+        f"last epoch (ties: {ties}), among those at which the most seeds finished; the test split had no say in it"
     )
 
 

@@ -8,13 +8,16 @@ Sentences give means, intervals and numbers of seeds, and describe; who is bette
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from statistics import median
 
 import pandas as pd
 
 from insgd_lab.analysis.effects import Inert, level_notes
-from insgd_lab.analysis.labels import describe, interval, name_label, number, percent, signed, value_label
+from insgd_lab.analysis.labels import describe, name_label, number, signed, value_label
+from insgd_lab.analysis.measures import MEASURES, Measure, chosen_by, reported
 from insgd_lab.analysis.primary import primary_of
 from insgd_lab.analysis.reproduction import Reproduction
 from insgd_lab.analysis.runs import Cell, Study
@@ -107,31 +110,39 @@ def _arms(study: Study, choices: Choices) -> Iterator[str]:
 
 def _subject(study: Study, choices: Choices, cell: Cell) -> str:
     settings = describe(cell.settings)
-    error = summarize(list(_scores(study, choices, cell).values())) * 100
     tune = tune_at(study, choices, cell, "best")
     own = f" at its own best {tune_label(study, tune)}" if tune and study.tunes[tune] else ""
-    return f"{study.arms[cell.arm].label}{f' ({settings})' if settings else ''}{own}: {error_text(error)}"
+    return f"{study.arms[cell.arm].label}{f' ({settings})' if settings else ''}{own}: {_score_text(study, choices, cell)}"
 
 
-def _scores(study: Study, choices: Choices, cell: Cell) -> dict[int, float]:
-    tune = tune_at(study, choices, cell, "best")
-    return study.by_seed(cell.arm, cell.key, tune) if tune else {}
+def _score_text(study: Study, choices: Choices, cell: Cell) -> str:
+    """The mean of a cell in words; where a diverged run has no loss, that of the others, after the median of all."""
+    measure, tune = reported(study), tune_at(study, choices, cell, "best")
+    scores = list(study.by_seed(cell.arm, cell.key, tune, measure.name).values()) if tune else []
+    known = [score for score in scores if math.isfinite(score)]
+    if len(known) == len(scores):
+        return mean_text(summarize(known) * measure.unit, measure)
+    lost = f"median {measure.text(median(scores))}, as {len(scores) - len(known)} of {len(scores)} runs diverged"
+    others = f"; {mean_text(summarize(known), measure)} of the others" if known else ""
+    return f"{measure.noun} {lost}{others}"
 
 
-def error_text(error: Summary) -> str:
-    """A mean in words: "2.14 % test error (95 % interval 1.90 to 2.38, 5 seeds)"."""
-    if error.n < 2:
-        return f"{percent(error.mean)} % test error ({seeds_text(error.n)}, so no interval)"
-    span = interval(error.low, error.high)
-    return f"{percent(error.mean)} % test error (95 % interval {span}, {seeds_text(error.n)})"
+def mean_text(mean: Summary, measure: Measure = MEASURES["test_error"]) -> str:
+    """A mean in words: "2.14 % test error (95 % interval 1.90 to 2.38, 5 seeds)", "test loss 0.0123 (…)"."""
+    value = measure.text(mean.mean)
+    said = f"{value} % {measure.noun}" if measure.is_error else f"{measure.noun} {value}"
+    if mean.n < 2:
+        return f"{said} ({seeds_text(mean.n)}, so no interval)"
+    return f"{said} (95 % interval {measure.interval(mean.low, mean.high)}, {seeds_text(mean.n)})"
 
 
-def difference_text(difference: Summary) -> str:
+def difference_text(difference: Summary, measure: Measure = MEASURES["test_error"]) -> str:
     """A difference in words: "-0.37 percentage points (95 % interval -0.90 to +0.16, 5 seeds)"."""
+    said = f"{measure.signed(difference.mean)}{measure.points}"
     if difference.n < 2:
-        return f"{signed(difference.mean)} percentage points ({seeds_text(difference.n)}, so no interval)"
-    span = f"{signed(difference.low)} to {signed(difference.high)}"
-    return f"{signed(difference.mean)} percentage points (95 % interval {span}, {seeds_text(difference.n)})"
+        return f"{said} ({seeds_text(difference.n)}, so no interval)"
+    span = f"{measure.signed(difference.low)} to {measure.signed(difference.high)}"
+    return f"{said} (95 % interval {span}, {seeds_text(difference.n)})"
 
 
 def seeds_text(count: int) -> str:
@@ -143,15 +154,14 @@ def _crossed(study: Study, choices: Choices) -> Iterator[str]:
     for arm in study.arms.values():
         found = [(choices[arm.name, c.key], c) for c in study.cells_of(arm.name) if (arm.name, c.key) in choices]
         most = max((choice.seeds for choice, _ in found), default=0)
-        ranked = [(choice.val_error, cell) for choice, cell in found if choice.seeds == most]
+        ranked = [(choice.place, cell) for choice, cell in found if choice.seeds == most]
         if arm.grid != "full" or len(arm.axes) < 2 or len(ranked) < 2:
             continue
         cell = min(ranked, key=lambda pair: pair[0])[1]
-        error = summarize(list(_scores(study, choices, cell).values())) * 100
         tune = tune_label(study, tune_at(study, choices, cell, "best"))
         yield (
-            f"{arm.label}: of {len(ranked)} cells the lowest validation error is at "
-            f"{describe(cell.settings)} ({tune}): {error_text(error)}. "
+            f"{arm.label}: of {len(ranked)} cells the lowest {chosen_by(study).noun} is at "
+            f"{describe(cell.settings)} ({tune}): {_score_text(study, choices, cell)}. "
             f"Being the best of {len(ranked)}, it flatters itself somewhat."
         )
 
@@ -177,7 +187,8 @@ def _lead(row: pd.Series) -> Summary:
 def _axes(study: Study, effects: pd.DataFrame, inert: Sequence[Inert]) -> Iterator[str]:
     whole = {(one.arm, one.axis) for one in inert if one.whole}
     for (arm, axis), rows in effects.groupby(["arm", "axis"], sort=False):
-        parts = [part for at in ("best", "fixed") if (part := _largest(rows[rows["at"] == at])) is not None]
+        found = (_largest(rows[rows["at"] == at], reported(study)) for at in ("best", "fixed"))
+        parts = [part for part in found if part is not None]
         if (arm, axis) in whole or not parts:
             continue
         base = value_label(rows.loc[rows["base"], "level"].iloc[0])
@@ -188,13 +199,13 @@ def _axes(study: Study, effects: pd.DataFrame, inert: Sequence[Inert]) -> Iterat
         yield text + (f"; at the fixed {tuned} it is {parts[1]}." if parts[1:] else ".")
 
 
-def _largest(rows: pd.DataFrame) -> str | None:
+def _largest(rows: pd.DataFrame, measure: Measure) -> str | None:
     known = rows[~rows["base"] & rows["difference"].notna()]
     if known.empty:
         return None
     row = known.iloc[int(known["difference"].abs().argmax())]
     summary = Summary(int(row["pairs"]), row["difference"], float("nan"), row["difference_low"], row["difference_high"])
-    return f"{value_label(row['level'])}, {difference_text(summary)}"
+    return f"{value_label(row['level'])}, {difference_text(summary, measure)}"
 
 
 # ------------------------------------------------------------------------------------------------ warnings
@@ -204,7 +215,7 @@ def _unequal_trials(study: Study) -> Iterator[str]:
     counts = trials_by_arm(study)
     if len(set(counts.values())) > 1:
         each = ", ".join(f"{label} {count}" for label, count in counts.items())
-        yield f"The arms' cells were tuned by unequal numbers of trials ({each}): more trials find lower errors."
+        yield f"The arms' cells were tuned by unequal numbers of trials ({each}): more trials find lower {'losses' if study.loss_alone else 'errors'}."
 
 
 def _edges(study: Study, choices: Choices) -> Iterator[str]:
@@ -215,9 +226,13 @@ def _edges(study: Study, choices: Choices) -> Iterator[str]:
     ]
     if names:
         yield (
-            f"In {len(names)} of {len(choices)} cells the chosen setting is the lowest or highest of its "
+            f"In {_share(len(names), len(choices))} the chosen setting is the lowest or highest of its "
             f"grid, so a better one may lie outside: {'; '.join(names)}."
         )
+
+
+def _share(part: int, cells: int) -> str:
+    return "the one cell" if cells == 1 else f"{part} of {cells} cells"
 
 
 def _left_out(study: Study, choices: Choices) -> Iterator[str]:
@@ -230,7 +245,7 @@ def _left_out(study: Study, choices: Choices) -> Iterator[str]:
     if names:
         rest = f"; and {len(names) - LISTED} more" if len(names) > LISTED else ""
         yield (
-            f"In {len(names)} of {len(choices)} cells tuned values were left out of the choice, since fewer seeds "
+            f"In {_share(len(names), len(choices))} tuned values were left out of the choice, since fewer seeds "
             f"finished there than at others: {'; '.join(names[:LISTED])}{rest}."
         )
 
@@ -239,12 +254,21 @@ def _failures(study: Study) -> Iterator[str]:
     counts = study.counts()
     diverged, failed = counts.get("diverged", 0), counts.get("failed", 0)
     bad = counts.get("unreadable", 0)
-    guess = number(100 * study.guess_error)
     if diverged or failed or bad:
         yield (
-            f"Of {len(study.runs)} runs {diverged} diverged (each counts with {guess} % error, that of "
-            f"guessing), {failed} failed and {bad} could not be read; all are listed under Failures."
+            f"Of {len(study.runs)} runs {diverged} diverged ({_counted(study, diverged)}), {failed} failed and {bad} "
+            "could not be read; all are listed under Failures."
         )
-    else:
-        started = len(study.runs) - counts.get("missing", 0)
-        yield f"None of the {started} runs that were started diverged or failed."
+        return
+    started = len(study.runs) - counts.get("missing", 0)
+    if started:
+        which = "The one run that was started neither" if started == 1 else f"None of the {started} runs that were started"
+        yield f"{which} diverged {'nor' if started == 1 else 'or'} failed."
+
+
+def _counted(study: Study, diverged: int) -> str:
+    """As what diverged runs count."""
+    each = "it counts" if diverged == 1 else "each counts"
+    if study.loss_alone:
+        return f"{each} as infinitely bad, so means are of the others"
+    return f"{each} with {number(100 * study.guess_error)} % error, that of guessing"

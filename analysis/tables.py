@@ -20,10 +20,12 @@ import pandas as pd
 from tabulate import tabulate
 
 from insgd_lab.analysis.effects import level_notes
-from insgd_lab.analysis.labels import MISSING, describe, interval, name_label, percent, signed, value_label
+from insgd_lab.analysis.labels import MISSING, describe, interval, name_label, percent, value_label
+from insgd_lab.analysis.measures import Measure, chosen_by, reported
 from insgd_lab.analysis.runs import Cell, Study, key_of
 from insgd_lab.analysis.selection import At, Choices, tune_at, tune_label, tuned_name
 from insgd_lab.analysis.statistics import binomial_interval, summarize
+from insgd_lab.store import reason_of
 
 __all__ = [
     "Column",
@@ -153,32 +155,57 @@ def text(value: Any) -> str:
 
 
 def results_table(study: Study, choices: Choices, at: At) -> Table:
-    """Every cell's test error, at its own best tune or at the fixed one."""
-    rows = [_result(study, choices, cell, at) for arm in study.arms for cell in study.cells_of(arm)]
+    """Every cell's test error, or loss where the task has that alone, at its own best tune or at the fixed one."""
+    measure = reported(study)
+    rows = [_result(study, choices, cell, at, measure) for arm in study.arms for cell in study.cells_of(arm)]
     frame = pd.DataFrame([row for row in rows if row])
     how = "each cell as it ran"
     if study.tuned:
         tuned = tuned_name(study)
         best = f"each cell at its own best {tuned}, chosen on the validation split (‡: the end of its grid)"
         how = {"best": best, "fixed": f"each cell at the fixed {tuned} of its arm"}[at]
-    caption = f"Test error (%), {how}: mean over seeds, 95 % t-interval of the mean, standard deviation. "
-    caption += "Final: after the last epoch. Best: at the epoch that was best on the test set. "
-    caption += "Diverged runs count with the error of guessing; intervals are not cut off at 0 or 100."
     columns = (
         Column("arm", ("arm_label",)),
         Column("setting", ("setting",)),
         *([Column(tuned_name(study), ("tuned", "edge"), _tuned, True)] if study.tuned else []),
         Column("seeds", ("seeds",), count, True),
+        *(_error_columns() if measure.is_error else _loss_columns(measure)),
+        Column("diverged", ("diverged",), count, True),
+    )
+    names = [key for column in columns for key in column.keys]
+    frame = frame.reindex(columns=_all_columns(frame, names))
+    return Table(f"results-{at}", f"{measure.label.capitalize()}, {how}: {_SCORED[measure.is_error]}", frame, columns)
+
+
+_SCORED = {
+    True: "mean over seeds, 95 % t-interval of the mean, standard deviation. Final: after the last epoch. Best: at the "
+    "epoch that was best on the test set. Diverged runs count with the error of guessing; intervals are not cut off at 0 "
+    "or 100.",
+    False: "after the last epoch, median over seeds, where a diverged run counts as infinitely bad; and of the runs that "
+    "did not diverge, whose number is n, mean, 95 % t-interval of the mean, which is not cut off at 0, and standard "
+    "deviation.",
+}
+
+
+def _error_columns() -> tuple[Column, ...]:
+    return (
         Column("final", ("final_mean",), percent, True),
         Column("95 % interval", ("final_low", "final_high"), interval, True),
         Column("sd", ("final_sd",), percent, True),
         Column("best", ("best_mean",), percent, True),
         Column("95 % interval (best)", ("best_low", "best_high"), interval, True),
         Column("sd (best)", ("best_sd",), percent, True),
-        Column("diverged", ("diverged",), count, True),
     )
-    names = [key for column in columns for key in column.keys]
-    return Table(f"results-{at}", caption, frame.reindex(columns=_all_columns(frame, names)), columns)
+
+
+def _loss_columns(measure: Measure) -> tuple[Column, ...]:
+    return (
+        Column("median", ("final_median",), measure.text, True),
+        Column("n", ("final_n",), count, True),
+        Column("mean", ("final_mean",), measure.text, True),
+        Column("95 % interval", ("final_low", "final_high"), measure.interval, True),
+        Column("sd", ("final_sd",), measure.text, True),
+    )
 
 
 def _tuned(value: str, edge: object) -> str:
@@ -189,7 +216,7 @@ def _all_columns(frame: pd.DataFrame, names: list[str]) -> list[str]:
     return list(dict.fromkeys([*frame.columns, *names]))
 
 
-def _result(study: Study, choices: Choices, cell: Cell, at: At) -> dict[str, Any] | None:
+def _result(study: Study, choices: Choices, cell: Cell, at: At, measure: Measure) -> dict[str, Any] | None:
     tune = tune_at(study, choices, cell, at)
     if tune is None:
         return None
@@ -204,12 +231,16 @@ def _result(study: Study, choices: Choices, cell: Cell, at: At) -> dict[str, Any
         "edge": choices[cell.arm, cell.key].edge if at == "best" else None,
         "seeds": len(rows),
         "diverged": int((rows["status"] == "diverged").sum()),
-        "val_mean": 100 * rows["val_error"].mean(),
+        "val_mean": chosen_by(study).unit * rows[chosen_by(study).name].mean(),
     }
-    for name, score in (("final", "test_error"), ("best", "best_test_error")):
-        summary = summarize(rows[score].dropna().tolist()) * 100
+    scores = {"final": measure.name, **({"best": "best_test_error"} if measure.is_error else {})}
+    for name, score in scores.items():
+        known = rows[score].dropna()
+        summary = summarize(known[np.isfinite(known)].tolist()) * measure.unit
         row |= {f"{name}_{part}": getattr(summary, part) for part in ("mean", "sd", "low", "high")}
-    return row
+    if measure.is_error:
+        return row
+    return {**row, "final_n": summary.n, "final_median": known.median()}
 
 
 def effects_table(study: Study, effects: pd.DataFrame) -> Table:
@@ -225,9 +256,11 @@ def effects_table(study: Study, effects: pd.DataFrame) -> Table:
     frame.insert(0, "arm_label", frame["arm"].map(lambda arm: study.arms[arm].label))
     tuned = tuned_name(study)
     how = f"each level at its own best {tuned}, then at the fixed one" if modes[1:] else "as run"
-    caption = f"Main effects on the final test error (%): {how}. Differences are from the base level in percentage "
-    caption += "points, paired by seed, with 95 % t-intervals; many are looked at together, so they are exploratory."
-    caption = " ".join([caption, *level_notes(study)])
+    measure = reported(study)
+    caption = f"Main effects on the final {measure.label}: {how}. Differences are from the base level"
+    caption += f"{' in percentage points' if measure.is_error else ''}, paired by seed, with 95 % t-intervals; many are "
+    caption += "looked at together, so they are exploratory."
+    caption = " ".join([caption, *([] if measure.is_error else [_MEDIANS]), *level_notes(study)])
     columns = [
         Column("arm", ("arm_label",)),
         Column("axis", ("axis",), name_label),
@@ -237,9 +270,9 @@ def effects_table(study: Study, effects: pd.DataFrame) -> Table:
     for at, title in titles.items():
         columns += [
             *([Column(f"{tuned}{title}", (f"{at}_tune",), text, True)] if modes[1:] else []),
-            Column(f"error{title}", (f"{at}_mean",), percent, True),
-            Column(f"difference{title}", (f"{at}_difference",), signed, True),
-            Column(f"95 % interval{title}", (f"{at}_difference_low", f"{at}_difference_high"), interval, True),
+            *_level_columns(at, title, measure),
+            Column(f"difference{title}", (f"{at}_difference",), measure.signed, True),
+            Column(f"95 % interval{title}", (f"{at}_difference_low", f"{at}_difference_high"), measure.interval, True),
         ]
     return Table("main-effects", caption, frame, tuple(columns))
 
@@ -254,7 +287,22 @@ _EFFECT_COLUMNS = (
     "difference_low",
     "difference_high",
     "diverged",
+    "median",
 )
+_MEDIANS = (
+    "Diverged runs count as infinitely bad in the median over seeds; means and differences are of the seeds without "
+    "one, whose number is n."
+)
+
+
+def _level_columns(at: str, title: str, measure: Measure) -> tuple[Column, ...]:
+    if measure.is_error:
+        return (Column(f"error{title}", (f"{at}_mean",), percent, True),)
+    return (
+        Column(f"median{title}", (f"{at}_median",), measure.text, True),
+        Column(f"n{title}", (f"{at}_n",), count, True),
+        Column(f"mean{title}", (f"{at}_mean",), measure.text, True),
+    )
 
 
 # ------------------------------------------------------------------------------------------------ failures
@@ -286,7 +334,6 @@ def failures_table(study: Study) -> Table:
 
 def _failure(study: Study, run: str, info: pd.Series, row: Mapping[Any, Any]) -> dict[str, Any]:
     cell = study.cells[row["arm"], row["cell"]]
-    lines = [line for line in str(info["error"] or "").splitlines() if line.strip()]
     return {
         "run": run,
         "arm": study.arms[cell.arm].label,
@@ -296,7 +343,7 @@ def _failure(study: Study, run: str, info: pd.Series, row: Mapping[Any, Any]) ->
         "status": info["status"],
         "epoch": info["diverged_epoch"],
         "step": info["diverged_step"],
-        "error": lines[-1].strip() if lines else None,
+        "error": reason_of(info["error"]) if isinstance(info["error"], str) else None,
     }
 
 

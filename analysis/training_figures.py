@@ -54,7 +54,9 @@ def draw_line(ax: Axes, line: Line, k: int) -> None:
     every: dict[str, Any] = {"marker": MARKERS[k % len(MARKERS)], "markevery": max(1, len(line.x) // 8)}
     ax.plot(line.x, line.mean, color=colour, label=line.label, **every)
     if np.isfinite(line.low).any():
-        ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+        known = line.high[np.isfinite(line.high)]
+        high = np.minimum(line.high, 100 * known.max(initial=1.0))  # of a run that diverged, off the axis
+        ax.fill_between(line.x, line.low, high, color=colour, alpha=0.16, linewidth=0)
 
 
 # ------------------------------------------------------------------------------------------------ targets

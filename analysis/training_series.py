@@ -12,7 +12,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from insgd_lab.analysis.convergence import target_times
@@ -20,17 +19,17 @@ from insgd_lab.analysis.labels import metric_label
 from insgd_lab.analysis.primary import Metric, primary_of
 from insgd_lab.analysis.runs import Arm, Study
 from insgd_lab.analysis.selection import Choices, tune_at, tune_label
-from insgd_lab.analysis.series import LINES, Line, Panel, main_arms
-from insgd_lab.analysis.statistics import Survival, kaplan_meier, summarize
+from insgd_lab.analysis.series import LINES, Panel, line_of, main_arms
+from insgd_lab.analysis.statistics import Survival, kaplan_meier
 
-__all__ = ["Arrival", "Arrivals", "arrivals", "by_epoch", "default_target", "training_panels"]
+__all__ = ["Arrival", "Arrivals", "arrivals", "default_target", "training_panels"]
 
 
 def training_panels(study: Study, choices: Choices) -> list[list[Panel]]:
     """Train loss, test loss (validation loss, where there is no other) and test error by epoch, side by side.
 
     Means over seeds with 95 % t-intervals, errors in percent. From its divergence on a diverged run has the error of
-    guessing, and no loss, so there the mean loss of its arm ends.
+    guessing, and no loss, so there the mean loss of its arm ends. Where the task has losses alone: medians and ranges.
 
     Returns:
         A row of panels for every six arms; a panel for each of these curves that the study has.
@@ -61,32 +60,9 @@ def _runs_of(study: Study, choices: Choices, arm: Arm) -> _Runs | None:
 
 def _panel(study: Study, arms: Sequence[_Runs], column: str) -> Panel:
     unit = 100.0 if column.endswith("error") else 1.0
-    tables = [(arm.label, by_epoch(study, arm.runs, column) * unit) for arm in arms]
-    return Panel(metric_label(column), "", tuple(_line(label, table) for label, table in tables))
-
-
-def _line(label: str, table: pd.DataFrame) -> Line:
-    ends = np.isinf(table.to_numpy(dtype=float)).any(axis=1)
-    table = table.loc[~ends]
-    summaries = [summarize(row[np.isfinite(row)]) for row in table.to_numpy(dtype=float)]
-    mean, low, high = (np.array([getattr(s, part) for s in summaries]) for part in ("mean", "low", "high"))
-    return Line(label, table.index.to_numpy(dtype=float), mean, low, high)
-
-
-def by_epoch(study: Study, runs: Sequence[str], column: str) -> pd.DataFrame:
-    """A column of `Study.curves`: rows the epochs at which the study has it, columns `runs`.
-
-    From its divergence on a diverged run has the error of guessing, or an infinite loss.
-    """
-    curve = study.curves[column].dropna()
-    epochs = curve.index.unique(level="epoch").sort_values()
-    table = curve[curve.index.isin(runs, level="run")].unstack("run").reindex(index=epochs, columns=list(runs))
-    for run in runs:
-        if study.runs.loc[run, "status"] == "diverged":
-            last = table[run].last_valid_index()
-            later = table.index > (last if last is not None else 0)
-            table.loc[later, run] = study.guess_error if column.endswith("error") else np.inf
-    return table
+    tables = [(arm.label, study.by_epoch(arm.runs, column) * unit) for arm in arms]
+    lines = (line_of(label, table, medians=study.loss_alone) for label, table in tables)
+    return Panel(metric_label(column), "", tuple(lines))
 
 
 # ------------------------------------------------------------------------------------------------ targets
@@ -122,7 +98,7 @@ def default_target(study: Study, choices: Choices) -> tuple[float, Metric] | Non
     tune = tune_at(study, choices, cell, "best") if cell else None
     if cell is None or tune is None:
         return None
-    metric: Metric = "test_loss" if primary.metric == "test_loss" else "test_error"
+    metric: Metric = "test_loss" if study.loss_alone or primary.metric == "test_loss" else "test_error"
     rows = study.finished(cell.arm, cell.key, tune)
     ends = rows.loc[rows["status"] == "done", metric].dropna().tolist()
     unit = 100.0 if metric == "test_error" else 1.0

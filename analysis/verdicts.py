@@ -27,13 +27,6 @@ _TESTS = {
     "welch": "Welch's t-test",
     "wilcoxon": "the Wilcoxon signed-rank test",
 }
-_METRICS = {
-    "test_error": "final test error",
-    "best_test_error": "test error of the epoch that was best on the test set",
-    "test_loss": "final test loss",
-    "val_error": "final validation error",
-    "val_loss": "final validation loss",
-}
 _WORDS = {
     "lower": "lower",
     "higher": "higher",
@@ -48,7 +41,7 @@ _WORDS = {
 def introduction(study: Study, frame: pd.DataFrame) -> str:
     """What was fixed beforehand, what is exploratory, and what p-values are corrected for."""
     primary = primary_of(study)
-    what = f"{_TESTS[primary.test]} of the {_METRICS[primary.metric]}"
+    what = f"{_TESTS[primary.test]} of the {primary.measure.words}"
     who = study.arms[primary.arm].label if primary.arm else "every other arm"
     against = f"{who} against {study.arms[primary.baseline].label}" if primary.baseline else "of one arm"
     fixed = (
@@ -93,19 +86,20 @@ def exploratory_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
 
 def _margin(primary: Primary) -> str:
     margin = number(math.nan if primary.margin is None else primary.margin)
-    return f"±{margin}{' percentage points' if primary.unit == 100 else ''}"
+    return f"±{margin}{primary.measure.points}"
 
 
 def _sentence(study: Study, primary: Primary, row: Mapping[Any, Any]) -> str:
-    unit = " percentage points of" if primary.unit == 100 else " in"
-    difference = f"{signed(row['difference'])}{unit} {_METRICS[primary.metric]}"
+    show = primary.measure.signed
+    unit = " percentage points of" if primary.measure.is_error else " in"
+    difference = f"{show(row['difference'])}{unit} {primary.measure.words}"
     if math.isnan(row["difference"]):
-        difference = f"no mean difference in {_METRICS[primary.metric]}, as a run has none"
-    span = f"{_interval_name(primary)} {signed(row['low'])} to {signed(row['high'])}, "
+        difference = f"no mean difference in {primary.measure.words}, as a run has none"
+    span = f"{_interval_name(primary)} {show(row['low'])} to {show(row['high'])}, "
     span = "" if math.isnan(row["low"]) else span
     corrected = row["p_primary"] if row["role"] == "primary" else row["p_holm"]
     p = "" if math.isnan(row["p"]) else f"; {_equation(row['p'])}, corrected {p_text(corrected)}"
-    lost = _lost(row)
+    lost = _lost(primary, row)
     return (
         f"{_who(study, row, 'arm', 'setting')}, against {_who(study, row, 'reference_arm', 'reference')}"
         f"{_at(study, row)}: {difference} ({span}{_sample(row)}){p}: {_judged(primary, row)}{lost}"
@@ -124,15 +118,23 @@ def _sample(row: Mapping[Any, Any]) -> str:
 def _judged(primary: Primary, row: Mapping[Any, Any]) -> str:
     """The verdict; where a margin was stated also whether a difference as large is ruled out, and by what."""
     word = _WORDS[row["verdict"]]
+    if row["verdict"] == "untested" and math.isnan(row["difference"]) and row["diverged"] + row["reference_diverged"]:
+        word = f"not tested, since a diverged run has no loss; by ranks alone, where it is the worst, {_by_ranks(row)}"
     corrected = row["p_equivalence_corrected"]
     if math.isnan(corrected):
         return word
     within = f"equivalent within {_margin(primary)}"
-    inner = "" if math.isnan(row["inner_low"]) else f"90 % interval {_span(row['inner_low'], row['inner_high'])}, "
+    inner = "" if math.isnan(row["inner_low"]) else f"90 % interval {_span(primary)(row['inner_low'], row['inner_high'])}, "
     by = f"({inner}{_equation(row['p_equivalence'])}, corrected {p_text(corrected)})"
     said = within if corrected < ALPHA else f"not shown to be {within}"
     joint = " " if word.endswith("and") else ", " if word else ""
     return f"{word}{joint}{said} {by}"
+
+
+def _by_ranks(row: Mapping[Any, Any]) -> str:
+    """Wilcoxon's p, which is of no verdict, and how often the arm is ahead."""
+    chance = f"a run of it beats one of the others with chance {row['improvement']:.2f}"
+    return f"{chance} (Wilcoxon {_equation(row['p_wilcoxon'])}, uncorrected)" if row["p_wilcoxon"] <= 1 else chance
 
 
 def _who(study: Study, row: Mapping[Any, Any], arm: str, setting: str) -> str:
@@ -148,25 +150,28 @@ def _at(study: Study, row: Mapping[Any, Any]) -> str:
     return f", each at its own best {tuned}" if row["at"] == "best" else f", at the fixed {tuned}"
 
 
-def _lost(row: Mapping[Any, Any]) -> str:
+def _lost(primary: Primary, row: Mapping[Any, Any]) -> str:
     """What the survivors alone would say, where a run diverged."""
     if not row["diverged"] and not row["reference_diverged"]:
         return ""
     lost = f"{row['diverged']} of its runs and {row['reference_diverged']} of the others diverged"
+    left = f"{primary.measure.signed(row['survivor_difference'])}{primary.measure.points}"
     if math.isnan(row["survivor_difference"]):
         return f" ({lost}, which leaves nothing to compare)"
     if row["test"] == "welch":
-        return f" ({lost}; the means of those that survived differ by {signed(row['survivor_difference'])})"
-    return f" ({lost}; the {row['survivor_pairs']} pairs that survived differ by {signed(row['survivor_difference'])})"
+        return f" ({lost}; the means of those that survived differ by {left})"
+    pairs = "pair that survived differs" if row["survivor_pairs"] == 1 else "pairs that survived differ"
+    return f" ({lost}; the {row['survivor_pairs']} {pairs} by {left})"
 
 
 def _detectable(primary: Primary, row: Mapping[Any, Any]) -> str:
     if math.isnan(row["detectable"]):
         return ""
     spread = "scores" if primary.test == "welch" else "differences"
-    if primary.unit == 100 and row["detectable"] > 100:
+    if primary.measure.is_error and row["detectable"] > 100:
         return f". So many seeds, with {spread} spread as these are, can find no difference of 100 points in one test"
-    found = f"{number(round(row['detectable'], 2))}{' percentage points' if primary.unit == 100 else ''}"
+    found = number(round(row["detectable"], 2)) if primary.measure.is_error else primary.measure.text(row["detectable"])
+    found += primary.measure.points
     return f". So many seeds, with {spread} spread as these are, find {found} in 4 of 5 single tests"
 
 
@@ -187,7 +192,7 @@ def p_text(p: float) -> str:
 def comparisons_table(study: Study, frame: pd.DataFrame) -> Table:
     """Every comparison: the difference, its tests, its size, and what so many seeds could have found."""
     primary = primary_of(study)
-    unit = " (points)" if primary.unit == 100 else ""
+    unit = " (points)" if primary.measure.is_error else ""
     named = frame.assign(
         who=[_who(study, row, "arm", "setting") for row in frame.to_dict("records")],
         against=[_who(study, row, "reference_arm", "reference") for row in frame.to_dict("records")],
@@ -198,8 +203,8 @@ def comparisons_table(study: Study, frame: pd.DataFrame) -> Table:
         Column("against", ("against",)),
         Column("role", ("role",)),
         *((Column("tuned", ("at",)),) if study.tuned else ()),
-        Column(f"difference{unit}", ("difference",), signed, True),
-        Column("95 % interval", ("low", "high"), _span, True),
+        Column(f"difference{unit}", ("difference",), primary.measure.signed, True),
+        Column("95 % interval", ("low", "high"), _span(primary), True),
         Column("p", ("p",), p_text, True),
         Column("corrected", ("corrected",), p_text, True),
         Column("verdict", ("verdict",)),
@@ -217,7 +222,7 @@ _RUNS = Column("runs", ("n", "n_reference"), lambda n, other: f"{count(n)} and {
 
 def _equivalence_columns(primary: Primary) -> tuple[Column, ...]:
     return (
-        Column("90 % interval", ("inner_low", "inner_high"), _span, True),
+        Column("90 % interval", ("inner_low", "inner_high"), _span(primary), True),
         Column(f"p within {_margin(primary)}", ("p_equivalence",), p_text, True),
         Column("corrected (equivalence)", ("p_equivalence_corrected",), p_text, True),
     )
@@ -225,14 +230,14 @@ def _equivalence_columns(primary: Primary) -> tuple[Column, ...]:
 
 def _at_most(primary: Primary) -> Callable[[float], str]:
     """No error differs from another by more than 100 points, whatever a t-distribution says of two seeds."""
-    return lambda value: ">100" if primary.unit == 100 and value > 100 else _plain(value)
+    return lambda value: ">100" if primary.measure.is_error and value > 100 else primary.measure.text(value)
 
 
 def _caption(study: Study, primary: Primary, frame: pd.DataFrame) -> str:
     least = frame["smallest_p"].min()
     ranks = f" A Wilcoxon test of so few pairs cannot get below p = {p_text(least)}." if least >= 0.01 else ""
     return (
-        f"Differences in {_METRICS[primary.metric]}, negative where the first is lower, that is better: "
+        f"Differences in {primary.measure.words}, negative where the first is lower, that is better: "
         f"{_TESTS[primary.test]}; p corrected by Holm's method, primary ones among themselves, others over all. "
         f"{_detectable_by(primary)}{_equivalence_note(primary)}{ranks} "
         f"{_beside(primary)}, and what the runs that survived say alone."
@@ -263,8 +268,9 @@ def _beside(primary: Primary) -> str:
     return f"The CSV has {others.get(primary.test, 'the t-tests')} beside it"
 
 
-def _span(low: float, high: float) -> str:
-    return MISSING if math.isnan(low) else f"{signed(low)} to {signed(high)}"
+def _span(primary: Primary) -> Callable[[float, float], str]:
+    show = primary.measure.signed
+    return lambda low, high: MISSING if math.isnan(low) else f"{show(low)} to {show(high)}"
 
 
 def _size(value: float, low: float, high: float) -> str:
@@ -273,7 +279,3 @@ def _size(value: float, low: float, high: float) -> str:
 
 def _chance(value: float, low: float, high: float) -> str:
     return MISSING if math.isnan(value) else f"{value:.2f} ({low:.2f} to {high:.2f})"
-
-
-def _plain(value: float) -> str:
-    return MISSING if math.isnan(value) else f"{value:.2f}"

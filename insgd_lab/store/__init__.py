@@ -36,6 +36,7 @@ from insgd_lab.store.files import (
     write_json,
 )
 from insgd_lab.store.locks import InUse, acquire, is_held
+from insgd_lab.store.reasons import reason_of
 from insgd_lab.store.runs import FINISHED, RunFolder
 from insgd_lab.store.studies import StudyFolder
 from insgd_lab.store.tables import read_arrow, read_table, write_arrow, write_table
@@ -60,6 +61,7 @@ __all__ = [
     "read_arrow",
     "read_json",
     "read_table",
+    "reason_of",
     "replacing",
     "run_id",
     "set_aside",

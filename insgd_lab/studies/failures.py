@@ -5,18 +5,14 @@ Each `Failure` is a line for the user: "290 runs of adam, sgd: ValueError: …; 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from insgd_lab.store import StudyFolder
+from insgd_lab.store import StudyFolder, reason_of
 
 __all__ = ["Failure", "failures"]
-
-_LOG = re.compile(r"; end of .*:$")
-_TRACEBACK = "Traceback (most recent call last):"
 
 
 @dataclass(frozen=True)
@@ -50,21 +46,9 @@ def failures(
     for row in rows:
         info = infos.get(row["run"], {})
         if info.get("status") == "failed":
-            groups.setdefault(_reason(str(info.get("error"))), {}).setdefault(row["run"], set()).add(row["arm"])
+            groups.setdefault(reason_of(str(info.get("error"))), {}).setdefault(row["run"], set()).add(row["arm"])
     found = [
         Failure(reason, tuple(sorted(set().union(*runs.values()))), len(runs), folder.run(next(iter(runs))).info_path)
         for reason, runs in groups.items()
     ]
     return sorted(found, key=lambda failure: -failure.runs)
-
-
-def _reason(error: str) -> str:
-    """The line that names the error: of a traceback the one below the last calls, of any other text the first.
-
-    Of a worker that died the first line ends in the name of its log, which is another for each worker.
-    """
-    lines = [line for line in error.splitlines() if line.strip()] or ["it left no error"]
-    if lines[0] != _TRACEBACK:
-        return _LOG.sub("", lines[0]).rstrip(":")
-    last = len(lines) - lines[::-1].index(_TRACEBACK)
-    return next((line for line in lines[last:] if not line.startswith(" ")), lines[-1])

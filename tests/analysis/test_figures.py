@@ -28,7 +28,7 @@ def axes_of(figure, title):
 
 @pytest.fixture(scope="module")
 def curves(study, choices):
-    return series.error_curves(study, choices)
+    return series.test_curves(study, choices)
 
 
 @pytest.fixture(scope="module")
