@@ -34,6 +34,7 @@ __all__ = [
     "WIDTH",
     "fit_means",
     "key_below",
+    "key_lines",
     "plain_log",
     "plain_tick",
     "save_figure",
@@ -86,12 +87,17 @@ def save_figure(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
     return paths
 
 
-def subplots(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, so many beside each other, each `height` inches high."""
+def subplots(count: int, columns: int, height: float, keys: Sequence[int] = ()) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, so many beside each other, each `height` inches high.
+
+    A row is higher where the legend of a panel, of as many lines as `keys` has for it, needs the room.
+    """
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = Figure(figsize=(WIDTH, height * rows + 0.3), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    lines = [max(keys[row * columns : (row + 1) * columns], default=0) for row in range(rows)]
+    heights = [max(height, 0.17 * lines[row]) for row in range(rows)]
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, height_ratios=heights).flat)
     for ax in axes[count:]:
         ax.remove()
     return figure, axes[:count]
@@ -105,9 +111,18 @@ def set_title(ax: Axes, text: str, width: int = 32) -> None:
 def side_legend(ax: Axes, title: str, width: int = 20) -> None:
     """The legend outside the data, to the right of its panel; labels are wrapped, and may have lines of their own."""
     handles, labels = ax.get_legend_handles_labels()
-    labels = ["\n".join(part for line in label.splitlines() for part in textwrap.wrap(line, width)) for label in labels]
+    labels = ["\n".join(_wrapped(label, width)) for label in labels]
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.03), "alignment": "left"}
     ax.legend(handles, labels, title=title or None, borderaxespad=0.3, handlelength=1.8, **place)
+
+
+def _wrapped(label: str, width: int) -> list[str]:
+    return [part for line in label.splitlines() for part in textwrap.wrap(line, width)]
+
+
+def key_lines(title: str, labels: Sequence[str], width: int = 20) -> int:
+    """How many lines a `side_legend` has, with some room around it."""
+    return sum(len(_wrapped(label, width)) for label in labels) + bool(title) + 4
 
 
 def plain_tick(value: float, position: int | None = None) -> str:

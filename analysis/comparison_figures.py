@@ -7,7 +7,10 @@ Colours, sizes and saving: `canvas`.
 
 from __future__ import annotations
 
+import dataclasses
+import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,14 +25,21 @@ from matplotlib.transforms import blended_transform_factory
 
 from insgd_lab.analysis.canvas import WIDTH, key_below, style
 from insgd_lab.analysis.comparison_series import Forest
-from insgd_lab.analysis.labels import MISSING, metric_label, number, signed
+from insgd_lab.analysis.labels import MISSING, number
+from insgd_lab.analysis.measures import MEASURES, Measure, rounded
 
-__all__ = ["draw_forest", "draw_published", "forest_limit"]
+__all__ = ["COLUMN", "draw_forest", "draw_published", "forest_limit", "forest_pages"]
 
 _MARKERS = {"primary": "D", "exploratory": "o"}
 _COLOURS = dict(zip(_MARKERS, (sns.color_palette("colorblind")[k] for k in (0, 7)), strict=True))
 _ROW = 0.21
 """Inches for a row of dots."""
+COLUMN = 4.6
+"""Inches that the forest plot is wide: at 3.5, a column of print, its letters of 8 points are 6 high."""
+LINES = 42
+"""Lines of text and intervals on one page of it."""
+_LINE = 0.155
+"""Inches for one of them."""
 
 
 def _signed_tick(value: float, position: int | None = None) -> str:
@@ -37,31 +47,82 @@ def _signed_tick(value: float, position: int | None = None) -> str:
     return number(value).replace("-", "\N{MINUS SIGN}", 1)
 
 
-def draw_forest(forest: Forest) -> Figure:
-    """Mean differences with their intervals, a row a comparison; left of zero is lower, that is better.
+def forest_pages(forest: Forest) -> list[Forest]:
+    """The rows of a forest plot page by page, in their order, as many as a page's lines allow and at least one."""
+    rows, cuts, first = forest.rows, [0], 0
+    for k in range(1, len(rows)):
+        if _layout(rows.iloc[first : k + 1]).bottom > LINES:
+            cuts.append(k)
+            first = k
+    ends = zip(cuts, [*cuts[1:], len(rows)], strict=True)
+    return [dataclasses.replace(forest, rows=rows.iloc[start:end]) for start, end in ends]
 
-    Intervals that run off the axis end in an arrow; their numbers are in the texts at the right.
+
+def draw_forest(forest: Forest, limit: float | None = None) -> Figure:
+    """Mean differences with their intervals, under the name of what is compared; left of zero is lower, that is better.
+
+    Intervals that run off the axis end in an arrow; their numbers are in the texts at the right. It is narrow enough for
+    one column of print, where its letters are 6 points high.
+
+    Args:
+        forest: a page of `forest_pages`.
+        limit: how far the axis goes to each side, where pages share one; as `forest_limit` has it if None.
     """
-    rows, limit = forest.rows, forest_limit(forest)
-    places, heads = _places(rows["group"].tolist())
-    bottom = places[-1] + 0.7
+    limit = forest_limit(forest) if limit is None else limit
+    rows, layout, measure = forest.rows, _layout(forest.rows), MEASURES[forest.metric]
+    places = np.array(layout.places)
     with style():
-        figure = Figure(figsize=(WIDTH, _ROW * (bottom + 1.6) + 0.8), layout="constrained")
-        ax, texts = figure.subplots(1, 2, width_ratios=(1.25, 1), sharey=True)
-        _write_heads(figure, ax, heads)
+        figure = Figure(figsize=(COLUMN, _LINE * layout.bottom + 1.05), layout="constrained")
+        ax, texts = figure.subplots(1, 2, width_ratios=(1, 1.12), sharey=True)
+        _write_names(figure, ax, layout)
         _draw_margin(ax, forest.margin)
         for role in _MARKERS:
             own = (rows["role"] == role).to_numpy()
-            _draw_differences(ax, np.array(places)[own], rows[own], role, limit)
-        ax.set_yticks(places, [_marked(row) for row in rows.to_dict("records")])
+            _draw_differences(ax, places[own], rows[own], role, limit)
+        ax.set_yticks(places, [])
         ax.grid(False, axis="y")
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        ax.spines[["left", "right", "top"]].set_visible(False)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
         ax.xaxis.set_major_formatter(FuncFormatter(_signed_tick))
-        unit = metric_label(forest.metric).replace("(%)", "(percentage points)")
-        ax.set(xlim=(-limit, limit), ylim=(bottom, -1.4), xlabel=f"difference in {unit}")
-        _write_numbers(texts, places, rows, errors=forest.metric.endswith("error"))
+        unit = measure.label.replace("(%)", "\n(percentage points)")
+        ax.set(xlim=(-limit, limit), ylim=(layout.bottom, -0.6), xlabel=f"difference in {unit}")
+        _write_numbers(texts, layout.places, rows, measure)
         _forest_key(figure, forest)
     return figure
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where things stand, in lines from the top: intervals, and the lines of text over them (bold: a group's title)."""
+
+    places: list[float]
+    texts: list[tuple[float, str, bool]]
+    bottom: float
+
+
+def _layout(rows: pd.DataFrame) -> _Layout:
+    at, last = 1.1, None
+    places: list[float] = []
+    texts: list[tuple[float, str, bool]] = []
+    for row in rows.to_dict("records"):
+        heads = textwrap.wrap(row["group"], 56) if row["group"] != last else []
+        at += 0.5 if heads and last is not None else 0.0
+        names = textwrap.wrap(_marked(row), 62)
+        texts += [(at + k, line, k < len(heads)) for k, line in enumerate([*heads, *names])]
+        last, at = row["group"], at + len(heads) + len(names)
+        places.append(at - 0.05)
+        at += 1.1
+    return _Layout(places, texts, at)
+
+
+def _write_names(figure: Figure, ax: Axes, layout: _Layout) -> None:
+    """What is compared, from the figure's left edge on, in lines where nothing else stands."""
+    across = blended_transform_factory(figure.transFigure, ax.transData)
+    for place, line, bold in layout.texts:
+        weight = "bold" if bold else "normal"
+        text = ax.text(0.01, place, line, transform=across, va="center", fontweight=weight, fontsize=8, zorder=5)
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+        text.set_in_layout(False)  # it reaches over the plot and must not widen its margin
 
 
 def forest_limit(forest: Forest) -> float:
@@ -123,31 +184,29 @@ def _draw_differences(ax: Axes, places: np.ndarray, rows: pd.DataFrame, role: st
         ax.plot(mean[shown], places[shown], _MARKERS[role], color=colour, mfc=inner, ms=5, zorder=4)
 
 
-_COLUMNS = {"difference (95 % interval)": 0.0, "n": 0.76, "p": 0.99}
+_COLUMNS = {"difference (95 % interval)": 0.0, "n": 0.81, "p": 1.0}
 
 
-def _write_numbers(ax: Axes, places: list[float], rows: pd.DataFrame, errors: bool) -> None:
+def _write_numbers(ax: Axes, places: list[float], rows: pd.DataFrame, measure: Measure) -> None:
     """The numbers of each row in columns, without axes."""
     ax.axis("off")
     where: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
     sides = dict(zip(_COLUMNS, ("left", "right", "right"), strict=True))
     for title, x in _COLUMNS.items():
-        ax.text(x, -0.9, title, ha=sides[title], fontweight="bold", **where)
+        ax.text(x, 0.0, title, ha=sides[title], fontweight="bold", **where)
     for place, row in zip(places, rows.to_dict("records"), strict=True):
         n = min(row["n"], row["n_reference"]) if row["test"] == "welch" else row["pairs"]
-        texts = (_difference_text(row, errors), f"{n:.0f}", _p_text(row["p_shown"]))
+        texts = (_difference_text(row, measure), f"{n:.0f}", _p_text(row["p_shown"]))
         for (title, x), text in zip(_COLUMNS.items(), texts, strict=True):
             written = ax.text(x, place, text, ha=sides[title], **where)
             written.set_in_layout(False)  # it fits beside the others, and measuring each takes long
 
 
-def _difference_text(row: dict[Any, Any], errors: bool) -> str:
-    mean, low, high = (_signed(row[name], errors) for name in ("difference", "low", "high"))
+def _difference_text(row: dict[Any, Any], measure: Measure) -> str:
+    """Two digits of a loss, for more have no room."""
+    values = [row[name] for name in ("difference", "low", "high")]
+    mean, low, high = (measure.signed(value if measure.is_error else rounded(value, 2)) for value in values)
     return mean if np.isnan(row["low"]) else f"{mean} ({low} to {high})"
-
-
-def _signed(value: float, errors: bool) -> str:
-    return signed(value) if errors else f"{value:+.2g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _p_text(p: float) -> str:
@@ -164,7 +223,7 @@ def _forest_key(figure: Figure, forest: Forest) -> None:
     marks.append(Line2D([], [], ls="", marker="o", ms=5, color=_COLOURS["exploratory"], label="filled: p < 0.05"))
     if forest.margin is not None:
         marks.append(Patch(color="grey", alpha=0.15, label="within the margin"))
-    key_below(figure, *marks)
+    figure.legend(handles=marks, loc="outside lower center", ncols=3 if len(marks) == 3 else 2, handlelength=1.4)
 
 
 # ------------------------------------------------------------------------------------------------ published

@@ -26,6 +26,7 @@ from insgd_lab.analysis.canvas import (
     MARKERS,
     WIDTH,
     key_below,
+    key_lines,
     plain_log,
     plain_tick,
     set_title,
@@ -111,6 +112,10 @@ def _panel_span(measure: Measure, panels: Sequence[Panel]) -> Span:
     return _span(measure, np.concatenate([line.mean for panel in panels for line in panel.lines]))
 
 
+def _keys(panels: Sequence[Panel]) -> list[int]:
+    return [key_lines(panel.legend, [line.label for line in panel.lines]) for panel in panels]
+
+
 def _error_ticks(axis: Any) -> None:
     """Percentages up to 100, though the axis may go on above for marks."""
     axis.set_major_locator(FixedLocator(ERROR_TICKS))
@@ -132,7 +137,7 @@ def _draw_line(ax: Axes, line: Line, k: int, span: Span) -> None:
 def draw_curves(panels: Sequence[Panel], measure: Measure = MEASURES["test_error"]) -> Figure:
     """Test error (or loss) against epoch, a panel a comparison; bands are 95 % t-intervals, of losses ranges."""
     with style():
-        figure, axes = subplots(len(panels), 2, 2.15)
+        figure, axes = subplots(len(panels), 2, 2.15, _keys(panels))
         span = _panel_span(measure, panels)
         for place, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
             for k, line in enumerate(panel.lines):
@@ -154,7 +159,7 @@ def draw_sensitivity(panels: Sequence[Panel], measure: Measure = MEASURES["val_e
     Crosses above the data stand at rates where at least one seed diverged.
     """
     with style():
-        figure, axes = subplots(len(panels), 2, 2.25)
+        figure, axes = subplots(len(panels), 2, 2.25, _keys(panels))
         span = _panel_span(measure, panels)
         for place, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
             for k, line in enumerate(panel.lines):

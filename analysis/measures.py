@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from insgd_lab.analysis.labels import MISSING, interval, metric_label, number, percent, signed
 from insgd_lab.analysis.runs import Study
 
-__all__ = ["MEASURES", "Measure", "chosen_by", "reported"]
+__all__ = ["MEASURES", "Measure", "chosen_by", "reported", "rounded"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,15 @@ class Measure:
 
     def text(self, value: float) -> str:
         """A number in the printed unit: two decimals of an error, three digits of a loss."""
-        return percent(value) if self.is_error else number(_rounded(value))
+        if self.is_error:
+            return percent(value)
+        return ("\N{MINUS SIGN}" if value < 0 else "") + number(abs(rounded(value)))
 
     def signed(self, value: float) -> str:
         """A difference, with its sign."""
         if self.is_error or math.isnan(value):
             return signed(value)
-        return ("\N{MINUS SIGN}" if value < 0 else "+") + number(abs(_rounded(value)))
+        return ("\N{MINUS SIGN}" if value < 0 else "+") + number(abs(rounded(value)))
 
     def interval(self, low: float, high: float) -> str:
         """An interval, "1.90 to 2.38"; a dash where there is none."""
@@ -68,8 +70,9 @@ class Measure:
         return MISSING if math.isnan(low) or math.isnan(high) else f"{self.text(low)} to {self.text(high)}"
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.3g}")
+def rounded(value: float, digits: int = 3) -> float:
+    """A number with so many significant digits."""
+    return float(f"{value:.{digits}g}")
 
 
 MEASURES = {

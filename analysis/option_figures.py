@@ -1,4 +1,4 @@
-"""Figures of options: shares of variance, interactions, what tuning costs.
+"""Figures of options: shares of variance, importances in random grids, interactions, what tuning costs.
 
     figure = draw_shares(shares_of(study, choices))
 
@@ -7,29 +7,35 @@ Colours, sizes and saving: `canvas`.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from insgd_lab.analysis.canvas import WIDTH, fit_means, plain_log, set_title, side_legend, style, subplots
+from insgd_lab.analysis.canvas import WIDTH, fit_means, key_below, plain_log, set_title, side_legend, style, subplots
 from insgd_lab.analysis.measures import MEASURES, Measure
-from insgd_lab.analysis.option_series import InteractionMap, Shares
+from insgd_lab.analysis.option_series import Importances, InteractionMap, Shares
 from insgd_lab.analysis.series import Panel
 from insgd_lab.analysis.training_figures import draw_line
 
-__all__ = ["draw_budgets", "draw_interactions", "draw_shares"]
+__all__ = ["draw_budgets", "draw_importances", "draw_interactions", "draw_shares"]
 
 
 def draw_shares(parts: Sequence[Shares]) -> Figure:
-    """Bars of the share of variance that each option and pair explains; grey is what only seeds do."""
+    """Bars of the share of variance that each option and pair explains, as found and without what noise gives.
+
+    Grey is what only seeds do.
+    """
     rows = [parts[k : k + 2] for k in range(0, len(parts), 2)]
     heights = [0.6 + 0.2 * max(len(part.frame) for part in row) for row in rows]
+    palette = sns.color_palette("colorblind")
     with style():
-        figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
+        figure = Figure(figsize=(WIDTH, sum(heights) + 0.6), layout="constrained")
         axes = figure.subplots(len(rows), 2, squeeze=False, height_ratios=heights)
         for pair, row in zip(axes, rows, strict=True):
             for ax, part in zip(pair, row, strict=False):
@@ -39,22 +45,58 @@ def draw_shares(parts: Sequence[Shares]) -> Figure:
             ax.remove()
         for ax in used[-2:]:
             ax.set_xlabel("share of the variance (%)")
+        marks = {"as found (η²)": (palette[0], _PALE), "without noise (ω²)": (palette[0], 1.0), "seeds": (palette[7], _PALE)}
+        key_below(figure, *(Patch(color=tint, alpha=alpha, label=label) for label, (tint, alpha) in marks.items()))
     return figure
 
 
+_PALE = 0.4
+
+
 def _draw_bars(ax: Axes, part: Shares, most: int) -> None:
-    """The bars of one arm, as thick as where there are `most`."""
+    """The bars of one arm, as thick as where there are `most`; numbers as found, and in brackets without noise."""
     palette = sns.color_palette("colorblind")
     places = range(len(part.frame))
-    shares = part.frame["share"].to_numpy(dtype=float)
+    shares, corrected = (part.frame[name].to_numpy(dtype=float) for name in ("share", "corrected"))
     colours = [palette[7] if seeds else palette[0] for seeds in part.frame["seeds"]]
-    ax.barh(places, shares, color=colours, height=0.7)
-    for place, share in zip(places, shares, strict=True):
-        ax.text(share + 1.5, place, "< 0.1" if 0 < share < 0.05 else f"{share:.1f}", va="center", fontsize=8)
+    ax.barh(places, shares, color=colours, height=0.7, alpha=_PALE)
+    own = ~part.frame["seeds"].to_numpy(dtype=bool)
+    ax.barh(np.arange(len(shares))[own], np.nan_to_num(np.maximum(corrected, 0.0))[own], color=palette[0], height=0.35)
+    for place, share, without, effect in zip(places, shares, corrected, own, strict=True):
+        text = _share_text(share) + (f" ({_share_text(max(without, 0.0))})" if effect and np.isfinite(without) else "")
+        ax.text(share + 1.5, place, text, va="center", fontsize=8)
     ax.set_yticks(places, part.frame["effect"])
-    ax.set(xlim=(0, 115), ylim=(most - 0.4, -0.6), xticks=range(0, 101, 25))
+    ax.set(xlim=(0, 125), ylim=(most - 0.4, -0.6), xticks=range(0, 101, 25))
     ax.grid(False, axis="y")
     set_title(ax, f"{part.arm}{f', at {part.at}' if part.at else ''}", 33)
+
+
+def _share_text(share: float) -> str:
+    return "< 0.1" if 0 < share < 0.05 else f"{share:.1f}"
+
+
+# ------------------------------------------------------------------------------------------------ random grids
+
+
+def draw_importances(parts: Sequence[Importances]) -> Figure:
+    """How much worse forests predict without each option: points with 95 % t-intervals, a panel an arm."""
+    heights = [0.55 + 0.22 * len(part.frame) for part in parts]
+    with style():
+        figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
+        axes = figure.subplots(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for ax, part in zip(axes, parts, strict=True):
+            places = np.arange(len(part.frame))
+            mean, low, high = part.frame[["importance", "low", "high"]].to_numpy(dtype=float).T
+            colour = sns.color_palette("colorblind")[0]
+            ax.hlines(places, low, high, color=colour)
+            ax.plot(mean, places, "o", color=colour)
+            ax.axvline(0.0, color="dimgrey", linewidth=0.8)
+            ax.set_yticks(places, part.frame["option"])
+            ax.set(ylim=(len(places) - 0.5, -0.5))
+            ax.grid(False, axis="y")
+            set_title(ax, f"{part.arm}: R² = {part.r_squared:.2f} over {part.settings} settings", 90)
+        axes[-1].set_xlabel(f"growth of the mean absolute error, in {parts[0].unit}")
+    return figure
 
 
 # ------------------------------------------------------------------------------------------------ interactions
@@ -68,7 +110,7 @@ def draw_interactions(maps: Sequence[InteractionMap], measure: Measure = MEASURE
         measure: what they are differences of.
     """
     rows = [maps[k : k + 2] for k in range(0, len(maps), 2)]
-    heights = [0.9 + 0.4 * max(len(one.tables["interaction"]) for one in row) for row in rows]
+    heights = [0.9 + max(0.9, 0.4 * max(len(one.tables["interaction"]) for one in row)) for row in rows]
     reach = max(float(np.abs(one.tables["interaction"].to_numpy(dtype=float)).max()) for one in maps) or 1.0
     with style():
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
@@ -91,7 +133,7 @@ def _draw_map(ax: Axes, one: InteractionMap, reach: float, measure: Measure) -> 
         colour = "white" if abs(value) > 0.8 * reach else "black"
         ax.text(j + 0.5, i + 0.5, measure.signed(value) + span, ha="center", va="center", fontsize=8,
                 fontweight=bold, color=colour)  # fmt: skip
-    ax.set(xlabel=one.second, ylabel=one.first)
+    ax.set(xlabel=one.second, ylabel="\n".join(textwrap.wrap(one.first, 18)))
     ax.tick_params(left=False, bottom=False)
     ax.tick_params(axis="y", rotation=0)
     set_title(ax, one.title, 44)

@@ -13,15 +13,26 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from insgd_lab.analysis.ablation import importance, interactions, lr_sensitivity, tuning_budget
+from insgd_lab.analysis.ablation import forest_importance, importance, interactions, lr_sensitivity, tuning_budget
 from insgd_lab.analysis.effects import base_level
-from insgd_lab.analysis.labels import describe, name_label, number, percent, value_label
+from insgd_lab.analysis.labels import describe, name_label, number, value_label
+from insgd_lab.analysis.measures import chosen_by
+from insgd_lab.analysis.primary import primary_of
 from insgd_lab.analysis.runs import Study, load_study
 from insgd_lab.analysis.selection import Choices, tuned_name
 from insgd_lab.analysis.series import LINES, Line, Panel
 from insgd_lab.analysis.tables import Column, Table, count
 
-__all__ = ["InteractionMap", "Shares", "budget_panels", "interaction_maps", "shares_of", "valleys_table"]
+__all__ = [
+    "Importances",
+    "InteractionMap",
+    "Shares",
+    "budget_panels",
+    "importances_of",
+    "interaction_maps",
+    "shares_of",
+    "valleys_table",
+]
 
 EFFECTS = 8
 """Effects that one panel shows; the smaller ones are added up in one more."""
@@ -39,7 +50,7 @@ class Shares:
     at: str
     """In words: "own best learning rate"; empty where nothing is tuned."""
     frame: pd.DataFrame
-    """effect (in words), share (%), seeds (whether it is what no option explains)."""
+    """effect (in words), share (%), corrected (ω², %), seeds (whether it is what no option explains)."""
 
 
 def shares_of(study: Study, choices: Choices) -> list[Shares]:
@@ -59,13 +70,46 @@ def _at(study: Study, arm: str, at: str) -> str:
 
 def _largest(rows: pd.DataFrame) -> pd.DataFrame:
     effects = rows[rows["order"] > 0].sort_values("share", ascending=False, kind="stable")
-    shown = list(zip(effects["effect"], 100 * effects["share"], strict=True))
+    shown = list(zip(effects["effect"], 100 * effects["share"], 100 * effects["omega_squared"], strict=True))
     if len(shown) > EFFECTS + 1:
         rest = shown[EFFECTS:]
-        shown = [*shown[:EFFECTS], (f"{len(rest)} others", sum(share for _, share in rest))]
-    alone = 100 * float(rows.loc[rows["order"] == 0, "share"].sum())
-    frame = pd.DataFrame([*shown, ("seeds", alone)], columns=["effect", "share"])
+        whole = [sum(part[k] for part in rest) for k in (1, 2)]
+        shown = [*shown[:EFFECTS], (f"{len(rest)} others", *whole)]
+    alone = [100 * float(rows.loc[rows["order"] == 0, name].sum()) for name in ("share", "omega_squared")]
+    frame = pd.DataFrame([*shown, ("seeds", *alone)], columns=["effect", "share", "corrected"])
     return frame.assign(seeds=frame.index == len(shown))
+
+
+# ------------------------------------------------------------------------------------------------ random grids
+
+
+@dataclass(frozen=True)
+class Importances:
+    """What a forest leans on in one random grid, and what the forest is worth."""
+
+    arm: str
+    unit: str
+    """Of an importance, in words."""
+    settings: int
+    lost: int
+    """Settings left out, as a diverged run has no loss."""
+    r_squared: float
+    frame: pd.DataFrame
+    """option (in words), importance, low, high; the most important first."""
+
+
+def importances_of(study: Study) -> list[Importances]:
+    """Permutation importances of every random grid of ten settings or more; see `ablation.forest_importance`."""
+    measure = primary_of(study).measure
+    unit = measure.points.strip() or measure.noun
+    found = []
+    for arm, rows in forest_importance(study).groupby("arm", sort=False):
+        frame = rows.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
+        frame = frame.assign(option=frame["axis"].map(name_label))[["option", "importance", "low", "high"]]
+        first = rows.iloc[0]
+        whole = (int(first["settings"]), int(first["lost"]), float(first["r_squared"]))
+        found.append(Importances(study.arms[str(arm)].label, unit, *whole, frame))
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ interactions
@@ -134,6 +178,7 @@ def _budget_line(label: str, rows: pd.DataFrame) -> Line:
 
 def valleys_table(study: Study, within: float = 1.0) -> Table:
     """How far the learning rate of each cell may be off; see `ablation.lr_sensitivity`."""
+    measure = chosen_by(study)
     frame = lr_sensitivity(study, within)
     settings = [_setting(study, arm, key) for arm, key in zip(frame["arm"], frame["setting"], strict=True)]
     labels = [study.arms[arm].label for arm in frame["arm"]]
@@ -143,15 +188,17 @@ def valleys_table(study: Study, within: float = 1.0) -> Table:
         Column("setting", ("words",)),
         Column("rates", ("rates",), count, True),
         Column("best rate", ("best_rate",), number, True),
-        Column("error at it (%)", ("best_error",), percent, True),
+        Column("error at it (%)" if measure.is_error else "loss at it", ("best_error",), measure.text, True),
         Column("rates near it", ("tried_within",), count, True),
         Column("width (decades)", ("decades", "open_low", "open_high"), _width, True),
         Column("share of the tried range", ("share",), lambda share: f"{100 * share:.0f} %", True),
     )
-    caption = f"How far the learning rate may be off: near the best is within {number(within)} percentage point"
-    caption += f"{'' if within == 1 else 's'} of its mean validation error. The width is that of the range around the "
-    caption += "best rate, in powers of ten, interpolated between tried rates; ≥ where it reaches the end of what was "
-    caption += "tried. Diverged runs count with the error of guessing."
+    near = f"{number(within)} percentage point{'' if within == 1 else 's'} of its mean {measure.noun}"
+    near = near if measure.is_error else f"{number(1 + within)} times its mean {measure.noun}"
+    lost = "with the error of guessing" if measure.is_error else "as infinitely bad"
+    caption = f"How far the learning rate may be off: near the best is within {near}. The width is that of the range "
+    caption += "around the best rate, in powers of ten, interpolated between tried rates; ≥ where it reaches the end of "
+    caption += f"what was tried. Diverged runs count {lost}."
     return Table("learning-rates", caption, frame, columns)
 
 

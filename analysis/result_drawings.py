@@ -26,7 +26,7 @@ from insgd_lab.analysis import (
 )
 from insgd_lab.analysis.drawings import Drawing
 from insgd_lab.analysis.labels import metric_label, number, percent
-from insgd_lab.analysis.measures import MEASURES, Measure
+from insgd_lab.analysis.measures import MEASURES, Measure, rounded
 from insgd_lab.analysis.primary import primary_of
 from insgd_lab.analysis.reproduction import Reproduction
 from insgd_lab.analysis.runs import Study
@@ -78,13 +78,12 @@ def _drawn_differences(study: Study, compared: pd.DataFrame) -> Iterator[Drawing
     caption = f"""Differences in {metric_label(forest.metric)}{how}{_each_at_best(study)}; left of zero is lower, that
         is better. n are the {n}, p is corrected after Holm: of the primary comparisons among these, of the others among
         all."""
-    yield _drawing(
-        "differences",
-        comparison_figures.draw_forest(forest),
-        _forest_alt(forest),
-        caption,
-        _forest_note(forest),
-    )
+    pages, limit = comparison_figures.forest_pages(forest), comparison_figures.forest_limit(forest)
+    for number_of, page in enumerate(pages, 1):
+        of = f"Page {number_of} of {len(pages)}." if pages[1:] else ""
+        told = (caption, _forest_note(forest), of) if number_of == 1 else ("Differences, continued.", of)
+        name = "differences" if number_of == 1 else f"differences-{number_of}"
+        yield _drawing(name, comparison_figures.draw_forest(page, limit), _forest_alt(page), *told)
 
 
 _TAKEN = {
@@ -157,11 +156,12 @@ def _drawn_training(study: Study, choices: Choices) -> Iterator[Drawing]:
     rows, note = _first(known, [line for row in known for line in row[0].lines])
     lines = [line.label for row in rows for line in row[0].lines]
     ends = " ".join(_ends(panel) for row in rows for panel in row)
-    words = ", ".join(panel.title for panel in rows[0]).capitalize()
+    *most, last = (panel.title for panel in rows[0])
+    words = f"{', '.join(most)}{' and ' if most else ''}{last}".capitalize()
     yield _drawing(
         "training",
         training_figures.draw_training(rows),
-        f"{words} against epoch, side by side, of {'; '.join(lines)}. Last means: {ends}",
+        f"{words} against epoch, side by side, of {'; '.join(lines)}. Last values: {ends}",
         f"{words} after each epoch, arms at their base{_own_best(study)}: {_MIDDLES[study.loss_alone]}",
         note,
     )
@@ -224,9 +224,23 @@ def _drawn_options(study: Study, choices: Choices) -> Iterator[Drawing]:
             option_figures.draw_shares(shares),
             f"Shares of variance in percent. {' '.join(map(_shares_alt, shares))}",
             """How the variance of the scores of each arm crossed in full splits among its options and their
-            interactions (×); exact, for on a full grid they are orthogonal. Grey: what seeds alone account for, with
-            their interactions. Diverged runs count with the error of guessing, and where there are some at every
-            setting they make most of the variance.""",
+            interactions (×); exact, for on a full grid they are orthogonal. Noise alone gives every option some share:
+            the dark bars, and the numbers in brackets, are without it (ω²; 0 where it would be negative). Grey: what
+            seeds alone account for, with their interactions.""",
+            _LOST[study.loss_alone],
+        )
+    drawn = option_series.importances_of(study)
+    if drawn:
+        yield _drawing(
+            "importance",
+            option_figures.draw_importances(drawn),
+            f"Importance of options in random grids, in {drawn[0].unit}. {' '.join(map(_importance_alt, drawn))}",
+            """Importance of the options of random grids: how much the mean absolute error of a random forest grows, on
+            settings that it has not seen, when the option's values are shuffled; means and 95 % t-intervals over five
+            forests, which share settings, so that the intervals are too narrow. R² says what the forests are worth: near 0
+            they know nothing, and their importances mean nothing. Options that only matter together share their importance,
+            and correlated ones hide each other's.""",
+            " ".join(_lost_settings(part) for part in drawn if part.lost),
         )
     maps = option_series.interaction_maps(study, choices)
     if maps:
@@ -241,8 +255,29 @@ def _drawn_options(study: Study, choices: Choices) -> Iterator[Drawing]:
         )
 
 
+_LOST = {
+    False: "Diverged runs count with the error of guessing, and where there are some at every setting they make most of the "
+    "variance.",
+    True: "Arms are left out where a run diverged, for its loss is infinite.",
+}
+
+
+def _importance_alt(part: option_series.Importances) -> str:
+    columns = (part.frame[name] for name in ("option", "importance", "low", "high"))
+    each = (
+        f"{option} {number(rounded(mean))} ({number(rounded(low))} to {number(rounded(high))})"
+        for option, mean, low, high in zip(*columns, strict=True)
+    )
+    return f"{part.arm} (R² {part.r_squared:.2f}, {part.settings} settings): {', '.join(each)}."
+
+
+def _lost_settings(part: option_series.Importances) -> str:
+    return f"Of {part.arm} settings at which a run diverged are left out ({part.lost})."
+
+
 def _shares_alt(part: option_series.Shares) -> str:
-    each = (f"{effect} {share:.1f}" for effect, share in zip(part.frame["effect"], part.frame["share"], strict=True))
+    columns = (part.frame[name] for name in ("effect", "share", "corrected"))
+    each = (f"{effect} {share:.1f} (without noise {rest:.1f})" for effect, share, rest in zip(*columns, strict=True))
     return f"{part.arm}{f' at {part.at}' if part.at else ''}: {', '.join(each)}."
 
 

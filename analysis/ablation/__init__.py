@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from insgd_lab.analysis.ablation.budget import expected_best, tuning_budget
 from insgd_lab.analysis.ablation.forest import forest_importance
-from insgd_lab.analysis.ablation.importance import importance, variance_shares
+from insgd_lab.analysis.ablation.importance import importance, omega_squared, variance_shares
 from insgd_lab.analysis.ablation.interactions import interaction_f, interaction_tests, interactions
 from insgd_lab.analysis.ablation.sensitivity import lr_sensitivity, near_best
 
@@ -26,6 +26,7 @@ __all__ = [
     "interactions",
     "lr_sensitivity",
     "near_best",
+    "omega_squared",
     "tuning_budget",
     "variance_shares",
 ]

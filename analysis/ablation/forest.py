@@ -30,17 +30,17 @@ def forest_importance(study: Study) -> pd.DataFrame:
 
     Returns:
         Columns arm, method ("permutation importance of a random forest"), axis, importance, low, high (mean growth of
-        the mean absolute error when the option is shuffled, percentage points, t-interval over the five forests),
-        settings (how many), r_squared (of the forests on held-out settings: near 0 they know nothing, and their
+        the mean absolute error when the option is shuffled, percentage points or loss, t-interval over the five forests),
+        settings (how many), lost (how many were left out, as a diverged run has an infinite loss), r_squared (of the forests on held-out settings: near 0 they know nothing, and their
         importances neither). Arms with fewer than ten settings have no rows.
     """
     rows = [row for arm in study.arms.values() if arm.grid == "random" for row in _arm_rows(study, arm.name)]
-    columns = ["arm", "method", "axis", "importance", "low", "high", "settings", "r_squared"]
+    columns = ["arm", "method", "axis", "importance", "low", "high", "settings", "lost", "r_squared"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _arm_rows(study: Study, arm: str) -> list[dict[str, Any]]:
-    settings, errors = _settings(study, arm)
+    settings, errors, lost = _settings(study, arm)
     if len(settings) < 2 * _FOLDS or settings.shape[1] == 0:
         return []
     growth, squared = _held_out(settings.to_numpy(), errors)
@@ -53,21 +53,25 @@ def _arm_rows(study: Study, arm: str) -> list[dict[str, Any]]:
             "low": summary.low,
             "high": summary.high,
             "settings": len(settings),
+            "lost": lost,
             "r_squared": squared,
         }
         for k, axis in enumerate(settings.columns)
     ]
 
 
-def _settings(study: Study, arm: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """A row for each setting that ran, its values as ranks, for trees only compare; and its mean error over seeds."""
+def _settings(study: Study, arm: str) -> tuple[pd.DataFrame, np.ndarray, int]:
+    """A row for each setting that ran, its values as ranks, for trees only compare; and its mean score over seeds.
+
+    And how many were left out, whose mean loss is infinite.
+    """
     primary = primary_of(study)
     rows = study.scores[study.scores["arm"] == arm]
     means = rows.groupby(["cell", "tune"], sort=True)[primary.metric].mean() * primary.unit
-    means = means[np.isfinite(means)]
+    means, lost = means[np.isfinite(means)], int(np.isinf(means).sum())
     values = [{**study.cells[arm, cell].settings, **study.tunes[tune]} for cell, tune in means.index]
     frame = pd.DataFrame({axis: _ranks([row[axis] for row in values]) for axis in (values[0] if values else {})})
-    return frame.loc[:, frame.nunique() > 1], means.to_numpy()
+    return frame.loc[:, frame.nunique() > 1], means.to_numpy(), lost
 
 
 def _ranks(values: list[Any]) -> list[int]:

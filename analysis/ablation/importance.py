@@ -6,6 +6,8 @@ importance(study).query("order == 1")[["arm", "at", "effect", "share"]]
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from insgd_lab.analysis.labels import name_label
 from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import Choices, choose
 
-__all__ = ["importance", "variance_shares"]
+__all__ = ["importance", "omega_squared", "variance_shares"]
 
 
 def variance_shares(scores: np.ndarray) -> dict[tuple[int, ...], float]:
@@ -49,6 +51,31 @@ def variance_shares(scores: np.ndarray) -> dict[tuple[int, ...], float]:
     return {**squares, (): float(((values - mean[..., None]) ** 2).sum())}
 
 
+def omega_squared(squares: Mapping[tuple[int, ...], float], shape: Sequence[int]) -> dict[tuple[int, ...], float]:
+    """Shares of variance without what noise alone gives every effect: ω² (Hays, Statistics for Psychologists, 1963).
+
+    With few seeds an option that does nothing still has a share, on average its degrees of freedom times the mean square
+    of the seeds. ω² = (SS - df MS) / (SS of all + MS) takes it out; below 0 it says that there is nothing.
+
+    Args:
+        squares: of `variance_shares`.
+        shape: of the scores that they are of, [levels of the first axis, …, seeds].
+
+    Returns:
+        By the axes of an effect its ω²; by () what is left for seeds. NaN of a single seed, or where nothing varies.
+    """
+    *levels, seeds = shape
+    free = math.prod(levels) * (seeds - 1)
+    noise = squares[()] / free if free else math.nan
+    whole = sum(squares.values()) + noise
+    found = {
+        effect: (square - math.prod(levels[axis] - 1 for axis in effect) * noise) / whole if whole > 0 else math.nan
+        for effect, square in squares.items()
+        if effect
+    }
+    return {**found, (): 1 - sum(found.values())}
+
+
 def _component(mean: np.ndarray, effect: tuple[int, ...]) -> np.ndarray:
     """What the axes of an effect do together, beyond what fewer of them do; the other axes are averaged out."""
     for axis in range(mean.ndim):
@@ -70,7 +97,8 @@ def importance(study: Study, choices: Choices | None = None) -> pd.DataFrame:
     Returns:
         Columns arm, at ("best", "fixed", "every"), effect (in words: "p × granularity"; "seeds" for what no axis
         explains), axes (their names, a tuple), order (how many), sum_of_squares (squared percentage points, over all
-        runs), share (of the whole, in [0, 1]; NaN where nothing varies).
+        runs), share (of the whole, in [0, 1]: η²; NaN where nothing varies), omega_squared (the same without what
+        noise alone gives, see `omega_squared`).
     """
     choices = choose(study) if choices is None else choices
     modes: tuple[How, ...] = ("best", "fixed", "every")
@@ -79,6 +107,7 @@ def importance(study: Study, choices: Choices | None = None) -> pd.DataFrame:
         for arm in crossed(study, choices, at):
             squares = variance_shares(arm.scores)
             whole, names = sum(squares.values()), list(arm.levels)
+            corrected = omega_squared(squares, arm.scores.shape)
             for effect, square in squares.items():
                 axes = tuple(names[axis] for axis in effect)
                 rows.append(
@@ -90,6 +119,8 @@ def importance(study: Study, choices: Choices | None = None) -> pd.DataFrame:
                         "order": len(axes),
                         "sum_of_squares": square,
                         "share": square / whole if whole > 0 else np.nan,
+                        "omega_squared": corrected[effect],
                     }
                 )
-    return pd.DataFrame(rows, columns=["arm", "at", "effect", "axes", "order", "sum_of_squares", "share"])
+    columns = ["arm", "at", "effect", "axes", "order", "sum_of_squares", "share", "omega_squared"]
+    return pd.DataFrame(rows, columns=columns)

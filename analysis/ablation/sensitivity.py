@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from insgd_lab.analysis.divergence import swept_rates
+from insgd_lab.analysis.measures import Measure, chosen_by
 from insgd_lab.analysis.runs import Study
 
 __all__ = ["Valley", "lr_sensitivity", "near_best"]
@@ -41,18 +42,19 @@ def near_best(rates: Sequence[float], errors: Sequence[float], within: float) ->
 
     Args:
         rates: different ones, above 0.
-        errors: of each, finite.
+        errors: of each; infinite ones are never near.
         within: how much above the lowest error counts as near it, in the unit of the errors; at least 0.
 
     Raises:
         ValueError: lengths that differ, no rates, equal rates, or values that are out of range.
     """
     x, y = np.asarray(rates, dtype=np.float64), np.asarray(errors, dtype=np.float64)
-    possible = x.shape == y.shape and len(x) and (x > 0).all() and len(np.unique(x)) == len(x) and np.isfinite(y).all()
+    possible = x.shape == y.shape and len(x) and (x > 0).all() and len(np.unique(x)) == len(x)
+    possible = possible and not np.isnan(y).any() and np.isfinite(y.min())
     if not possible or not within >= 0:
         raise ValueError(
-            f"rates = {list(rates)}, errors = {list(errors)}, within = {within}: expected a finite error for each of "
-            "some different rates above 0, and within >= 0"
+            f"rates = {list(rates)}, errors = {list(errors)}, within = {within}: expected an error for each of "
+            "some different rates above 0, one of them finite, and within >= 0"
         )
     order = np.argsort(x)
     x, y = x[order], y[order]
@@ -69,7 +71,7 @@ def _edge(logs: np.ndarray, errors: np.ndarray, limit: float) -> tuple[float, bo
     if not len(above):
         return float(logs[-1]), True
     k = int(above[0])
-    share = (limit - errors[k - 1]) / (errors[k] - errors[k - 1])
+    share = (limit - errors[k - 1]) / (errors[k] - errors[k - 1])  # 0 before an infinite one
     return float(logs[k - 1] + share * (logs[k] - logs[k - 1])), False
 
 
@@ -78,29 +80,39 @@ def lr_sensitivity(study: Study, within: float = 1.0) -> pd.DataFrame:
 
     Args:
         study: read from disk.
-        within: percentage points of validation error above the best.
+        within: percentage points of validation error above the best; of a task with losses alone, by which share of the
+            lowest validation loss others may exceed it: 1 for up to twice the lowest.
 
     Returns:
         Columns arm, setting (key of all settings but the rate), rates (how many were tried), best_rate, best_error
-        (mean over seeds, %; a diverged run has the error of guessing), tried_within (how many tried rates are within),
-        share (of the tried range of the logarithm that the valley around the best covers, in [0, 1]), decades (the
-        valley's width, interpolated), open_low, open_high (whether it reaches the end of what was tried).
+        (mean over seeds, %; a diverged run has the error of guessing; or loss, infinite if a run diverged), tried_within
+        (how many tried rates are within), share (of the tried range of the logarithm that the valley around the best
+        covers, in [0, 1]), decades (the valley's width, interpolated: of losses in their logarithm), open_low, open_high
+        (whether it reaches the end of what was tried). Cells without a rate at which no run diverged have no row, if
+        they have losses alone.
 
     Raises:
         ValueError: `within` is negative.
     """
-    swept = swept_rates(study)
-    swept = swept[np.isfinite(swept["val_error"])]
-    means = swept.groupby(["arm", "setting", "rate"], sort=False)["val_error"].mean() * 100
+    measure = chosen_by(study)
+    swept = swept_rates(study).dropna(subset=measure.name)
+    means = swept.groupby(["arm", "setting", "rate"], sort=False)[measure.name].mean() * measure.unit
     rows = []
     for (arm, setting), errors in means.groupby(level=["arm", "setting"], sort=False):
         rates = errors.index.get_level_values("rate").to_numpy()
-        if len(rates) < 2:
+        if len(rates) < 2 or not np.isfinite(errors.min()):
             continue
-        valley = near_best(rates.tolist(), errors.tolist(), within)
+        valley, near = _valley(rates, errors.to_numpy(), within, measure)
         tried = math.log10(rates.max() / rates.min())
-        near, lowest = int((errors <= errors.min() + within).sum()), float(errors.min())
-        row = (arm, setting, len(rates), valley.best_rate, lowest, near, valley.decades / tried, valley.decades)
-        rows.append((*row, valley.open_low, valley.open_high))
+        row = (arm, setting, len(rates), valley.best_rate, float(errors.min()), near, valley.decades / tried)
+        rows.append((*row, valley.decades, valley.open_low, valley.open_high))
     columns = ["arm", "setting", "rates", "best_rate", "best_error", "tried_within", "share", "decades"]
     return pd.DataFrame(rows, columns=[*columns, "open_low", "open_high"])
+
+
+def _valley(rates: np.ndarray, scores: np.ndarray, within: float, measure: Measure) -> tuple[Valley, int]:
+    """The valley, and how many tried rates are near the best: of losses both in their logarithm."""
+    if not measure.is_error and within >= 0:
+        scores, within = np.log(np.maximum(scores, np.finfo(float).tiny)), math.log1p(within)
+    valley = near_best(rates.tolist(), scores.tolist(), within)
+    return valley, int((scores <= scores.min() + within).sum())
