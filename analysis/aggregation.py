@@ -1,4 +1,4 @@
-"""Several studies as one: each a task, arms matched by name, accuracies in one number with its interval.
+"""Several studies as one: each a task, arms matched by name, normalised accuracies in one number with its interval.
 
 over_tasks({"digits": one, "cifar10": other})[["arm", "iqm", "low", "high", "improvement"]]
 """
@@ -17,62 +17,72 @@ from insgd_lab.analysis.statistics import improvement_over_tasks, stratified_boo
 
 __all__ = ["over_tasks"]
 
-Accuracies = dict[str, dict[str, list[float]]]
+def over_tasks(studies: Mapping[str, Study], level: float = 0.95, baseline: str | None = None) -> pd.DataFrame:
+    """The interquartile mean of the normalised accuracies of all runs of an arm, over the tasks, and how often it wins.
 
-
-def over_tasks(studies: Mapping[str, Study], level: float = 0.95) -> pd.DataFrame:
-    """The interquartile mean of the accuracies of all runs of an arm, over the tasks, and how often it beats another.
-
-    An arm stands with its base cell at its own best tune, in the metric "test_error"; diverged runs count with the
-    accuracy of guessing. Accuracies are pooled as they are, so a task where all are close together weighs little. The
-    baseline is that of the first study's primary test.
+    Tasks are of unlike difficulty, so accuracies are normalised before they are pooled, as Agarwal et al. (NeurIPS 2021)
+    do with human-normalised scores: guessing is 0, and the baseline's mean accuracy on the task is 1. A baseline is what
+    that literature takes where no human plays; the best of the arms would be a maximum of noisy means, and another one
+    with every arm that is added. The reference is held fixed: intervals are about the arm's runs. An arm stands with its
+    base cell at its own best tune, in the metric "test_error"; diverged runs count with the accuracy of guessing, 0.
 
     Args:
         studies: by task, at least two; with at least two seeds.
         level: coverage of the intervals, in (0, 1).
+        baseline: the arm that is 1; that of the first study's primary test if None.
 
     Returns:
-        A row for each arm that all studies have: arm, tasks, runs, iqm, low, high (accuracy in percent, stratified
+        A row for each arm that all studies have: arm, tasks, runs, iqm, low, high (normalised accuracy, stratified
         bootstrap), improvement, improvement_low, improvement_high (mean over tasks of the probability that its run
-        beats one of the baseline; NaN for the baseline, and where not all studies have it).
+        beats one of the baseline; NaN for the baseline).
 
     Raises:
-        ValueError: fewer than two tasks, a task with fewer than two runs of an arm, or an impossible level.
+        ValueError: fewer than two tasks, one with losses alone, a baseline that not all studies have or that is no
+            better than guessing, a task with fewer than two runs of an arm, or an impossible level.
     """
-    accuracies = _accuracies(studies)
-    baseline = primary_of(next(iter(studies.values()))).baseline if studies else None
-    rows = [_row(arm, by_task, accuracies.get(str(baseline)), level) for arm, by_task in accuracies.items()]
+    if len(studies) < 2:
+        raise ValueError(f"studies of {list(studies)}: expected at least two tasks; of one see comparisons.compare")
+    chosen = primary_of(next(iter(studies.values()))).baseline if baseline is None else baseline
+    lacking = [task for task, study in studies.items() if chosen not in study.arms]
+    if chosen is None or lacking:
+        raise ValueError(f"baseline {chosen!r}: expected an arm of every study, and {lacking} lack it; name another")
+    by_task = {task: _normalised(task, study, chosen) for task, study in studies.items()}
+    arms = [arm for arm in next(iter(studies.values())).arms if all(arm in found for found in by_task.values())]
+    rows = [_row(arm, {task: found[arm] for task, found in by_task.items()}, level) for arm in arms]
     frame = pd.DataFrame(rows, columns=_COLUMNS)
-    frame.loc[frame["arm"] == baseline, ["improvement", "improvement_low", "improvement_high"]] = float("nan")
+    reference = {task: found[chosen] for task, found in by_task.items()}
+    for k, arm in enumerate(arms):
+        if arm != chosen:
+            beats = improvement_over_tasks({task: found[arm] for task, found in by_task.items()}, reference, level)
+            frame.loc[k, list(_IMPROVEMENT)] = (beats.value, beats.low, beats.high)
     return frame
 
 
-_COLUMNS = ("arm", "tasks", "runs", "iqm", "low", "high", "improvement", "improvement_low", "improvement_high")
+_IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
+_COLUMNS = ("arm", "tasks", "runs", "iqm", "low", "high", *_IMPROVEMENT)
 
 
-def _accuracies(studies: Mapping[str, Study]) -> Accuracies:
-    """By arm and task, of the arms that all studies have."""
-    if len(studies) < 2:
-        raise ValueError(f"studies of {list(studies)}: expected at least two tasks; of one see comparisons.compare")
-    common = [arm for arm in next(iter(studies.values())).arms if all(arm in study.arms for study in studies.values())]
-    by_task = {task: _of_study(study) for task, study in studies.items()}
-    return {arm: {task: found[arm] for task, found in by_task.items()} for arm in common}
-
-
-def _of_study(study: Study) -> dict[str, list[float]]:
+def _normalised(task: str, study: Study, baseline: str) -> dict[str, list[float]]:
+    """By arm, the accuracies of its runs: 0 for guessing, 1 for the mean of the baseline's."""
+    if study.loss_alone:
+        raise ValueError(
+            f"{task} has losses alone, without a level of guessing between which and the baseline to normalise; leave it "
+            "out, and see convergence.time_profile for times to a target"
+        )
     choices, final = choose(study), Primary("paired-t", None, None, "test_error", None, declared=False)
     cells = {arm: study.shown_cell(arm) for arm in study.arms}
     sides = {arm: scored(study, choices, [cell] if cell else [], primary=final) for arm, cell in cells.items()}
-    return {arm: [100 - error for error in side.scores.values()] for arm, side in sides.items()}
+    guess = 100 * study.guess_error
+    gained = guess - sides[baseline].mean
+    if not gained > 0:
+        raise ValueError(
+            f"{task}: the mean error of {baseline!r} is {sides[baseline].mean:.4g} %, that of guessing {guess:.4g} %; "
+            "expected a baseline with finished runs that are better than guessing; name another"
+        )
+    return {arm: [(guess - error) / gained for error in side.scores.values()] for arm, side in sides.items()}
 
 
-def _row(
-    arm: str, by_task: Mapping[str, list[float]], baseline: Mapping[str, list[float]] | None, level: float
-) -> dict[str, object]:
+def _row(arm: str, by_task: Mapping[str, list[float]], level: float) -> dict[str, object]:
     pooled = stratified_bootstrap(by_task, level=level)
     row: dict[str, object] = {"arm": arm, "tasks": len(by_task), "runs": sum(map(len, by_task.values()))}
-    row |= {"iqm": pooled.value, "low": pooled.low, "high": pooled.high}
-    if baseline is None:
-        return row
-    beats = improvement_over_tasks(by_task, baseline, level)
-    return row | {"improvement": beats.value, "improvement_low": beats.low, "improvement_high": beats.high}
+    return row | {"iqm": pooled.value, "low": pooled.low, "high": pooled.high}

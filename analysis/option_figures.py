@@ -133,7 +133,7 @@ def _draw_map(ax: Axes, one: InteractionMap, reach: float, measure: Measure) -> 
         colour = "white" if abs(value) > 0.8 * reach else "black"
         ax.text(j + 0.5, i + 0.5, measure.signed(value) + span, ha="center", va="center", fontsize=8,
                 fontweight=bold, color=colour)  # fmt: skip
-    ax.set(xlabel=one.second, ylabel="\n".join(textwrap.wrap(one.first, 18)))
+    ax.set(xlabel=one.second, ylabel="\n".join(textwrap.wrap(one.first, 22)))
     ax.tick_params(left=False, bottom=False)
     ax.tick_params(axis="y", rotation=0)
     set_title(ax, one.title, 44)

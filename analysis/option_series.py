@@ -30,6 +30,7 @@ __all__ = [
     "budget_panels",
     "importances_of",
     "interaction_maps",
+    "setting_words",
     "shares_of",
     "valleys_table",
 ]
@@ -180,7 +181,7 @@ def valleys_table(study: Study, within: float = 1.0) -> Table:
     """How far the learning rate of each cell may be off; see `ablation.lr_sensitivity`."""
     measure = chosen_by(study)
     frame = lr_sensitivity(study, within)
-    settings = [_setting(study, arm, key) for arm, key in zip(frame["arm"], frame["setting"], strict=True)]
+    settings = [setting_words(study, arm, key) for arm, key in zip(frame["arm"], frame["setting"], strict=True)]
     labels = [study.arms[arm].label for arm in frame["arm"]]
     frame = frame.assign(label=labels, words=settings)
     columns = (
@@ -202,7 +203,8 @@ def valleys_table(study: Study, within: float = 1.0) -> Table:
     return Table("learning-rates", caption, frame, columns)
 
 
-def _setting(study: Study, arm: str, key: str) -> str:
+def setting_words(study: Study, arm: str, key: str) -> str:
+    """Settings other than the learning rate in words, by their key."""
     cell = study.cells.get((arm, key))
     return study.cell_label(cell) if cell else describe(json.loads(key)) or "base"
 

@@ -52,7 +52,7 @@ def primary_of(study: Study) -> Primary:
     A study whose task has losses alone is then compared by its final test loss.
 
     Raises:
-        StudyError: it names an arm that the study does not have.
+        StudyError: it names an arm that the study does not have, or an error where the task has losses alone.
     """
     written = (study.info.get("spec") or {}).get("analysis") or {}
     given: Mapping[str, Any] = written.get("primary") or {}
@@ -62,6 +62,11 @@ def primary_of(study: Study) -> Primary:
                 f"{study.path}: analysis.primary.{key} is {given[key]!r}, and the arms are {list(study.arms)}; "
                 "correct the study file and run it again, which repeats no run"
             )
+    if study.loss_alone and str(given.get("metric")).endswith("error"):
+        raise StudyError(
+            f"{study.path}: analysis.primary.metric is {given['metric']!r}, and its runs have losses and no errors; set "
+            'metric = "test_loss" in the study file and run it again, which repeats no run'
+        )
     return Primary(
         test=given.get("test") or "paired-t",
         arm=given.get("arm"),

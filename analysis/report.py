@@ -124,6 +124,7 @@ def _papers() -> list[Path]:
 def _write(study: Study, path: Path) -> list[str]:
     """Write page, figures and tables; returns the names of the files."""
     from insgd_lab.analysis.comparisons import compare
+    from insgd_lab.analysis.convergence_tables import convergence_tables
     from insgd_lab.analysis.drawings import drawings, embedded
     from insgd_lab.analysis.effects import inert_levels, main_effects
     from insgd_lab.analysis.layer_findings import interventions_table, layer_findings, speeds_table
@@ -150,6 +151,7 @@ def _write(study: Study, path: Path) -> list[str]:
         "layer-speeds": speeds_table(records),
         "interventions": interventions_table(records),
         "learning-rates": valleys_table(study),
+        **convergence_tables(study, choices),
     }
     if study.tuned:
         tables["fixed"] = results_table(study, choices, "fixed")

@@ -24,7 +24,7 @@ from insgd_lab.analysis.canvas import MARKERS, WIDTH, plain_log, side_legend, st
 from insgd_lab.analysis.convergence import time_profile
 from insgd_lab.analysis.convergence.targets import Unit
 from insgd_lab.analysis.drawings import Drawing
-from insgd_lab.analysis.labels import describe, number, percent
+from insgd_lab.analysis.labels import describe, number
 from insgd_lab.analysis.primary import Metric
 from insgd_lab.analysis.runs import Cell, Study, key_of
 from insgd_lab.analysis.selection import choose
@@ -36,7 +36,7 @@ __all__ = ["by_task", "draw_over_tasks", "draw_profile", "task_drawings"]
 def task_drawings(
     studies: Mapping[str, Study], targets: Mapping[str, float] | None = None, unit: Unit = "epochs"
 ) -> list[Drawing]:
-    """Draw the performance profile of times to a target, and the interquartile mean of accuracies over all tasks.
+    """Draw the performance profile of times to a target, and the interquartile mean of normalised accuracies over all tasks.
 
     Args:
         studies: by task, at least two; arms are matched by name.
@@ -151,13 +151,13 @@ def _draw_steps(ax: Axes, shares: pd.Series, end: float, k: int, count: int) -> 
 
 
 def _means_drawing(frame: pd.DataFrame) -> Drawing:
-    each = (f"{row['label']} {percent(row['iqm'])} %" for row in frame.to_dict("records"))
+    each = (f"{row['label']} {row['iqm']:.3f}" for row in frame.to_dict("records"))
     return Drawing(
         "over-tasks",
         draw_over_tasks(frame),
-        f"Interquartile mean of the test accuracies over {frame['tasks'].max()} tasks: {'; '.join(each)}.",
-        "Left: interquartile mean of the test accuracies of all runs of all tasks, with its 95 % stratified bootstrap "
-        "interval. Right: the mean over tasks of the probability that a run of the arm beats one of the baseline, with "
+        f"Interquartile mean of the normalised test accuracies over {frame['tasks'].max()} tasks: {'; '.join(each)}.",
+        "Left: interquartile mean of the test accuracies of all runs of all tasks, each task's normalised to 0 for "
+        "guessing and 1 for the baseline's mean, with its 95 % stratified bootstrap interval. Right: the mean over tasks of the probability that a run of the arm beats one of the baseline, with "
         "its interval; right of 50 % the arm is ahead. Diverged runs count with the accuracy of guessing.",
     )
 
@@ -170,7 +170,7 @@ def draw_over_tasks(frame: pd.DataFrame) -> Figure:
     """
     places = np.arange(len(frame))
     sides = {
-        "accuracy, interquartile mean (%)": frame[["iqm", "low", "high"]],
+        "normalised accuracy, interquartile mean": frame[["iqm", "low", "high"]],
         "runs that beat the baseline's (%)": 100 * frame[["improvement", "improvement_low", "improvement_high"]],
     }
     with style():
@@ -184,6 +184,7 @@ def draw_over_tasks(frame: pd.DataFrame) -> Figure:
             ax.set(xlabel=title, ylim=(len(frame) - 0.5, -0.5))
             ax.grid(False, axis="y")
         axes[0].set_yticks(places, frame["label"])
+        axes[0].axvline(1, color="dimgrey", linewidth=0.8)
         axes[1].axvline(50, color="dimgrey", linewidth=0.8)
         axes[1].set_xlim(-4, 104)
     return figure

@@ -1,6 +1,6 @@
 """The area under a loss curve: one number for how low the loss was throughout, not only where it ended.
 
-loss_areas(study)[["arm", "cell", "mean", "low", "high"]]
+loss_areas(study)[["arm", "cell", "n", "diverged", "mean", "low", "high", "median"]]
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def loss_areas(
     """Mean heights of the curves of each cell, at its own best tune.
 
     Returns:
-        Columns arm, cell, tune (keys), n, diverged, mean, sd, low, high: over the runs that did not diverge, whose
-        number is n.
+        Columns arm, cell, tune (keys), n, diverged, mean, sd, low, high, median. Mean, sd and interval are over the runs
+        that did not diverge, whose number is n; in the median those that did count, as infinitely high.
 
     Raises:
         ValueError: there is no such curve, or an impossible level.
@@ -63,5 +63,6 @@ def loss_areas(
         found = heights[study.finished(cell.arm, cell.key, tune)["run"]].dropna()
         summary = summarize([height for height in found if math.isfinite(height)], level)
         lost = int(np.isinf(found).sum())
-        rows.append((cell.arm, cell.key, tune, summary.n, lost, summary.mean, summary.sd, summary.low, summary.high))
-    return pd.DataFrame(rows, columns=["arm", "cell", "tune", "n", "diverged", "mean", "sd", "low", "high"])
+        row = (cell.arm, cell.key, tune, summary.n, lost, summary.mean, summary.sd, summary.low, summary.high)
+        rows.append((*row, found.median()))
+    return pd.DataFrame(rows, columns=["arm", "cell", "tune", "n", "diverged", "mean", "sd", "low", "high", "median"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ _LEAST = 6
 _BEND = 1.25
 """The factor by which the slopes of the tail's halves may differ; for 1/t over a tail of one half it is 1.4."""
 _FIT = 0.9
+_DIVERGED = "diverged"
 
 
 class NotLinear(ValueError):
@@ -115,9 +117,10 @@ def linear_rates(
         level: coverage of the intervals, in (0, 1).
 
     Returns:
-        Columns arm, cell, tune (keys), runs, fitted (how many converge linearly), factor, low, high (per step, of the
-        mean log factor over the fitted runs; with one, its own interval), r_squared (the lowest), refused (why the
-        others are not fitted, each reason once).
+        Columns arm, cell, tune (keys), runs, diverged, fitted (how many converge linearly), factor, low, high (per step,
+        of the mean log factor over the fitted runs; with one, its own interval), median (over the fitted runs and the
+        diverged ones, whose factor is infinite), r_squared (the lowest), refused (why the others are not fitted, each
+        reason once).
 
     Raises:
         ValueError: there is no such curve.
@@ -135,13 +138,13 @@ def linear_rates(
                 _fit(curves.get(run), status, optimum, tail, level) for run, status in runs[["run", "status"]].values
             ]
             rows.append({"arm": cell.arm, "cell": cell.key, "tune": tune, **_summary(found, level)})
-    columns = ["arm", "cell", "tune", "runs", "fitted", "factor", "low", "high", "r_squared", "refused"]
-    return pd.DataFrame(rows, columns=columns)
+    columns = ["arm", "cell", "tune", "runs", "diverged", "fitted", "factor", "low", "high", "median", "r_squared"]
+    return pd.DataFrame(rows, columns=[*columns, "refused"])
 
 
 def _fit(curve: pd.DataFrame | None, status: str, optimum: float, tail: float, level: float) -> LinearRate | str:
     if status == "diverged" or curve is None:
-        return "diverged" if status == "diverged" else "no curve"
+        return _DIVERGED if status == "diverged" else "no curve"
     try:
         return linear_rate(curve.iloc[:, 0].tolist(), (curve.iloc[:, 1] - optimum).tolist(), tail, level)
     except ValueError as error:
@@ -151,7 +154,10 @@ def _fit(curve: pd.DataFrame | None, status: str, optimum: float, tail: float, l
 def _summary(found: Sequence[LinearRate | str], level: float) -> dict[str, object]:
     fits = [fit for fit in found if isinstance(fit, LinearRate)]
     reasons = "; ".join(dict.fromkeys(fit for fit in found if isinstance(fit, str)))
-    row: dict[str, object] = {"runs": len(found), "fitted": len(fits), "refused": reasons}
+    lost = sum(fit == _DIVERGED for fit in found)
+    row: dict[str, object] = {"runs": len(found), "diverged": lost, "fitted": len(fits), "refused": reasons}
+    if fits or lost:
+        row["median"] = median([*(fit.factor for fit in fits), *[math.inf] * lost])
     if not fits:
         return row
     mean = summarize([math.log(fit.factor) for fit in fits], level)

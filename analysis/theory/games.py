@@ -305,12 +305,17 @@ def _signed(value: float) -> str:
     return "–" if math.isnan(value) else ("+" if value >= 0 else "\N{MINUS SIGN}") + number(abs(float(f"{value:.3g}")))
 
 
+def _with_n(value: float, n: float) -> str:
+    return f"{_signed(value)} ({n:.0f})" if n > 0 else _signed(math.nan)
+
+
 def table(frame: pd.DataFrame) -> Table:
     """Every pair of rules on every problem."""
     gaps = differences(frame)
-    slopes = exponents(frame).set_index(["problem", "rule"])["mean"]
-    for column, suffix in (("plain_exponent", ""), ("corrected_exponent", SUFFIX)):
-        gaps[column] = [slopes.get((row.problem, row.base + suffix), math.nan) for row in rows_of(gaps)]
+    slopes = exponents(frame).set_index(["problem", "rule"])
+    for side, suffix in (("plain", ""), ("corrected", SUFFIX)):
+        for column, name in ((f"{side}_exponent", "mean"), (f"{side}_exponent_n", "n")):
+            gaps[column] = [slopes[name].get((row.problem, row.base + suffix), math.nan) for row in rows_of(gaps)]
     columns = (
         Column("losses", ("problem_label",)),
         Column("rule", ("label",)),
@@ -319,11 +324,11 @@ def table(frame: pd.DataFrame) -> Table:
         Column("corrected", ("corrected",), number, numeric=True),
         Column("difference", ("difference",), _signed, numeric=True),
         Column("95 % interval", ("low", "high"), lambda a, b: f"{_signed(a)} to {_signed(b)}", numeric=True),
-        Column("exponent", ("plain_exponent",), _signed, numeric=True),
-        Column("corrected", ("corrected_exponent",), _signed, numeric=True),
+        Column("exponent (seeds)", ("plain_exponent", "plain_exponent_n"), _with_n, numeric=True),
+        Column("corrected (seeds)", ("corrected_exponent", "corrected_exponent_n"), _with_n, numeric=True),
     )
     caption = (
         "Average regret at the end, with and without AdaNorm's correction, paired by seed; the exponent is the "
-        "slope of log R(T)/T on log T over the last decade, mean over seeds."
+        "slope of log R(T)/T on log T over the last decade, mean over the seeds whose regret is above 0 there throughout."
     )
     return Table("regret", caption, gaps, columns)

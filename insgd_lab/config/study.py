@@ -116,10 +116,16 @@ class StudySpec(WithPlugins):
     @field_validator("analysis")
     @classmethod
     def _between_arms(cls, value: AnalysisSpec | None, info: ValidationInfo) -> AnalysisSpec | None:
-        if value is not None and "arm" in info.data:
-            found = value.primary.problems([arm.name for arm in info.data["arm"]])
-            raise_if_any([Problem(("primary", *p.path), p.value, p.message) for p in found])
-        return value
+        if value is None or "arm" not in info.data:
+            return value
+        arms: list[ArmSpec] = info.data["arm"]
+        common = {"task": info.data["task"]} if "task" in info.data else {}
+        tasks = {arm.name: _common_of(arm, common)[0].get("task") for arm in arms}
+        data = {name: registry.get_data(task.data.name) for name, task in tasks.items() if task is not None}
+        unlabelled = {name: entry.name for name, entry in data.items() if not entry.labels}
+        found = value.primary.problems([arm.name for arm in arms], unlabelled)
+        raise_if_any([Problem(("primary", *p.path), p.value, p.message) for p in found])
+        return value.model_copy(update={"primary": value.primary.resolved(unlabelled)})
 
     @cached_property
     def _commons(self) -> dict[str, _Common]:

@@ -107,6 +107,7 @@ def study_info(plan: Plan, versions: Mapping[str, str], created: str) -> dict[st
         "seeds": study.seeds,
         "task": study.task.canonical(),
         "classes": registry.get_data(study.task.data.name).classes,
+        "labels": any(registry.get_data(study.task_of(arm).data.name).labels for arm in study.arm),
         "train": _train_info(study.train),
         "record": study.record.model_dump(),
         **({"search": study.search.model_dump()} if study.search else {}),
