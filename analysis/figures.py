@@ -256,13 +256,14 @@ def _draw_levels(ax: Axes, rows: pd.DataFrame, span: Span, colour: int) -> None:
         ax.text(0.5, 0.5, "nothing tuned", transform=ax.transAxes, ha="center", va="center", color="dimgrey")
         return
     mean = span.means(rows["mean"].to_numpy(dtype=float))
+    beyond = np.isinf(mean)
+    mean = np.where(beyond, np.nan, mean)
     below = mean - span.ends(rows["low"].to_numpy(dtype=float))
     above = span.tops(rows["high"].to_numpy(dtype=float)) - mean
-    bars = np.nan_to_num(np.maximum([below, above], 0.0), neginf=0.0)
+    bars = np.nan_to_num(np.maximum([below, above], 0.0))
     places, tint = np.arange(len(rows)), sns.color_palette("colorblind")[colour]
     ax.errorbar(mean, places, xerr=bars, fmt="o", capsize=2.5, color=tint, mfc="white")
-    beyond = places[np.isinf(mean)]
-    ax.plot(np.full(len(beyond), 0.985), beyond, ">", color=tint, ms=5, transform=ax.get_yaxis_transform(), zorder=4)
+    ax.plot(np.full(beyond.sum(), 0.985), places[beyond], ">", color=tint, ms=5, transform=ax.get_yaxis_transform(), zorder=4)
     base = rows["base"].to_numpy(dtype=bool)
     ax.plot(mean[base], places[base], "o", color=tint, zorder=4)
     names = [value_label(level) for level in rows["level"]]

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from insgd_lab.analysis.comparison_figures import draw_forest, draw_published, forest_limit
+from insgd_lab.analysis.comparison_figures import draw_forest, draw_published, forest_limit, forest_pages
 from insgd_lab.analysis.comparison_series import forest_of
 from insgd_lab.analysis.comparisons import compare
 from insgd_lab.analysis.result_drawings import _forest_note
@@ -19,6 +19,11 @@ def compared(study, choices):
 @pytest.fixture(scope="module")
 def forest(study, compared):
     return forest_of(study, compared)
+
+
+def marked(rows):
+    """The name of each row, and whether a run of either side diverged."""
+    return zip(rows["name"], rows["diverged"] + rows["reference_diverged"] > 0, strict=True)
 
 
 def points(ax):
@@ -72,7 +77,8 @@ def test_the_forest_draws_every_difference_its_interval_and_its_numbers(forest):
     np.testing.assert_allclose(
         [spans[place] for place in sorted(spans)], rows[["low", "high"]].clip(-limit, limit).to_numpy()
     )
-    assert [label.get_text().removesuffix(" †") for label in ax.get_yticklabels()] == rows["name"].tolist()
+    plain = [text.get_text() for text in ax.texts if text.get_fontweight() == "normal"]
+    assert " ".join(plain) == " ".join(f"{name} †" if lost else name for name, lost in marked(rows))
     written = [text.get_text() for text in texts.texts]
     first = rows.iloc[0]
     numbers = f"{first['difference']:+.2f} ({first['low']:+.2f} to {first['high']:+.2f})".replace("-", "−")
@@ -106,9 +112,40 @@ def test_one_arm_far_off_becomes_an_arrow_and_leaves_the_others_room(forest):
     arrows = [line for line in ax.lines if line.get_marker() == ">"]
     assert [len(line.get_xdata()) for line in arrows] == [1]
     assert len(points(ax)) == len(rows) - 1
-    assert ax.get_yticklabels()[0].get_text().endswith(" †")
+    assert next(text for text in ax.texts if text.get_fontweight() == "normal").get_text().endswith(" †")
     assert "†: some run diverged" in _forest_note(far)
     assert "arrow" in _forest_note(far)
+
+
+def test_its_letters_are_six_points_high_in_a_column_and_nothing_leaves_it(forest):
+    long = forest.rows.assign(name=[f"{name}, learning rate = 0.001234, (β1, β2) = (0.9, 0.999), ε = 1e-8"
+                                    for name in forest.rows["name"]])  # fmt: skip
+    for page in forest_pages(dataclasses.replace(forest, rows=long)):
+        figure = draw_forest(page)
+        figure.draw_without_rendering()
+        width = figure.get_size_inches()[0]
+        for ax in figure.axes:
+            assert all(label.get_fontsize() * 3.5 / width >= 6 for label in ax.get_xticklabels())
+            for text in [*ax.texts, ax.xaxis.label]:
+                assert text.get_fontsize() * 3.5 / width >= 6
+                box = text.get_window_extent()
+                assert box.x0 >= 0, text.get_text()
+                assert box.x1 <= width * figure.dpi, text.get_text()
+        ax, texts = figure.axes
+        numbers = [text for text in texts.texts if "(" in text.get_text() and text.get_fontweight() == "normal"]
+        assert max(text.get_window_extent().x1 for text in numbers) < min(
+            text.get_window_extent().x0 for text in texts.texts if text.get_text().isdigit()
+        )
+
+
+def test_many_comparisons_go_on_several_pages_that_share_an_axis(study, compared, forest):
+    many = dataclasses.replace(forest, rows=pd.concat([forest.rows] * 3, ignore_index=True))
+    pages = forest_pages(many)
+    assert len(pages) > 1
+    pd.testing.assert_frame_equal(pd.concat([page.rows for page in pages]), many.rows)
+    assert max(draw_forest(page, 3.0).get_size_inches()[1] for page in pages) < 8
+    assert {draw_forest(page, 3.0).axes[0].get_xlim() for page in pages} == {(-3.0, 3.0)}
+    assert [len(page.rows) for page in forest_pages(dataclasses.replace(forest, rows=forest.rows.iloc[:1]))] == [1]
 
 
 def test_the_margin_is_a_band_that_is_always_seen(forest):

@@ -90,10 +90,12 @@ def test_an_arm_that_is_not_there_is_refused(study):
 
 
 def test_a_study_of_losses_is_compared_by_its_loss(study):
-    curves = study.curves.assign(test_error=np.nan)
+    curves = study.curves.assign(test_error=np.nan, val_error=np.nan)
     primary = primary_of(dataclasses.replace(study, curves=curves))
     assert (primary.metric, primary.unit) == ("test_loss", 1.0)
     assert primary_of(declaring(study, metric="best_test_error")).metric == "best_test_error"
+    with pytest.raises(StudyError, match="its runs have losses and no errors; set metric"):
+        primary_of(declaring(dataclasses.replace(study, curves=curves), metric="best_test_error"))
 
 
 # ------------------------------------------------------------------------------------------------ the numbers

@@ -75,7 +75,7 @@ def test_a_diverged_run_counts_as_guessing_from_then_on(study):
     run = study.runs.index[study.runs["status"] == "diverged"][0]
     healthy = study.runs.index[study.runs["status"] == "done"][0]
     for runs in ([run, healthy], [run]):
-        table = series._errors_by_epoch(study, runs)
+        table = study.by_epoch(runs, "test_error")
         assert list(table.index) == [1, 2, 3, 4, 5]
         assert (table.loc[study.runs.loc[run, "diverged_epoch"] :, run] == 0.9).all()
         assert table.notna().all(axis=None)

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from insgd_lab.analysis.ablation import importance, interactions, lr_sensitivity, tuning_budget
-from insgd_lab.analysis.option_figures import draw_budgets, draw_interactions, draw_shares
+from insgd_lab.analysis.ablation import forest_importance, importance, interactions, lr_sensitivity, tuning_budget
+from insgd_lab.analysis.option_figures import draw_budgets, draw_importances, draw_interactions, draw_shares
 from insgd_lab.analysis.option_series import (
     EFFECTS,
     Shares,
     budget_panels,
+    importances_of,
     interaction_maps,
     shares_of,
     valleys_table,
@@ -18,6 +19,7 @@ from insgd_lab.analysis.runs import load_study
 from insgd_lab.analysis.selection import choose
 
 from .ablation.grids import crossed_study, noise
+from .ablation.test_importance import drawn
 from .synthetic import arms, build_study
 
 
@@ -45,26 +47,44 @@ def test_small_effects_are_added_up(study):
     assert part.frame["share"].sum() == pytest.approx(100)
 
 
-def test_bars_are_as_long_as_shares_and_seeds_are_grey(study, choices):
+def test_bars_are_as_long_as_shares_and_those_without_noise_lie_on_them(study, choices):
     parts = shares_of(study, choices)
-    axes = draw_shares(parts).axes
-    assert len(axes) == len(parts)
-    for ax, part in zip(axes, parts, strict=True):
-        np.testing.assert_allclose([bar.get_width() for bar in ax.patches], part.frame["share"])
+    figure = draw_shares(parts)
+    assert len(figure.axes) == len(parts)
+    for ax, part in zip(figure.axes, parts, strict=True):
+        shares, inner = ax.patches[: len(part.frame)], ax.patches[len(part.frame) :]
+        np.testing.assert_allclose([bar.get_width() for bar in shares], part.frame["share"])
+        np.testing.assert_allclose([bar.get_width() for bar in inner], part.frame["corrected"].iloc[:-1].clip(lower=0))
         assert [label.get_text() for label in ax.get_yticklabels()] == part.frame["effect"].tolist()
-        colours = [bar.get_facecolor() for bar in ax.patches]
+        colours = [bar.get_facecolor() for bar in shares]
         assert len(set(colours[:-1])) == 1
         assert colours[-1] not in colours[:-1]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["as found (η²)", "without noise (ω²)", "seeds"]
 
 
-def test_small_shares_are_not_printed_as_nothing():
-    [ax] = draw_shares([Shares("x", "", shares_frame(("a", 99.98), ("b", 0.02), ("seeds", 0.0)))]).axes
-    assert [text.get_text() for text in ax.texts] == ["100.0", "< 0.1", "0.0"]
+def test_small_shares_are_not_printed_as_nothing_nor_negative_ones():
+    [ax] = draw_shares([Shares("x", "", shares_frame(("a", 99.98, 99.0), ("b", 0.02, -0.3), ("seeds", 0.0, 1.3)))]).axes
+    assert [text.get_text() for text in ax.texts] == ["100.0 (99.0)", "< 0.1 (0.0)", "0.0"]
 
 
 def shares_frame(*rows):
-    frame = pd.DataFrame(rows, columns=["effect", "share"])
+    frame = pd.DataFrame(rows, columns=["effect", "share", "corrected"])
     return frame.assign(seeds=frame["effect"] == "seeds")
+
+
+def test_importances_of_random_grids_are_drawn_with_what_they_are_worth(study):
+    made = drawn(study, count=20)
+    [part] = importances_of(made)
+    known = forest_importance(made)
+    assert (part.settings, part.lost, part.r_squared) == (20, 0, known["r_squared"].iloc[0])
+    assert part.frame["importance"].tolist() == sorted(known["importance"], reverse=True)
+    [ax] = draw_importances([part]).axes
+    points = next(line for line in ax.lines if line.get_marker() == "o")
+    np.testing.assert_array_equal(points.get_xdata(), part.frame["importance"])
+    np.testing.assert_allclose([s[:, 0] for s in ax.collections[0].get_segments()], part.frame[["low", "high"]])
+    assert ax.get_title(loc="left") == f"arm: R² = {part.r_squared:.2f} over 20 settings"
+    assert ax.get_xlabel().endswith("in percentage points")
+    assert importances_of(study) == []
 
 
 def test_interactions_are_drawn_with_their_intervals_and_bold_where_told_apart(study, choices):

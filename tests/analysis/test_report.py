@@ -280,19 +280,6 @@ def test_checking_reads_what_the_report_is_made_with(tmp_path, monkeypatch):
     assert not is_current(folder.path)
 
 
-def test_a_study_without_accuracies_is_refused_but_chosen_in_by_its_loss(tmp_path):
-    folder = small(tmp_path / "filter")
-    for run in dict.fromkeys(row["run"] for row in folder.info()["plan"]):
-        metrics = folder.run(run).metrics()
-        folder.run(run).write_metrics(metrics[metrics["metric"] != "accuracy"])
-    with pytest.raises(StudyError, match="no accuracies"):
-        write_report(folder.path)
-    study = load_study(folder.path)
-    chosen = {cell: study.tunes[choice.tune]["lr"] for cell, choice in choose(study).items()}
-    means = study.scores.groupby(["arm", "cell", "tune"])["val_loss"].mean()
-    assert chosen == {cell: study.tunes[means[cell].idxmin()]["lr"] for cell in chosen}
-
-
 def test_the_page_says_how_to_make_it_again(page, study):
     text = " ".join(page.texts)
     assert "insgd-lab study run digits --out again insgd-lab report again" in text

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import re
 
@@ -76,6 +77,11 @@ def test_every_run_that_did_not_end_well_is_listed(study):
     assert listed == set(study.runs.index[study.runs["status"] != "done"])
     failed = failures_table(study).frame.query("status == 'failed'").iloc[0]
     assert failed["error"] == "RuntimeError: worker 1 died"
+    log = "its worker died 2 times; end of worker-0.log:\nepoch 3: loss 0.1"
+    errors = study.runs["error"].where(study.runs["status"] != "failed", log)
+    told = failures_table(dataclasses.replace(study, runs=study.runs.assign(error=errors))).frame
+    assert told.loc[told["status"] == "failed", "error"].tolist() == ["its worker died 2 times"]
+    assert told.loc[told["status"] != "failed", "error"].isna().all()
     diverged = failures_table(study).frame.query("status == 'diverged'")
     assert diverged[["epoch", "step"]].notna().all(axis=None)
 

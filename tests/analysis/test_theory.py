@@ -156,7 +156,11 @@ def test_exponents_of_powers_are_found(slope: float) -> None:
 
 
 def test_regret_that_is_not_positive_has_no_exponent() -> None:
-    assert games.exponents(made(-0.5, offset=-5.0))["n"].tolist() == [3, 0]
+    lost = made(-0.5, offset=-5.0)
+    assert games.exponents(lost)["n"].tolist() == [3, 0]
+    [row] = games.table(lost).cells()
+    assert row[-2].endswith(" (3)")
+    assert row[-1] == "–"
 
 
 def test_differences_are_paired_by_seed() -> None:

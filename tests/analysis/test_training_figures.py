@@ -10,7 +10,7 @@ from insgd_lab.analysis.runs import load_study
 from insgd_lab.analysis.selection import choose, tune_at
 from insgd_lab.analysis.statistics import kaplan_meier, summarize
 from insgd_lab.analysis.training_figures import draw_arrivals, draw_training
-from insgd_lab.analysis.training_series import Arrival, Arrivals, arrivals, by_epoch, default_target, training_panels
+from insgd_lab.analysis.training_series import Arrival, Arrivals, arrivals, default_target, training_panels
 
 from .synthetic import arms, build_study
 
@@ -40,7 +40,7 @@ def test_lines_are_means_over_seeds_with_their_intervals(study, choices, rows):
 def test_the_loss_of_an_arm_ends_where_a_run_diverged_and_its_error_is_that_of_guessing(study):
     run = study.runs.index[study.runs["status"] == "diverged"][0]
     epoch = study.runs.loc[run, "diverged_epoch"]
-    losses, errors = (by_epoch(study, [run], column)[run] for column in ("test_loss", "test_error"))
+    losses, errors = (study.by_epoch([run], column)[run] for column in ("test_loss", "test_error"))
     assert np.isinf(losses.loc[epoch:]).all()
     assert np.isfinite(losses.loc[: epoch - 1]).all()
     assert (errors.loc[epoch:] == 0.9).all()

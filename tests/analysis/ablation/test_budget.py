@@ -117,7 +117,7 @@ def test_an_infinite_loss_that_may_be_kept_makes_the_expectation_infinite():
 
 def test_a_study_of_losses_with_diverged_runs_has_budgets(study):
     losses = dataclasses.replace(study)
-    losses.__dict__["curves"] = study.curves.assign(test_error=np.nan)
+    losses.__dict__["curves"] = study.curves.assign(test_error=np.nan, val_error=np.nan)
     assert np.isinf(losses.scores["test_loss"]).any()
     frame = tuning_budget(losses)
     assert frame[["expected", "low", "high"]].notna().all(axis=None)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
-from insgd_lab.analysis.ablation import forest_importance, importance, variance_shares
+from insgd_lab.analysis.ablation import forest_importance, importance, omega_squared, variance_shares
 
 from ..statistics.samples import statsmodels
 from .grids import crossed_study, noise
@@ -27,6 +27,34 @@ def test_sums_of_squares_agree_with_statsmodels(scores):
     names = {0: "C(a)", 1: "C(b)", 2: "C(c)"}
     for effect, square in variance_shares(scores).items():
         assert square == pytest.approx(table[":".join(names[k] for k in effect) or "Residual"], rel=1e-6, abs=1e-9)
+
+
+@budget(max_examples=15)
+@given(grids)
+def test_omega_squared_is_that_of_statsmodels_table(scores):
+    rows = [(*place[:3], value) for place, value in np.ndenumerate(scores)]
+    frame = pd.DataFrame(rows, columns=["a", "b", "c", "y"])
+    fitted = statsmodels("formula.api").ols("y ~ C(a) * C(b) * C(c)", frame).fit()
+    table = statsmodels("stats.anova").anova_lm(fitted, typ=2)
+    noise = table.loc["Residual", "sum_sq"] / table.loc["Residual", "df"]
+    expected = (table["sum_sq"] - table["df"] * noise) / (table["sum_sq"].sum() + noise)
+    names = {0: "C(a)", 1: "C(b)", 2: "C(c)"}
+    found = omega_squared(variance_shares(scores), scores.shape)
+    for effect in found:
+        if effect:
+            assert found[effect] == pytest.approx(expected[":".join(names[k] for k in effect)], rel=1e-6, abs=1e-9)
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_noise_alone_has_a_share_and_on_average_no_corrected_one():
+    rng = np.random.default_rng(0)
+    drawn_ones = [rng.normal(size=(3, 4, 3)) for _ in range(400)]
+    raw = np.mean([variance_shares(one)[(1,)] / ((one - one.mean()) ** 2).sum() for one in drawn_ones])
+    corrected = np.mean([omega_squared(variance_shares(one), one.shape)[(1,)] for one in drawn_ones])
+    assert raw == pytest.approx(3 / 35, abs=0.01)
+    assert corrected == pytest.approx(0, abs=0.01)
+    one_seed = np.arange(6.0).reshape(2, 3, 1)
+    assert np.isnan(omega_squared(variance_shares(one_seed), one_seed.shape)[(0,)])
 
 
 @given(grids, st.floats(0.1, 10), st.floats(-5, 5), st.randoms())
@@ -50,6 +78,8 @@ def test_shares_of_a_known_function(study):
     expected = {"a": 9 / 14, "b": 1 / 14, "a × b": 4 / 14, "idle": 0, "seeds": 0, "a × b × idle": 0}
     assert {name: shares[name] for name in expected} == pytest.approx(expected, abs=1e-12)
     assert frame["order"].tolist() == [1, 1, 1, 2, 2, 2, 3, 0]
+    corrected = frame.set_index("effect")["omega_squared"]
+    assert {name: corrected[name] for name in expected} == pytest.approx(expected, abs=1e-12), "no noise, nothing to correct"
 
 
 def test_at_every_tune_the_learning_rate_is_an_axis(study):
@@ -96,6 +126,7 @@ def test_a_forest_leans_on_what_matters_and_is_named(study):
     assert (frame["settings"] == 40).all()
     assert (frame["r_squared"] > 0.7).all()
     assert (frame["low"] <= frame["importance"]).all()
+    assert (frame["lost"] == 0).all()
 
 
 def noisy(a, b, c):

@@ -26,6 +26,11 @@ def test_a_second_valley_beyond_a_ridge_does_not_count():
     assert near_best(RATES, [1, 50, 0, 50, 1], within=2).decades < 0.1
 
 
+def test_a_valley_ends_at_the_last_rate_before_an_infinite_loss():
+    valley = near_best(RATES, [4, 2, 0, np.inf, 2], within=1)
+    assert (valley.high, valley.open_high) == (pytest.approx(0.1), False)
+
+
 @given(curves, st.floats(0.5, 30), st.floats(0.1, 10), st.randoms())
 def test_laws(curve, within, unit, random):
     valley = near_best(list(curve), list(curve.values()), within)
@@ -42,10 +47,11 @@ def test_laws(curve, within, unit, random):
 @pytest.mark.parametrize(
     ("rates", "errors", "within"),
     [([], [], 1), ([0.1], [1, 2], 1), ([0.1, 0.1], [1, 2], 1), ([0.0, 0.1], [1, 2], 1), ([0.1], [np.nan], 1),
+     ([0.1, 1.0], [np.inf, np.inf], 1),
      ([0.1], [1], -1)],
 )  # fmt: skip
 def test_impossible_curves_are_refused(rates, errors, within):
-    with pytest.raises(ValueError, match="expected a finite error for each"):
+    with pytest.raises(ValueError, match="expected an error for each"):
         near_best(rates, errors, within)
 
 

@@ -37,6 +37,17 @@ def test_cells_have_the_t_interval_of_the_runs_that_did_not_diverge(study, choic
     assert (row["mean"], row["low"], row["n"], row["diverged"]) == (expected.mean, expected.low, 3, 0)
 
 
+def test_diverged_runs_count_as_infinitely_high_in_the_median_alone(study, choices):
+    cell = study.shown_cell("insgd")
+    runs = study.finished("insgd", cell.key, tune_at(study, choices, cell, "best"))["run"].tolist()
+    status = study.runs["status"].where(~study.runs.index.isin(runs[:1]), "diverged")
+    made = dataclasses.replace(study, runs=study.runs.assign(status=status))
+    row = loss_areas(made, choices=choices).set_index(["arm", "cell"]).loc[("insgd", cell.key)]
+    left = areas_by_run(study)[runs[1:]].tolist()
+    assert (row["n"], row["diverged"], row["mean"]) == (2, 1, pytest.approx(np.mean(left)))
+    assert row["median"] == max(left)
+
+
 def test_a_lower_curve_has_a_smaller_area_and_errors_are_in_percent(study):
     lower = dataclasses.replace(study, curves=study.curves * 0.5)
     finite = np.isfinite(areas_by_run(study))

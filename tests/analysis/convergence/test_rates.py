@@ -94,6 +94,17 @@ def test_a_study_has_a_row_a_cell_and_says_why_others_have_no_rate(study, choice
     assert (frame["fitted"] == 3).all()
     assert frame["factor"].between(0.8 ** (1 / 20) - 1e-9, 0.9 ** (1 / 20) + 1e-9).all()
     assert (frame["low"] <= frame["factor"]).all()
+    assert frame["median"].between(0.8 ** (1 / 20) - 1e-9, 0.9 ** (1 / 20) + 1e-9).all()
+    cell = study.shown_cell("insgd")
+    lost = study.finished("insgd", cell.key, choices["insgd", cell.key].tune)["run"].tolist()[:2]
+    scores = fast.scores.copy()
+    scores.loc[scores["run"].isin(lost), "status"] = "diverged"
+    partly = dataclasses.replace(fast)
+    partly.__dict__["scores"] = scores
+    row = linear_rates(partly, optimum=0.25, choices=choices).set_index(["arm", "cell"]).loc[("insgd", cell.key)]
+    assert (row["runs"], row["diverged"], row["fitted"], row["refused"]) == (3, 2, 1, "diverged")
+    assert row["median"] == math.inf
+    assert row["factor"] < 1
     none = linear_rates(study, choices=choices)
     assert (none["fitted"] == 0).all()
     assert none["factor"].isna().all()
