@@ -17,6 +17,7 @@ from insgd_lab.analysis.statistics import improvement_over_tasks, stratified_boo
 
 __all__ = ["over_tasks"]
 
+
 def over_tasks(studies: Mapping[str, Study], level: float = 0.95, baseline: str | None = None) -> pd.DataFrame:
     """The interquartile mean of the normalised accuracies of all runs of an arm, over the tasks, and how often it wins.
 

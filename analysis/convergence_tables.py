@@ -73,8 +73,12 @@ def _areas(study: Study, choices: Choices) -> Table:
         Column("95 % interval", ("low", "high"), _LOSS.interval, True),
         Column("diverged", ("diverged",), count, True),
     )
-    caption = "How low the train loss was all along: the mean height of its curve from the first to the last epoch. Median "
-    caption += "over all runs, where a diverged one counts as infinitely high; and over the runs that did not diverge, whose "
+    caption = (
+        "How low the train loss was all along: the mean height of its curve from the first to the last epoch. Median "
+    )
+    caption += (
+        "over all runs, where a diverged one counts as infinitely high; and over the runs that did not diverge, whose "
+    )
     caption += "number is n, mean and 95 % t-interval."
     return Table("loss-areas", caption, _worded(study, loss_areas(study, choices=choices)), columns)
 
@@ -91,8 +95,12 @@ def _rates(study: Study, choices: Choices, optimum: float) -> Table:
         Column("lowest R²", ("r_squared",), lambda value: MISSING if math.isnan(value) else f"{value:.3f}", True),
         Column("not fitted, since", ("refused",), _reasons),
     )
-    caption = f"Linear rates: by which factor the test loss less its optimum, {number(optimum)}, shrinks at each step over "
-    caption += "the second half of training; geometric mean over the runs that could be fitted, with its 95 % t-interval. In "
+    caption = (
+        f"Linear rates: by which factor the test loss less its optimum, {number(optimum)}, shrinks at each step over "
+    )
+    caption += (
+        "the second half of training; geometric mean over the runs that could be fitted, with its 95 % t-interval. In "
+    )
     caption += "the median diverged runs count, as infinitely bad, and those that do not converge linearly do not."
     return Table("linear-rates", caption, _worded(study, linear_rates(study, optimum, choices=choices)), columns)
 
@@ -130,6 +138,8 @@ def _stable(study: Study) -> Table:
         Column("largest stable rate", ("stable",), number, True),
         Column("lowest at which a run diverged", ("unstable",), number, True),
     )
-    caption = "The largest learning rate at which, and below which, no run diverged, and the lowest at which one did: the "
+    caption = (
+        "The largest learning rate at which, and below which, no run diverged, and the lowest at which one did: the "
+    )
     caption += "limit lies between, as finely as the rates were spaced; above all that was tried where none diverged."
     return Table("stable-rates", caption, frame, columns)

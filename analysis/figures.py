@@ -91,7 +91,9 @@ def _span(measure: Measure, means: Any, lows: Any = (), highs: Any = ()) -> Span
     positive = centre[centre > 0]
     spread = len(positive) > 0 and positive.max() > 8 * positive.min()
     if not measure.is_error:
-        return _loss_span(centre, inner) if not spread else Span(True, positive.min() / 1.5, 1.5 * positive.max(), False)
+        return (
+            _loss_span(centre, inner) if not spread else Span(True, positive.min() / 1.5, 1.5 * positive.max(), False)
+        )
     if spread:
         top = max(positive.max(), min(inner.max(), 100.0))
         return Span(True, max(positive.min() / (1.5 if centre.min() > 0 else 3), top / 1e4), 1.25 * top)
@@ -263,7 +265,15 @@ def _draw_levels(ax: Axes, rows: pd.DataFrame, span: Span, colour: int) -> None:
     bars = np.nan_to_num(np.maximum([below, above], 0.0))
     places, tint = np.arange(len(rows)), sns.color_palette("colorblind")[colour]
     ax.errorbar(mean, places, xerr=bars, fmt="o", capsize=2.5, color=tint, mfc="white")
-    ax.plot(np.full(beyond.sum(), 0.985), places[beyond], ">", color=tint, ms=5, transform=ax.get_yaxis_transform(), zorder=4)
+    ax.plot(
+        np.full(beyond.sum(), 0.985),
+        places[beyond],
+        ">",
+        color=tint,
+        ms=5,
+        transform=ax.get_yaxis_transform(),
+        zorder=4,
+    )
     base = rows["base"].to_numpy(dtype=bool)
     ax.plot(mean[base], places[base], "o", color=tint, zorder=4)
     names = [value_label(level) for level in rows["level"]]

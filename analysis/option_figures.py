@@ -45,7 +45,11 @@ def draw_shares(parts: Sequence[Shares]) -> Figure:
             ax.remove()
         for ax in used[-2:]:
             ax.set_xlabel("share of the variance (%)")
-        marks = {"as found (η²)": (palette[0], _PALE), "without noise (ω²)": (palette[0], 1.0), "seeds": (palette[7], _PALE)}
+        marks = {
+            "as found (η²)": (palette[0], _PALE),
+            "without noise (ω²)": (palette[0], 1.0),
+            "seeds": (palette[7], _PALE),
+        }
         key_below(figure, *(Patch(color=tint, alpha=alpha, label=label) for label, (tint, alpha) in marks.items()))
     return figure
 

@@ -198,7 +198,9 @@ def valleys_table(study: Study, within: float = 1.0) -> Table:
     near = near if measure.is_error else f"{number(1 + within)} times its mean {measure.noun}"
     lost = "with the error of guessing" if measure.is_error else "as infinitely bad"
     caption = f"How far the learning rate may be off: near the best is within {near}. The width is that of the range "
-    caption += "around the best rate, in powers of ten, interpolated between tried rates; ≥ where it reaches the end of "
+    caption += (
+        "around the best rate, in powers of ten, interpolated between tried rates; ≥ where it reaches the end of "
+    )
     caption += f"what was tried. Diverged runs count {lost}."
     return Table("learning-rates", caption, frame, columns)
 

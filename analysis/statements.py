@@ -112,7 +112,9 @@ def _subject(study: Study, choices: Choices, cell: Cell) -> str:
     settings = describe(cell.settings)
     tune = tune_at(study, choices, cell, "best")
     own = f" at its own best {tune_label(study, tune)}" if tune and study.tunes[tune] else ""
-    return f"{study.arms[cell.arm].label}{f' ({settings})' if settings else ''}{own}: {_score_text(study, choices, cell)}"
+    return (
+        f"{study.arms[cell.arm].label}{f' ({settings})' if settings else ''}{own}: {_score_text(study, choices, cell)}"
+    )
 
 
 def _score_text(study: Study, choices: Choices, cell: Cell) -> str:
@@ -262,7 +264,9 @@ def _failures(study: Study) -> Iterator[str]:
         return
     started = len(study.runs) - counts.get("missing", 0)
     if started:
-        which = "The one run that was started neither" if started == 1 else f"None of the {started} runs that were started"
+        which = (
+            "The one run that was started neither" if started == 1 else f"None of the {started} runs that were started"
+        )
         yield f"{which} diverged {'nor' if started == 1 else 'or'} failed."
 
 

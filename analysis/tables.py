@@ -258,7 +258,9 @@ def effects_table(study: Study, effects: pd.DataFrame) -> Table:
     how = f"each level at its own best {tuned}, then at the fixed one" if modes[1:] else "as run"
     measure = reported(study)
     caption = f"Main effects on the final {measure.label}: {how}. Differences are from the base level"
-    caption += f"{' in percentage points' if measure.is_error else ''}, paired by seed, with 95 % t-intervals; many are "
+    caption += (
+        f"{' in percentage points' if measure.is_error else ''}, paired by seed, with 95 % t-intervals; many are "
+    )
     caption += "looked at together, so they are exploratory."
     caption = " ".join([caption, *([] if measure.is_error else [_MEDIANS]), *level_notes(study)])
     columns = [

@@ -124,7 +124,9 @@ def _judged(primary: Primary, row: Mapping[Any, Any]) -> str:
     if math.isnan(corrected):
         return word
     within = f"equivalent within {_margin(primary)}"
-    inner = "" if math.isnan(row["inner_low"]) else f"90 % interval {_span(primary)(row['inner_low'], row['inner_high'])}, "
+    inner = (
+        "" if math.isnan(row["inner_low"]) else f"90 % interval {_span(primary)(row['inner_low'], row['inner_high'])}, "
+    )
     by = f"({inner}{_equation(row['p_equivalence'])}, corrected {p_text(corrected)})"
     said = within if corrected < ALPHA else f"not shown to be {within}"
     joint = " " if word.endswith("and") else ", " if word else ""

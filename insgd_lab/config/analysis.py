@@ -50,12 +50,13 @@ class PrimarySpec(Spec):
             found.append(Problem(("baseline",), self.baseline, "is the arm itself; name another"))
         compared = [arm for arm in unlabelled if self.arm is None or arm in (self.arm, self.baseline)]
         if compared and self.metric in ("test_error", "best_test_error"):
-            message = f"{unlabelled[compared[0]]} has no classes, so its runs have losses and no errors; set \"test_loss\""
+            message = (
+                f'{unlabelled[compared[0]]} has no classes, so its runs have losses and no errors; set "test_loss"'
+            )
             found.append(Problem(("metric",), self.metric, message))
         if len(arms) < 2 and not found:
             found.append(Problem((), self.model_dump(exclude_defaults=True), "compares arms, and there is only one"))
         return found
-
 
     def resolved(self, unlabelled: Collection[str]) -> PrimarySpec:
         """The same with its metric, in a study in which these arms' data have no classes."""

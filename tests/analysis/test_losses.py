@@ -245,7 +245,9 @@ def test_a_convex_task_has_linear_and_stable_rates(losses, chosen):
     tables = convergence_tables(losses, chosen)
     assert list(tables) == ["loss-areas", "linear-rates", "stable-rates"]
     frame = tables["linear-rates"].frame
-    pd.testing.assert_frame_equal(frame[["fitted", "refused"]], linear_rates(losses, choices=chosen)[["fitted", "refused"]])
+    pd.testing.assert_frame_equal(
+        frame[["fitted", "refused"]], linear_rates(losses, choices=chosen)[["fitted", "refused"]]
+    )
     stable = tables["stable-rates"].frame
     assert (stable.query("arm == 'sgd'")["stable"] == 0.3).all()
     assert (stable.query("arm == 'sgd'")["unstable"] == 1.0).all()
@@ -266,7 +268,16 @@ def test_the_report_speaks_of_losses_alone(folder):
     page = Page(html)
     alts = [image["alt"] for image in page.find("img")]
     text = " ".join([*page.texts, *alts])
-    for word in ("test error", "validation error", "% error", "guess", "accurac", "percentage point", "nan", "loss (%)"):
+    for word in (
+        "test error",
+        "validation error",
+        "% error",
+        "guess",
+        "accurac",
+        "percentage point",
+        "nan",
+        "loss (%)",
+    ):
         assert not re.search(rf"\b{re.escape(word)}", text, re.IGNORECASE), word
     assert len(alts) >= 9
     for heading in ("Test loss over training", "Convergence", "Main effects of the ablated axes"):

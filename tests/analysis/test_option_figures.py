@@ -59,7 +59,11 @@ def test_bars_are_as_long_as_shares_and_those_without_noise_lie_on_them(study, c
         colours = [bar.get_facecolor() for bar in shares]
         assert len(set(colours[:-1])) == 1
         assert colours[-1] not in colours[:-1]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["as found (η²)", "without noise (ω²)", "seeds"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "as found (η²)",
+        "without noise (ω²)",
+        "seeds",
+    ]
 
 
 def test_small_shares_are_not_printed_as_nothing_nor_negative_ones():

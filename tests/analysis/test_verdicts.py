@@ -68,7 +68,7 @@ def test_diverged_runs_are_said_with_what_the_survivors_say(study, compared):
     row = {**compared.iloc[0].to_dict(), "diverged": 2, "reference_diverged": 0, "survivor_pairs": 1}
     frame = compared.iloc[:1].assign(**{**row, "survivor_difference": -0.25})
     [sentence] = primary_sentences(study, frame)
-    assert "(2 of its runs and 0 of the others diverged; the 1 pair that survived differs by −0.25 percentage points)" in sentence
+    assert "(2 of its runs and 0 of the others diverged; the 1 pair that survived differs by −0.25" in sentence
 
 
 def test_a_margin_is_said_with_its_p_and_equivalences_are_counted(study, choices):

@@ -79,7 +79,9 @@ def test_shares_of_a_known_function(study):
     assert {name: shares[name] for name in expected} == pytest.approx(expected, abs=1e-12)
     assert frame["order"].tolist() == [1, 1, 1, 2, 2, 2, 3, 0]
     corrected = frame.set_index("effect")["omega_squared"]
-    assert {name: corrected[name] for name in expected} == pytest.approx(expected, abs=1e-12), "no noise, nothing to correct"
+    assert {name: corrected[name] for name in expected} == pytest.approx(expected, abs=1e-12), (
+        "no noise, nothing to correct"
+    )
 
 
 def test_at_every_tune_the_learning_rate_is_an_axis(study):
