@@ -21,11 +21,12 @@ __all__ = ["over_tasks"]
 def over_tasks(studies: Mapping[str, Study], level: float = 0.95, baseline: str | None = None) -> pd.DataFrame:
     """The interquartile mean of the normalised accuracies of all runs of an arm, over the tasks, and how often it wins.
 
-    Tasks are of unlike difficulty, so accuracies are normalised before they are pooled, as Agarwal et al. (NeurIPS 2021)
-    do with human-normalised scores: guessing is 0, and the baseline's mean accuracy on the task is 1. A baseline is what
-    that literature takes where no human plays; the best of the arms would be a maximum of noisy means, and another one
-    with every arm that is added. The reference is held fixed: intervals are about the arm's runs. An arm stands with its
-    base cell at its own best tune, in the metric "test_error"; diverged runs count with the accuracy of guessing, 0.
+    Tasks are of unlike difficulty, so accuracies are normalised before they are pooled, as Agarwal et al. (NeurIPS
+    2021; rliable) do with human-normalised scores, (score - random) / (human - random). Here guessing is 0, and the
+    baseline's mean accuracy on the task, in the place of the human's score, is 1, as PPO's is in scores on Procgen; the
+    best of the arms would be a maximum of noisy means, and another one with every arm that is added. The reference is
+    held fixed: intervals are about the arm's runs. An arm stands with its base cell at its own best tune, in the metric
+    "test_error"; diverged runs count with the accuracy of guessing, 0.
 
     Args:
         studies: by task, at least two; with at least two seeds.
@@ -67,8 +68,8 @@ def _normalised(task: str, study: Study, baseline: str) -> dict[str, list[float]
     """By arm, the accuracies of its runs: 0 for guessing, 1 for the mean of the baseline's."""
     if study.loss_alone:
         raise ValueError(
-            f"{task} has losses alone, without a level of guessing between which and the baseline to normalise; leave it "
-            "out, and see convergence.time_profile for times to a target"
+            f"{task} has losses alone, without a level of guessing between which and the baseline to normalise; leave "
+            "it out, and see convergence.time_profile for times to a target"
         )
     choices, final = choose(study), Primary("paired-t", None, None, "test_error", None, declared=False)
     cells = {arm: study.shown_cell(arm) for arm in study.arms}

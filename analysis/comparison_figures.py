@@ -61,8 +61,8 @@ def forest_pages(forest: Forest) -> list[Forest]:
 def draw_forest(forest: Forest, limit: float | None = None) -> Figure:
     """Mean differences with their intervals, under the name of what is compared; left of zero is lower, that is better.
 
-    Intervals that run off the axis end in an arrow; their numbers are in the texts at the right. It is narrow enough for
-    one column of print, where its letters are 6 points high.
+    Intervals that run off the axis end in an arrow; their numbers are in the texts at the right. It is narrow enough
+    for one column of print, where its letters are 6 points high.
 
     Args:
         forest: a page of `forest_pages`.

@@ -30,7 +30,7 @@ _LOSS = MEASURES["test_loss"]
 
 
 def convergence_tables(study: Study, choices: Choices) -> dict[str, Table]:
-    """Mean heights of loss curves; of a convex task linear rates too, and the largest stable learning rates if it varies.
+    """Mean heights of loss curves; of a convex task linear rates and the largest stable learning rates too.
 
     Nothing of a task that has classes.
     """

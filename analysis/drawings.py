@@ -58,16 +58,16 @@ CAPTIONS = {
 SCORES = {
     True: {
         "middle": "mean",
-        "lines": "lines are means over seeds, bands 95 % t-intervals of the mean. A diverged run counts with the error of "
-        "guessing from then on",
+        "lines": "lines are means over seeds, bands 95 % t-intervals of the mean. A diverged run counts with the error "
+        "of guessing from then on",
         "points": "Points are means over seeds, bars 95 % t-intervals",
     },
     False: {
         "middle": "median",
         "lines": "lines are medians over seeds, bands reach from the lowest to the highest. A diverged run counts as "
         "infinitely bad from then on, and a line ends where half of the runs have diverged",
-        "points": "Points are medians over seeds, bars reach from the lowest to the highest, those of diverged runs, which "
-        "count as infinitely bad, off the axis",
+        "points": "Points are medians over seeds, bars reach from the lowest to the highest, those of diverged runs, "
+        "which count as infinitely bad, off the axis",
     },
 }
 """What captions say of errors, and of losses, of which a mean over diverged runs does not exist."""

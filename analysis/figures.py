@@ -82,7 +82,7 @@ class Span:
 
     def tops(self, values: Any) -> np.ndarray:
         """Upper ends as they are drawn: those of runs that diverged run off the axis."""
-        return np.minimum(values, 100 * self.high)
+        return np.asarray(np.minimum(values, 100 * self.high))
 
 
 def _span(measure: Measure, means: Any, lows: Any = (), highs: Any = ()) -> Span:

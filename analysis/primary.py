@@ -64,8 +64,8 @@ def primary_of(study: Study) -> Primary:
             )
     if study.loss_alone and str(given.get("metric")).endswith("error"):
         raise StudyError(
-            f"{study.path}: analysis.primary.metric is {given['metric']!r}, and its runs have losses and no errors; set "
-            'metric = "test_loss" in the study file and run it again, which repeats no run'
+            f"{study.path}: analysis.primary.metric is {given['metric']!r}, and its runs have losses and no errors; "
+            'set metric = "test_loss" in the study file and run it again, which repeats no run'
         )
     return Primary(
         test=given.get("test") or "paired-t",

@@ -170,8 +170,8 @@ def _drawn_training(study: Study, choices: Choices) -> Iterator[Drawing]:
 _MIDDLES = {
     False: """means over seeds, bands 95 % t-intervals of the mean, which may run off the axis. From its divergence on a
         diverged run counts with the error of guessing; it has no loss, so the line of its arm ends there.""",
-    True: """medians over seeds, bands from the lowest to the highest, which may run off the axis. From its divergence on a
-        diverged run counts as infinitely bad.""",
+    True: """medians over seeds, bands from the lowest to the highest, which may run off the axis. From its divergence
+        on a diverged run counts as infinitely bad.""",
 }
 
 
@@ -237,18 +237,19 @@ def _drawn_options(study: Study, choices: Choices) -> Iterator[Drawing]:
             f"Importance of options in random grids, in {drawn[0].unit}. {' '.join(map(_importance_alt, drawn))}",
             """Importance of the options of random grids: how much the mean absolute error of a random forest grows, on
             settings that it has not seen, when the option's values are shuffled; means and 95 % t-intervals over five
-            forests, which share settings, so that the intervals are too narrow. R² says what the forests are worth: near 0
-            they know nothing, and their importances mean nothing. Options that only matter together share their importance,
-            and correlated ones hide each other's.""",
+            forests, which share settings, so that the intervals are too narrow. R² says what the forests are worth:
+            near 0 they know nothing, and their importances mean nothing. Options that only matter together share their
+            importance, and correlated ones hide each other's.""",
             " ".join(_lost_settings(part) for part in drawn if part.lost),
         )
     maps = option_series.interaction_maps(study, choices)
     if maps:
         metric = primary_of(study).metric
+        told = " ".join(_map_alt(MEASURES[metric], one) for one in maps)
         yield _drawing(
             "interactions",
             option_figures.draw_interactions(maps, MEASURES[metric]),
-            f"Interactions of two options in {metric_label(metric)}. {' '.join(_map_alt(MEASURES[metric], one) for one in maps)}",
+            f"Interactions of two options in {metric_label(metric)}. {told}",
             f"""Interactions in {metric_label(metric)}{_each_at_best(study)}: what changing both options does beyond the
             sum of what each does alone, against the levels in brackets; 0 means that they add up. In brackets 95 %
             t-intervals, paired by seed; bold where p < 0.05 after Holm over all interactions of the study.""",
@@ -256,8 +257,8 @@ def _drawn_options(study: Study, choices: Choices) -> Iterator[Drawing]:
 
 
 _LOST = {
-    False: "Diverged runs count with the error of guessing, and where there are some at every setting they make most of the "
-    "variance.",
+    False: "Diverged runs count with the error of guessing, and where there are some at every setting they make most of "
+    "the variance.",
     True: "Arms are left out where a run diverged, for its loss is infinite.",
 }
 

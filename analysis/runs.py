@@ -8,8 +8,8 @@ The words: an *arm* is an optimizer with axes to vary; a *cell* is one combinati
 with. Cells and tunes are known by their canonical JSON, so that they can be keys. Of a study with a search the
 winners' runs are read; the trials, which have only served to choose settings, are if asked for.
 
-A diverged run is a result: it scores the error of guessing, and an infinite loss, whatever it had reached. Of a task that
-has losses alone it has no error.
+A diverged run is a result: it scores the error of guessing, and an infinite loss, whatever it had reached. Of a task
+that has losses alone it has no error.
 """
 
 from __future__ import annotations
@@ -336,7 +336,7 @@ def _without_accuracy(info: Mapping[str, Any], plan: pd.DataFrame, curves: pd.Da
     arms = plan.drop_duplicates("run").set_index("run")["arm"]
     if info.get("labels") is False:
         return arms.notna()
-    known = curves.notna().groupby(curves.index.get_level_values("run").map(arms)).any()
+    known = curves.notna().groupby(curves.index.get_level_values("run").map(arms.to_dict())).any()
     lone = known[["val_loss", "test_loss"]].any(axis=1) & ~known[["val_error", "test_error"]].any(axis=1)
     return arms.isin(lone.index[lone])
 
@@ -414,7 +414,8 @@ def _steps(metrics: pd.DataFrame) -> pd.Series:
 def _scores(runs: pd.DataFrame, curves: pd.DataFrame, guesses: pd.Series) -> pd.DataFrame:
     """Last and best values of each run; guessing (whose error is given by run) and infinite loss for diverged ones.
 
-    The error of guessing is NaN where the task has no classes, and so are the errors then. The best test error of a diverged run is the best it had reached, at worst that of guessing.
+    The error of guessing is NaN where the task has no classes, and so are the errors then. The best test error of a
+    diverged run is the best it had reached, at worst that of guessing.
     """
     last = curves[["val_error", "val_loss", "test_error", "test_loss"]].groupby(level="run").last()
     last["best_test_error"] = curves["test_error"].groupby(level="run").min()

@@ -49,11 +49,12 @@ Choices = Mapping[tuple[str, str], Choice]
 
 
 def choose(study: Study) -> Choices:
-    """Choose for every cell the tune of lowest mean validation error, or loss if it has that alone, over finished seeds.
+    """Choose for every cell the tune of lowest mean validation error over its finished seeds; of losses alone, loss.
 
     Only tunes at which the most seeds of the cell finished take part: a mean over the one seed that did not
-    crash is no match for a mean over all. A diverged run has finished, scores the error of guessing, and has an infinite
-    loss. Ties go to the lower mean validation loss, then to the smaller value. Cells without a finished run have no choice.
+    crash is no match for a mean over all. A diverged run has finished, scores the error of guessing, and has an
+    infinite loss. Ties go to the lower mean validation loss, then to the smaller value. Cells without a finished run
+    have no choice.
     """
     tables = study.scores.groupby(["arm", "cell"], sort=False)
     return {(str(arm), str(cell)): _choose(study, str(arm), rows) for (arm, cell), rows in tables}

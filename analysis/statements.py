@@ -217,7 +217,8 @@ def _unequal_trials(study: Study) -> Iterator[str]:
     counts = trials_by_arm(study)
     if len(set(counts.values())) > 1:
         each = ", ".join(f"{label} {count}" for label, count in counts.items())
-        yield f"The arms' cells were tuned by unequal numbers of trials ({each}): more trials find lower {'losses' if study.loss_alone else 'errors'}."
+        lower = "losses" if study.loss_alone else "errors"
+        yield f"The arms' cells were tuned by unequal numbers of trials ({each}): more trials find lower {lower}."
 
 
 def _edges(study: Study, choices: Choices) -> Iterator[str]:

@@ -179,10 +179,10 @@ def results_table(study: Study, choices: Choices, at: At) -> Table:
 
 _SCORED = {
     True: "mean over seeds, 95 % t-interval of the mean, standard deviation. Final: after the last epoch. Best: at the "
-    "epoch that was best on the test set. Diverged runs count with the error of guessing; intervals are not cut off at 0 "
-    "or 100.",
-    False: "after the last epoch, median over seeds, where a diverged run counts as infinitely bad; and of the runs that "
-    "did not diverge, whose number is n, mean, 95 % t-interval of the mean, which is not cut off at 0, and standard "
+    "epoch that was best on the test set. Diverged runs count with the error of guessing; intervals are not cut off at "
+    "0 or 100.",
+    False: "after the last epoch, median over seeds, where a diverged run counts as infinitely bad; and of the runs "
+    "that did not diverge, whose number is n, mean, 95 % t-interval of the mean, which is not cut off at 0, and standard "
     "deviation.",
 }
 

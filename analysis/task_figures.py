@@ -36,7 +36,7 @@ __all__ = ["by_task", "draw_over_tasks", "draw_profile", "task_drawings"]
 def task_drawings(
     studies: Mapping[str, Study], targets: Mapping[str, float] | None = None, unit: Unit = "epochs"
 ) -> list[Drawing]:
-    """Draw the performance profile of times to a target, and the interquartile mean of normalised accuracies over all tasks.
+    """Draw the performance profile of times to a target, and the interquartile mean of normalised accuracies.
 
     Args:
         studies: by task, at least two; arms are matched by name.
@@ -157,8 +157,8 @@ def _means_drawing(frame: pd.DataFrame) -> Drawing:
         draw_over_tasks(frame),
         f"Interquartile mean of the normalised test accuracies over {frame['tasks'].max()} tasks: {'; '.join(each)}.",
         "Left: interquartile mean of the test accuracies of all runs of all tasks, each task's normalised to 0 for "
-        "guessing and 1 for the baseline's mean, with its 95 % stratified bootstrap interval. Right: the mean over tasks of the probability that a run of the arm beats one of the baseline, with "
-        "its interval; right of 50 % the arm is ahead. Diverged runs count with the accuracy of guessing.",
+        "guessing and 1 for the baseline's mean, with its 95 % stratified bootstrap interval. Right: the mean over tasks "
+        "of the probability that a run of the arm beats one of the baseline, with its interval; right of 50 % the arm is ahead. Diverged runs count with the accuracy of guessing.",
     )
 
 

@@ -30,9 +30,10 @@ def forest_importance(study: Study) -> pd.DataFrame:
 
     Returns:
         Columns arm, method ("permutation importance of a random forest"), axis, importance, low, high (mean growth of
-        the mean absolute error when the option is shuffled, percentage points or loss, t-interval over the five forests),
-        settings (how many), lost (how many were left out, as a diverged run has an infinite loss), r_squared (of the forests on held-out settings: near 0 they know nothing, and their
-        importances neither). Arms with fewer than ten settings have no rows.
+        the mean absolute error when the option is shuffled, percentage points or loss, t-interval over the five
+        forests), settings (how many), lost (how many were left out, as a diverged run has an infinite loss), r_squared
+        (of the forests on held-out settings: near 0 they know nothing, and their importances neither). Arms with fewer
+        than ten settings have no rows.
     """
     rows = [row for arm in study.arms.values() if arm.grid == "random" for row in _arm_rows(study, arm.name)]
     columns = ["arm", "method", "axis", "importance", "low", "high", "settings", "lost", "r_squared"]

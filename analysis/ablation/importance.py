@@ -54,8 +54,8 @@ def variance_shares(scores: np.ndarray) -> dict[tuple[int, ...], float]:
 def omega_squared(squares: Mapping[tuple[int, ...], float], shape: Sequence[int]) -> dict[tuple[int, ...], float]:
     """Shares of variance without what noise alone gives every effect: ω² (Hays, Statistics for Psychologists, 1963).
 
-    With few seeds an option that does nothing still has a share, on average its degrees of freedom times the mean square
-    of the seeds. ω² = (SS - df MS) / (SS of all + MS) takes it out; below 0 it says that there is nothing.
+    With few seeds an option that does nothing still has a share, on average its degrees of freedom times the mean
+    square of the seeds. ω² = (SS - df MS) / (SS of all + MS) takes it out; below 0 it says that there is nothing.
 
     Args:
         squares: of `variance_shares`.

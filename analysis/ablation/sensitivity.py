@@ -85,11 +85,11 @@ def lr_sensitivity(study: Study, within: float = 1.0) -> pd.DataFrame:
 
     Returns:
         Columns arm, setting (key of all settings but the rate), rates (how many were tried), best_rate, best_error
-        (mean over seeds, %; a diverged run has the error of guessing; or loss, infinite if a run diverged), tried_within
-        (how many tried rates are within), share (of the tried range of the logarithm that the valley around the best
-        covers, in [0, 1]), decades (the valley's width, interpolated: of losses in their logarithm), open_low, open_high
-        (whether it reaches the end of what was tried). Cells without a rate at which no run diverged have no row, if
-        they have losses alone.
+        (mean over seeds, %; a diverged run has the error of guessing; or loss, infinite if a run diverged),
+        tried_within (how many tried rates are within), share (of the tried range of the logarithm that the valley
+        around the best covers, in [0, 1]), decades (the valley's width, interpolated: of losses in their logarithm),
+        open_low, open_high (whether it reaches the end of what was tried). Cells without a rate at which no run
+        diverged have no row, if they have losses alone.
 
     Raises:
         ValueError: `within` is negative.
@@ -98,13 +98,13 @@ def lr_sensitivity(study: Study, within: float = 1.0) -> pd.DataFrame:
     swept = swept_rates(study).dropna(subset=measure.name)
     means = swept.groupby(["arm", "setting", "rate"], sort=False)[measure.name].mean() * measure.unit
     rows = []
-    for (arm, setting), errors in means.groupby(level=["arm", "setting"], sort=False):
+    for _, errors in means.groupby(level=["arm", "setting"], sort=False):
         rates = errors.index.get_level_values("rate").to_numpy()
         if len(rates) < 2 or not np.isfinite(errors.min()):
             continue
         valley, near = _valley(rates, errors.to_numpy(), within, measure)
         tried = math.log10(rates.max() / rates.min())
-        row = (arm, setting, len(rates), valley.best_rate, float(errors.min()), near, valley.decades / tried)
+        row = (*errors.index[0][:2], len(rates), valley.best_rate, float(errors.min()), near, valley.decades / tried)
         rows.append((*row, valley.decades, valley.open_low, valley.open_high))
     columns = ["arm", "setting", "rates", "best_rate", "best_error", "tried_within", "share", "decades"]
     return pd.DataFrame(rows, columns=[*columns, "open_low", "open_high"])

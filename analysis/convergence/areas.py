@@ -47,8 +47,8 @@ def loss_areas(
     """Mean heights of the curves of each cell, at its own best tune.
 
     Returns:
-        Columns arm, cell, tune (keys), n, diverged, mean, sd, low, high, median. Mean, sd and interval are over the runs
-        that did not diverge, whose number is n; in the median those that did count, as infinitely high.
+        Columns arm, cell, tune (keys), n, diverged, mean, sd, low, high, median. Mean, sd and interval are over the
+        runs that did not diverge, whose number is n; in the median those that did count, as infinitely high.
 
     Raises:
         ValueError: there is no such curve, or an impossible level.

@@ -117,10 +117,10 @@ def linear_rates(
         level: coverage of the intervals, in (0, 1).
 
     Returns:
-        Columns arm, cell, tune (keys), runs, diverged, fitted (how many converge linearly), factor, low, high (per step,
-        of the mean log factor over the fitted runs; with one, its own interval), median (over the fitted runs and the
-        diverged ones, whose factor is infinite), r_squared (the lowest), refused (why the others are not fitted, each
-        reason once).
+        Columns arm, cell, tune (keys), runs, diverged, fitted (how many converge linearly), factor, low, high (per
+        step, of the mean log factor over the fitted runs; with one, its own interval), median (over the fitted runs and
+        the diverged ones, whose factor is infinite), r_squared (the lowest), refused (why the others are not fitted,
+        each reason once).
 
     Raises:
         ValueError: there is no such curve.

@@ -329,6 +329,6 @@ def table(frame: pd.DataFrame) -> Table:
     )
     caption = (
         "Average regret at the end, with and without AdaNorm's correction, paired by seed; the exponent is the "
-        "slope of log R(T)/T on log T over the last decade, mean over the seeds whose regret is above 0 there throughout."
+        "slope of log R(T)/T on log T over the last decade, mean over the seeds whose regret stays above 0 there."
     )
     return Table("regret", caption, gaps, columns)

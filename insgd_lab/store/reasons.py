@@ -1,6 +1,6 @@
-"""Why a run has failed, in one line: what its run.json keeps is a whole traceback, or the end of a worker's log.
+r"""Why a run has failed, in one line: what its run.json keeps is a whole traceback, or the end of a worker's log.
 
->>> reason_of("worker 3 died of signal 9; end of worker-3.log:\\nepoch 1")
+>>> reason_of("worker 3 died of signal 9; end of worker-3.log:\nepoch 1")
 'worker 3 died of signal 9'
 """
 

@@ -230,7 +230,8 @@ def test_a_diverged_run_leaves_ranks_alone_and_is_said_to(losses, chosen):
 
 @pytest.mark.parametrize(
     ("value", "text", "signed"),
-    [(1.23456e-5, "1.23e-5", "+1.23e-5"), (-0.0123456, "−0.0123", "−0.0123"), (0.0, "0", "+0"), (12345.6, "12300", "+12300"),
+    [(1.23456e-5, "1.23e-5", "+1.23e-5"), (-0.0123456, "−0.0123", "−0.0123"),
+     (0.0, "0", "+0"), (12345.6, "12300", "+12300"),
      (math.inf, "∞", "+∞"), (math.nan, "–", "–")],
 )  # fmt: skip
 def test_losses_read_with_three_digits(value, text, signed):

@@ -19,7 +19,7 @@ from insgd_lab.analysis.runs import load_study
 from insgd_lab.analysis.selection import choose
 
 from .ablation.grids import crossed_study, noise
-from .ablation.test_importance import drawn
+from .ablation.test_importance import drawn as random_grid
 from .synthetic import arms, build_study
 
 
@@ -77,7 +77,7 @@ def shares_frame(*rows):
 
 
 def test_importances_of_random_grids_are_drawn_with_what_they_are_worth(study):
-    made = drawn(study, count=20)
+    made = random_grid(study, count=20)
     [part] = importances_of(made)
     known = forest_importance(made)
     assert (part.settings, part.lost, part.r_squared) == (20, 0, known["r_squared"].iloc[0])
