@@ -257,8 +257,8 @@ def _drawn_options(study: Study, choices: Choices) -> Iterator[Drawing]:
 
 
 _LOST = {
-    False: "Diverged runs count with the error of guessing, and where there are some at every setting they make most of "
-    "the variance.",
+    False: "Diverged runs count with the error of guessing, and where there are some at every setting they make most "
+    "of the variance.",
     True: "Arms are left out where a run diverged, for its loss is infinite.",
 }
 

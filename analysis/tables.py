@@ -182,8 +182,8 @@ _SCORED = {
     "epoch that was best on the test set. Diverged runs count with the error of guessing; intervals are not cut off at "
     "0 or 100.",
     False: "after the last epoch, median over seeds, where a diverged run counts as infinitely bad; and of the runs "
-    "that did not diverge, whose number is n, mean, 95 % t-interval of the mean, which is not cut off at 0, and standard "
-    "deviation.",
+    "that did not diverge, whose number is n, mean, 95 % t-interval of the mean, which is not cut off at 0, and "
+    "standard deviation.",
 }
 
 
