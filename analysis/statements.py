@@ -259,7 +259,7 @@ def _failures(study: Study) -> Iterator[str]:
     bad = counts.get("unreadable", 0)
     if diverged or failed or bad:
         yield (
-            f"Of {len(study.runs)} runs {diverged} diverged ({_counted(study, diverged)}), {failed} failed and {bad} "
+            f"Of {len(study.runs)} runs {diverged} diverged{_counted(study, diverged)}, {failed} failed and {bad} "
             "could not be read; all are listed under Failures."
         )
         return
@@ -272,8 +272,10 @@ def _failures(study: Study) -> Iterator[str]:
 
 
 def _counted(study: Study, diverged: int) -> str:
-    """As what diverged runs count."""
+    """As what diverged runs count, in brackets; nothing where there are none."""
+    if not diverged:
+        return ""
     each = "it counts" if diverged == 1 else "each counts"
     if study.loss_alone:
-        return f"{each} as infinitely bad, so means are of the others"
-    return f"{each} with {number(100 * study.guess_error)} % error, that of guessing"
+        return f" ({each} as infinitely bad, so means are of the others)"
+    return f" ({each} with {number(100 * study.guess_error)} % error, that of guessing)"

@@ -114,8 +114,8 @@ def test_study_json_is_plain_and_holds_the_documented_keys() -> None:
     info = to_json_value(study_info(plan, versions={"python": "3"}, created="now"))
     assert from_json_value(json.loads(json.dumps(info, allow_nan=False))) == from_json_value(info)
     assert set(info) == {
-        "name", "title", "description", "compare", "seeds", "task", "classes", "train", "record", "spec", "arms",
-        "plan", "versions", "created",
+        "name", "title", "description", "compare", "seeds", "task", "classes", "labels", "train", "record", "spec",
+        "arms", "plan", "versions", "created",
     }  # fmt: skip
     first = info["arms"][0]
     assert first["base"] == {"beta": 0.9, "eps": 0.01, "granularity": "layer", "dampening": 0.9}
