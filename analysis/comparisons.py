@@ -22,7 +22,7 @@ from insgd_lab.analysis.labels import describe
 from insgd_lab.analysis.mean_tests import ALPHA, Scores, mean_test, mean_tests
 from insgd_lab.analysis.primary import Primary, primary_of
 from insgd_lab.analysis.runs import Arm, Cell, Study
-from insgd_lab.analysis.scores import scored
+from insgd_lab.analysis.scores import once, scored
 from insgd_lab.analysis.selection import At, Choices, choose
 from insgd_lab.analysis.series import main_arms
 from insgd_lab.analysis.statistics import holm, probability_of_improvement, wilcoxon
@@ -161,7 +161,7 @@ _P = {"paired-t": "p_paired", "welch": "p_welch", "wilcoxon": "p_wilcoxon"}
 
 
 def _row(study: Study, choices: Choices, primary: Primary, one: Statement, level: float) -> dict[str, Any]:
-    side, reference = (scored(study, choices, cells, one.at, primary) for cells in (one.cells, one.reference))
+    side, reference = once(*(scored(study, choices, cells, one.at, primary) for cells in (one.cells, one.reference)))
     tests = {
         **mean_tests(side.scores, reference.scores, primary.test, primary.margin, level),
         **_rank_tests(side.ranks, reference.ranks, level),

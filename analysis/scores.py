@@ -17,7 +17,7 @@ from insgd_lab.analysis.primary import Primary, primary_of
 from insgd_lab.analysis.runs import Cell, Study
 from insgd_lab.analysis.selection import At, Choices, tune_at
 
-__all__ = ["Scored", "scored"]
+__all__ = ["Scored", "once", "scored"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,24 @@ def scored(
         _averaged([{seed: score for seed, (score, survived) in rows.items() if survived} for rows in found]),
         lost,
     )
+
+
+def once(side: Scored, reference: Scored) -> tuple[Scored, Scored]:
+    """Both sides with one seed alone where no seed changes anything on either.
+
+    Without anything random, as on a noiseless quadratic, runs of several seeds are one run, and no sample of runs: a
+    test over them would find whatever difference there is beyond doubt.
+    """
+    sides = (side, reference)
+    seeds = sorted(side.scores.keys() & reference.scores.keys())
+    if not seeds or any(one.diverged or len(set(one.scores.values())) > 1 for one in sides):
+        return sides
+    first = seeds[0]
+    return _of_seed(side, first), _of_seed(reference, first)
+
+
+def _of_seed(side: Scored, seed: int) -> Scored:
+    return Scored({seed: side.scores[seed]}, {seed: side.ranks[seed]}, {seed: side.survivors[seed]}, 0)
 
 
 def _rows(study: Study, choices: Choices, cell: Cell, at: At, primary: Primary) -> dict[int, tuple[float, bool]]:

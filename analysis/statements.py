@@ -92,6 +92,7 @@ def findings(study: Study, choices: Choices, effects: pd.DataFrame, inert: Seque
         _unequal_trials(study),
         _edges(study, choices),
         _left_out(study, choices),
+        _same_seeds(study),
         _failures(study),
     )
     return [sentence for part in parts for sentence in part]
@@ -250,6 +251,20 @@ def _left_out(study: Study, choices: Choices) -> Iterator[str]:
         yield (
             f"In {_share(len(names), len(choices))} tuned values were left out of the choice, since fewer seeds "
             f"finished there than at others: {'; '.join(names[:LISTED])}{rest}."
+        )
+
+
+def _same_seeds(study: Study) -> Iterator[str]:
+    """Where nothing is random: then seeds are no sample."""
+    done = study.scores[study.scores["status"] == "done"]
+    digests = done.groupby(["arm", "cell", "tune"], sort=False)["digest"].agg(["size", "nunique"])
+    several = digests[digests["size"] > 1]
+    same = int((several["nunique"] == 1).sum())
+    if same:
+        yield (
+            f"In {same} of {len(several)} settings with several seeds their runs are bit-identical, since nothing in "
+            "them is random: these seeds are one run and no sample, their intervals mean nothing, and two such sides are "
+            "not tested against each other."
         )
 
 

@@ -158,8 +158,8 @@ def _means_drawing(frame: pd.DataFrame) -> Drawing:
         f"Interquartile mean of the normalised test accuracies over {frame['tasks'].max()} tasks: {'; '.join(each)}.",
         "Left: interquartile mean of the test accuracies of all runs of all tasks, each task's normalised to 0 for "
         "guessing and 1 for the baseline's mean, with its 95 % stratified bootstrap interval. Right: the mean over "
-        "tasks of the probability that a run of the arm beats one of the baseline, with its interval; right of 50 % the "
-        "arm is ahead. Diverged runs count with the accuracy of guessing.",
+        "tasks of the probability that a run of the arm beats one of the baseline, with its interval; right of 50 % "
+        "the arm is ahead. Diverged runs count with the accuracy of guessing.",
     )
 
 

@@ -112,7 +112,9 @@ def _interval_name(primary: Primary) -> str:
 
 
 def _sample(row: Mapping[Any, Any]) -> str:
-    return f"{row['n']} and {row['n_reference']} runs" if row["test"] == "welch" else f"{row['pairs']} pairs"
+    if row["test"] == "welch":
+        return f"{row['n']} and {row['n_reference']} runs"
+    return f"{row['pairs']} pair{'' if row['pairs'] == 1 else 's'}"
 
 
 def _judged(primary: Primary, row: Mapping[Any, Any]) -> str:

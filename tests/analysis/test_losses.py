@@ -228,6 +228,25 @@ def test_a_diverged_run_leaves_ranks_alone_and_is_said_to(losses, chosen):
     assert "–" in comparisons_table(made, frame).markdown()
 
 
+def test_seeds_that_change_nothing_are_one_run_and_no_sample(losses, chosen):
+    alike = losses.scores.copy()
+    for name in ("val_loss", "test_loss", "digest"):
+        alike[name] = alike.groupby(["arm", "cell", "tune"])[name].transform("first")
+    made = dataclasses.replace(losses)
+    made.__dict__["scores"] = alike
+    frame = compare(made, choose(made))
+    assert (frame["verdict"] == "untested").all()
+    assert frame.loc[(frame["diverged"] == 0) & (frame["reference_diverged"] == 0), "pairs"].eq(1).all()
+    said = findings(made, chosen, main_effects(made, chosen), [])
+    [told] = [sentence for sentence in said if "bit-identical, since nothing in them" in sentence]
+    assert "these seeds are one run and no sample" in told
+    assert not [s for s in findings(losses, chosen, main_effects(losses, chosen), []) if "no sample" in s]
+    half = alike.assign(test_loss=alike["test_loss"].where(alike["arm"] != "sgd", losses.scores["test_loss"]))
+    mixed = dataclasses.replace(losses)
+    mixed.__dict__["scores"] = half
+    assert (compare(mixed, chosen).query("reference_arm == 'sgd'")["pairs"] == 3).all(), "one side is a sample"
+
+
 @pytest.mark.parametrize(
     ("value", "text", "signed"),
     [(1.23456e-5, "1.23e-5", "+1.23e-5"), (-0.0123456, "−0.0123", "−0.0123"),
