@@ -263,8 +263,8 @@ def _same_seeds(study: Study) -> Iterator[str]:
     if same:
         yield (
             f"In {same} of {len(several)} settings with several seeds their runs are bit-identical, since nothing in "
-            "them is random: these seeds are one run and no sample, their intervals mean nothing, and two such sides are "
-            "not tested against each other."
+            "them is random: these seeds are one run and no sample, their intervals mean nothing, and two such sides "
+            "are not tested against each other."
         )
 
 
