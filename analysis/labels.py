@@ -17,6 +17,8 @@ __all__ = [
     "name_label",
     "number",
     "option_name",
+    "p_equation",
+    "p_text",
     "percent",
     "signed",
     "value_label",
@@ -93,3 +95,15 @@ def signed(value: float) -> str:
 def interval(low: float, high: float) -> str:
     """An interval of percentages, "1.90 to 2.38"; a dash where there is none."""
     return MISSING if math.isnan(low) or math.isnan(high) else f"{percent(low)} to {percent(high)}"
+
+
+def p_text(p: float) -> str:
+    """A p-value to two digits: 0.25, 0.031, <0.001."""
+    if math.isnan(p):
+        return MISSING
+    return "<0.001" if p < 0.001 else f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
+
+
+def p_equation(p: float) -> str:
+    """A p-value in a sentence: "p = 0.25", "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p_text(p)}"

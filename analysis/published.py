@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -80,6 +80,8 @@ class PublishedTable(_Record):
     """Further metrics of the same table."""
     unit: str
     decimals: Annotated[int, Field(ge=0)]
+    spread: Literal["standard deviation"] | None = None
+    """What the text says of this table that the figures behind ± are; None where it says nothing."""
     data: str | None = None
     model: str | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None

@@ -1,9 +1,9 @@
 """Tests from what papers print: means, standard deviations and numbers of runs, all rounded.
 
-arm, base = Summary(78.15, 0.43, 7), Summary(77.22, 0.43, 7)
+arm, base = Summary(78.15, 0.43, 7, 0.005, 0.005), Summary(77.22, 0.43, 7, 0.005, 0.005)
 p_value(arm, base)                     # Welch's t-test, two-sided: 0.0016
 interval(arm, base)                    # of the difference of means: 0.43 to 1.43
-p_range(arm, base, half=0.005)         # what p can be if every figure was rounded to two decimals
+p_range(arm, base)                     # what p can be, as every figure was rounded to two decimals
 runs_needed(arm, base)                 # runs an arm for 80 % power at this difference and these sds: 5
 sd_bound(0.93, 7, 7)                   # the sd of both arms below which the difference would be significant
 """
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-from insgd_lab.analysis.statistics import welch_error
+from insgd_lab.analysis.statistics import seeds_needed, welch_error
 
-__all__ = ["LEVEL", "POWER", "Summary", "interval", "p_range", "p_value", "power", "runs_needed", "sd_bound"]
+__all__ = ["LEVEL", "POWER", "Summary", "interval", "p_range", "p_value", "runs_needed", "sd_bound"]
 
 LEVEL = 0.05
 """Two-sided level of every test and 1 - coverage of every interval."""
@@ -37,6 +37,10 @@ class Summary:
     mean: float
     sd: float
     n: int
+    half: float = 0.0
+    """By how much rounding can have moved the mean: half a unit of its last printed digit."""
+    sd_half: float = 0.0
+    """By how much it can have moved the standard deviation."""
 
 
 def _p(difference: float, sd: Numbers, n: int, base_sd: Numbers, base_n: int) -> Numbers:
@@ -64,23 +68,15 @@ def interval(arm: Summary, base: Summary) -> Range:
 # ------------------------------------------------------------------------------------------------ rounding
 
 
-def p_range(arm: Summary, base: Summary, half: float, base_half: float | None = None) -> Range:
-    """The least and the largest p-value that printed figures allow, each rounded by at most half a unit.
+def p_range(arm: Summary, base: Summary) -> Range:
+    """The least and the largest p-value that printed figures allow, each rounded by at most what the arms say.
 
     p falls as the difference moves away from 0 and rises as both standard deviations grow together. It does not
     always rise in one of them alone: raising the smaller one also adds degrees of freedom. So the extremes lie on
     edges of the rectangle of standard deviations, not always in its corners, and are searched for there.
-
-    Args:
-        arm: as printed.
-        base: as printed.
-        half: half a unit of the last digit that the arm's figures are printed with.
-        base_half: the same of the base's figures; `half` if not given.
     """
-    other = half if base_half is None else base_half
-    differences = abs(arm.mean - base.mean) + np.array([-1, 1]) * (half + other)
-    sds = (max(arm.sd - half, 0.0), arm.sd + half)
-    base_sds = (max(base.sd - other, 0.0), base.sd + other)
+    differences = abs(arm.mean - base.mean) + np.array([-1, 1]) * (arm.half + base.half)
+    sds, base_sds = ((max(one.sd - one.sd_half, 0.0), one.sd + one.sd_half) for one in (arm, base))
 
     def p_at(difference: float) -> Callable[[Numbers, Numbers], Numbers]:
         return lambda sd, base_sd: _p(difference, sd, arm.n, base_sd, base.n)
@@ -112,15 +108,6 @@ def _least_on(function: Callable[[Numbers], Numbers], ends: Range) -> float:
 # ------------------------------------------------------------------------------------------------ power
 
 
-def power(difference: float, sd: float, base_sd: float, n: int) -> float:
-    """The chance that Welch's test at 5 % finds a true difference with n runs an arm."""
-    found = welch_error(sd, n, base_sd, n)
-    error, degrees = found.error, found.degrees
-    critical, shift = stats.t.ppf(1 - LEVEL / 2, degrees), abs(difference) / error
-    # The other tail as this one's mirror image: scipy's nct.cdf is NaN where it is tiny.
-    return float(stats.nct.sf(critical, degrees, shift) + stats.nct.sf(critical, degrees, -shift))
-
-
 def runs_needed(arm: Summary, base: Summary) -> int | None:
     """The fewest runs an arm that give 80 % power if the difference and the standard deviations are the printed ones.
 
@@ -131,18 +118,7 @@ def runs_needed(arm: Summary, base: Summary) -> int | None:
         return None
     if arm.sd == base.sd == 0:
         return 2
-
-    def enough(n: int) -> bool:
-        return power(difference, arm.sd, base.sd, n) >= POWER
-
-    high = 2
-    while not enough(high):
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return seeds_needed(difference, arm.sd, POWER, LEVEL, paired=False, other_sd=base.sd)
 
 
 def sd_bound(difference: float, n: int, base_n: int, level: float = LEVEL) -> float:
