@@ -190,7 +190,7 @@ def assumption(paper: Paper, runs: Sequence[int], unstated: bool) -> str | None:
     told = [f"{' or '.join(f'n = {n}' for n in runs)}, which is not printed"] if runs else []
     if unstated:
         stated = [table.number for table in paper.table if table.spread]
-        only = f"as the text says of Table {' and '.join(stated)} only" if stated else "which is not said"
+        only = f"which the text says of Table {' and '.join(stated)} only" if stated else "which is not said"
         told.append(f"± is a standard deviation, {only}")
     return "; ".join(told) or None
 

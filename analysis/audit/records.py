@@ -64,7 +64,8 @@ class Comparison:
     """Holm's correction of the family's least and of its largest p-values: bounds, not always reached together."""
     p_holm_high: float | None
     n_needed: int | None
-    """Runs an arm for 80 % power in this one test, if difference and standard deviations are the printed ones."""
+    """Runs an arm for 80 % power in this one test, if difference and standard deviations are the printed ones; None
+    where the means are equal, or so near that a billion would not do."""
     sd_bound: float | None
     """Where no sd is printed: the sd of both arms below which p < 0.05 in this one test."""
     sd_bound_family: float | None

@@ -10,11 +10,12 @@ sd_bound(0.93, 7, 7)                   # the sd of both arms below which the dif
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 from insgd_lab.analysis.statistics import seeds_needed, welch_error
 
@@ -24,7 +25,9 @@ LEVEL = 0.05
 """Two-sided level of every test and 1 - coverage of every interval."""
 POWER = 0.8
 _GRID = 65
-"""Points at which an edge is looked at before the best stretch of it is searched."""
+"""Points at which an edge, and then the best stretch of it, is looked at."""
+_ROUNDS = 3
+"""How often: the last grid is a thousand times as fine as the first, and p is flat where it is least."""
 
 Range = tuple[float, float]
 Numbers = float | np.ndarray
@@ -97,12 +100,15 @@ def _least(function: Callable[[Numbers, Numbers], Numbers], first: Range, second
 
 
 def _least_on(function: Callable[[Numbers], Numbers], ends: Range) -> float:
-    grid = np.linspace(min(ends), max(ends), _GRID)
-    values = np.array([float(function(x)) for x in grid])
-    at = int(values.argmin())
-    around = grid[max(at - 1, 0)], grid[min(at + 1, _GRID - 1)]
-    found = optimize.minimize_scalar(lambda x: float(function(x)), bounds=around, method="bounded")
-    return min(float(values[at]), float(found.fun))
+    """By a grid over the edge, then over the stretch around its least value, and so on."""
+    low, high, least = min(ends), max(ends), math.inf
+    for _ in range(_ROUNDS):
+        grid = np.linspace(low, high, _GRID)
+        values = np.asarray(function(grid))
+        at = int(values.argmin())
+        least = min(least, float(values[at]))
+        low, high = float(grid[max(at - 1, 0)]), float(grid[min(at + 1, _GRID - 1)])
+    return least
 
 
 # ------------------------------------------------------------------------------------------------ power
@@ -111,14 +117,18 @@ def _least_on(function: Callable[[Numbers], Numbers], ends: Range) -> float:
 def runs_needed(arm: Summary, base: Summary) -> int | None:
     """The fewest runs an arm that give 80 % power if the difference and the standard deviations are the printed ones.
 
-    Without any correction for several comparisons, with which it takes more. None where the means are equal.
+    Without any correction for several comparisons, with which it takes more. None where the means are equal, or so near
+    that a billion runs would not do.
     """
     difference = arm.mean - base.mean
     if difference == 0:
         return None
     if arm.sd == base.sd == 0:
         return 2
-    return seeds_needed(difference, arm.sd, POWER, LEVEL, paired=False, other_sd=base.sd)
+    try:
+        return seeds_needed(difference, arm.sd, POWER, LEVEL, paired=False, other_sd=base.sd)
+    except ValueError:
+        return None
 
 
 def sd_bound(difference: float, n: int, base_n: int, level: float = LEVEL) -> float:

@@ -120,7 +120,7 @@ def _tested(one: Comparison, then: str) -> Iterator[str]:
     low, high = one.interval or (float("nan"), float("nan"))
     spread = dict.fromkeys([_p(one.p_holm_low), _p(one.p_holm_high)])
     yield from (_printed(one, one.optimizer), signed(one.difference), f"{signed(low)} to{then or ' '}{signed(high)}")
-    yield from (_p(one.p), _p(one.p_holm), f"–{then}".join(spread), _runs(one), str(one.n_needed))
+    yield from (_p(one.p), _p(one.p_holm), f"–{then}".join(spread), _runs(one), str(one.n_needed or "–"))
 
 
 def _untested(one: Comparison, narrow: bool) -> Iterator[str]:
