@@ -17,8 +17,8 @@ __all__ = [
     "name_label",
     "number",
     "option_name",
-    "p_equation",
     "p_text",
+    "p_words",
     "percent",
     "signed",
     "value_label",
@@ -104,6 +104,7 @@ def p_text(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
 
 
-def p_equation(p: float) -> str:
-    """A p-value in a sentence: "p = 0.25", "p < 0.001"."""
-    return "p < 0.001" if p < 0.001 else f"p = {p_text(p)}"
+def p_words(p: float, corrected: float) -> str:
+    """A p-value and what it is corrected to: "p = 0.031, corrected 0.25", "p < 0.001, corrected <0.001"."""
+    equation = f"p {p_text(p)}".replace("<", "< ") if p < 0.001 else f"p = {p_text(p)}"
+    return f"{equation}, corrected {p_text(corrected)}"

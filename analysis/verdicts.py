@@ -14,13 +14,13 @@ from typing import Any
 import pandas as pd
 
 from insgd_lab.analysis.comparisons import ALPHA
-from insgd_lab.analysis.labels import MISSING, number, p_equation, p_text, signed
+from insgd_lab.analysis.labels import MISSING, number, signed
 from insgd_lab.analysis.primary import Primary, primary_of
 from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import tuned_name
 from insgd_lab.analysis.tables import Column, Table, count
 
-__all__ = ["comparisons_table", "exploratory_sentences", "introduction", "primary_sentences"]
+__all__ = ["comparisons_table", "exploratory_sentences", "introduction", "p_text", "primary_sentences"]
 
 _TESTS = {
     "paired-t": "the paired t-test by seed",
@@ -104,7 +104,7 @@ def _sentence(study: Study, primary: Primary, row: Mapping[Any, Any]) -> str:
     span = f"{_interval_name(primary)} {signed(row['low'])} to {signed(row['high'])}, "
     span = "" if math.isnan(row["low"]) else span
     corrected = row["p_primary"] if row["role"] == "primary" else row["p_holm"]
-    p = "" if math.isnan(row["p"]) else f"; {p_equation(row['p'])}, corrected {p_text(corrected)}"
+    p = "" if math.isnan(row["p"]) else f"; {_equation(row['p'])}, corrected {p_text(corrected)}"
     lost = _lost(row)
     return (
         f"{_who(study, row, 'arm', 'setting')}, against {_who(study, row, 'reference_arm', 'reference')}"
@@ -129,7 +129,7 @@ def _judged(primary: Primary, row: Mapping[Any, Any]) -> str:
         return word
     within = f"equivalent within {_margin(primary)}"
     inner = "" if math.isnan(row["inner_low"]) else f"90 % interval {_span(row['inner_low'], row['inner_high'])}, "
-    by = f"({inner}{p_equation(row['p_equivalence'])}, corrected {p_text(corrected)})"
+    by = f"({inner}{_equation(row['p_equivalence'])}, corrected {p_text(corrected)})"
     said = within if corrected < ALPHA else f"not shown to be {within}"
     joint = " " if word.endswith("and") else ", " if word else ""
     return f"{word}{joint}{said} {by}"
@@ -168,6 +168,17 @@ def _detectable(primary: Primary, row: Mapping[Any, Any]) -> str:
         return f". So many seeds, with {spread} spread as these are, can find no difference of 100 points in one test"
     found = f"{number(round(row['detectable'], 2))}{' percentage points' if primary.unit == 100 else ''}"
     return f". So many seeds, with {spread} spread as these are, find {found} in 4 of 5 single tests"
+
+
+def _equation(p: float) -> str:
+    return f"p {p_text(p)}".replace("<", "< ") if p < 0.001 else f"p = {p_text(p)}"
+
+
+def p_text(p: float) -> str:
+    """A p-value to two digits: 0.25, 0.031, <0.001."""
+    if math.isnan(p):
+        return MISSING
+    return "<0.001" if p < 0.001 else f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
 
 
 # ------------------------------------------------------------------------------------------------ the table

@@ -10,7 +10,7 @@ from typing import Any
 
 from insgd_lab.analysis.audit.comparisons import assumed
 from insgd_lab.analysis.audit.records import VERDICTS, Comparison, Finding, Gain, Kind
-from insgd_lab.analysis.labels import name_label, p_equation, signed, value_label
+from insgd_lab.analysis.labels import name_label, p_text, signed, value_label
 from insgd_lab.analysis.published import Paper, PublishedCell, PublishedError
 
 __all__ = [
@@ -153,9 +153,10 @@ def expect(holds: bool, said: str) -> None:
 
 
 def equation(p: float | None) -> str:
-    """A p-value that there must be, as "p = 0.25"."""
-    expect(p is not None, "there is a p-value")
-    return p_equation(p or 0.0)
+    """A p-value that there must be, in words: "p = 0.25", "p < 0.001"."""
+    if p is None:
+        raise PublishedError("a finding of the audit tells a p-value of cells that print no sd: give it or reword it")
+    return "p < 0.001" if p < 0.001 else f"p = {p_text(p)}"
 
 
 def distinct(ones: Iterable[Comparison]) -> list[Comparison]:

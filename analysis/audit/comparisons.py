@@ -162,8 +162,7 @@ def _tests(pair: _Pair, family_size: int) -> dict[str, Any]:
     """What needs standard deviations, or without them what those would have to be."""
     found = pair.summaries
     low, high = p_range(*found) if found else (None, None)
-    levels = () if found else (LEVEL, LEVEL / family_size)
-    bounds = [sd_bound(pair.difference, *pair.runs, level) for level in levels] or [None, None]
+    bounds = [None if found else sd_bound(pair.difference, *pair.runs, LEVEL / size) for size in (1, family_size)]
     return {
         "p": p_value(*found) if found else None,
         "interval": interval(*found) if found else None,

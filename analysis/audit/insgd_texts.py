@@ -57,7 +57,7 @@ def page_a_setup(case: Case) -> Iterator[Finding]:
 def learning_rates(case: Case) -> Iterator[Finding]:
     """The range of learning rates in the text and in the tables."""
     rates = sorted({cell.condition["lr"] for cell in case.paper.cell if cell.optimizer in _ROW and _on_cifar10(cell)})
-    expect(rates[-1] < 0.5, "no rate of SGD or INSGD in Tables 3 to 8 is 0.5")
+    expect(float(rates[-1]) < 0.5, "no rate of SGD or INSGD in Tables 3 to 8 is 0.5")
     yield case.finding(
         "learning-rates",
         "disagreement",

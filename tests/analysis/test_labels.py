@@ -2,17 +2,7 @@ import math
 
 import pytest
 
-from insgd_lab.analysis.labels import (
-    describe,
-    interval,
-    name_label,
-    number,
-    p_equation,
-    p_text,
-    percent,
-    signed,
-    value_label,
-)
+from insgd_lab.analysis.labels import describe, interval, name_label, number, percent, signed, value_label
 
 
 @pytest.mark.parametrize(
@@ -46,18 +36,3 @@ def test_missing_numbers_are_dashes():
     assert percent(math.nan) == signed(math.nan) == interval(math.nan, 1.0) == "–"
     assert interval(1.0, 2.345) == "1.00 to 2.35"
     assert signed(-0.5) == "\N{MINUS SIGN}0.50"
-
-
-@pytest.mark.parametrize(
-    ("p", "text", "equation"),
-    [
-        (0.5, "0.50", "p = 0.50"),
-        (0.083, "0.083", "p = 0.083"),
-        (0.0004, "<0.001", "p < 0.001"),
-        (1.0, "1.00", "p = 1.00"),
-        (math.nan, "–", "p = –"),
-    ],
-)
-def test_p_values_have_two_digits(p, text, equation):
-    assert p_text(p) == text
-    assert p_equation(p) == equation

@@ -6,11 +6,11 @@ import re
 import pytest
 
 from insgd_lab.analysis.comparisons import compare
-from insgd_lab.analysis.labels import p_text
 from insgd_lab.analysis.verdicts import (
     comparisons_table,
     exploratory_sentences,
     introduction,
+    p_text,
     primary_sentences,
 )
 
@@ -111,3 +111,10 @@ def test_the_table_has_a_row_for_each_comparison(study, compared):
     assert table.titles[5:9] == ["95 % interval", "p", "corrected", "verdict"]
     verdicts = [row[table.titles.index("verdict")] for row in table.cells()]
     assert verdicts == compared["verdict"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.5, "0.50"), (0.083, "0.083"), (0.0004, "<0.001"), (1.0, "1.00"), (float("nan"), "–")]
+)
+def test_p_values_have_two_digits(p, text):
+    assert p_text(p) == text
