@@ -101,7 +101,7 @@ def standard_errors(case: Case) -> Iterator[Finding]:
         "standard-errors",
         "spread",
         f"If the figures behind ±{outside} were standard errors of the means, the standard deviations would be √n "
-        f"times as large ({factors}). Of these verdicts would change {'; '.join(told)}.",
+        f"times as large ({factors}). These verdicts would change: {'; '.join(told)}.",
         [f"{case.where(one)}: {case.told(one)} {_after_holm(one)}, then {_after_holm(then)}" for one, then in pairs],
         _errors_assumed(case, [one.n for one, _ in pairs if not one.n_printed]),
     )

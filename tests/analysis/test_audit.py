@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from insgd_lab.analysis.audit import VERDICTS, audit, general, insgd_claims, insgd_texts
+from insgd_lab.analysis.audit import VERDICTS, adanorm, audit, general, insgd_claims, insgd_texts
 from insgd_lab.analysis.audit.case import Case, expect
 from insgd_lab.analysis.audit.comparisons import compare, gains
 from insgd_lab.analysis.audit.general import headlines, printed_gains, same_spread, standard_errors
@@ -369,6 +369,21 @@ def test_a_sentence_that_the_cells_do_not_bear_out_is_refused(printed, changed, 
     assert finding in {one.id for one in audited(RECORD)}
     assert printed in RECORD
     assert finding not in {one.id for one in audited(RECORD.replace(printed, changed))}
+
+
+def test_adanorms_sentences_follow_its_cells_too():
+    """One AdamNorm below Adam in Table 4 is refused; one RadamNorm below Radam is counted, with the sign test's p."""
+    record = (Path(__file__).parents[2] / "experiments" / "papers" / "adanorm.toml").read_text("utf-8")
+    lower = record.replace("mean = 92.30, n = 3", "mean = 91.30, n = 3").replace("mean = 93.14", "mean = 92.14")
+    paper = parse_paper(lower, "adanorm.toml")
+    case = Case(paper, tuple(compare(paper)), tuple(gains(paper)))
+    with pytest.raises(PublishedError, match="order of means"):
+        list(adanorm.sentences_that_hold(case))
+    [finding] = adanorm.radamnorm_signs(case)
+    assert finding.statement.startswith("8 of the 9 differences")
+    assert f"once in {1 / (2 * (1 + 9) / 2**9):.0f}." in finding.statement
+    [finding] = general.printed_gains(case)
+    assert (finding.kind, "35 are what the printed means give" in finding.statement) == ("disagreement", True)
 
 
 def test_the_refusal_says_what_to_do():
