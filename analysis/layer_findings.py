@@ -50,8 +50,8 @@ def _speed_sentence(rows: pd.DataFrame) -> str | None:
     fast, slow = (apart.iloc[int(k)] for k in (apart["relative"].argmax(), apart["relative"].argmin()))
     parts = [f"sped up most is {_layer(fast)}"] if fast["relative"] > 1 else []
     parts += [f"slowed down most is {_layer(slow)}"] if slow["relative"] < 1 else []
-    which = f"of the {len(apart)} of {len(rows)} layers told apart from the others after correction"
-    return f"{beside}: {which}, {'; '.join(parts)}."
+    told = f"{len(apart)} of {len(rows)} layers {'is' if len(apart) == 1 else 'are'} told apart from the others"
+    return f"{beside}: {told} after correction; {'; '.join(parts)}."
 
 
 def _layer(row: pd.Series) -> str:

@@ -19,7 +19,7 @@ import pandas as pd
 from insgd_lab.analysis.audit import summaries
 from insgd_lab.analysis.labels import MISSING, describe, interval, number, option_name, p_text, signed
 from insgd_lab.analysis.primary import Primary, primary_of
-from insgd_lab.analysis.published import Condition, Paper, PublishedCell, PublishedTable, load_paper
+from insgd_lab.analysis.published import Paper, PublishedCell, PublishedTable, load_paper
 from insgd_lab.analysis.runs import Cell, Study, key_of
 from insgd_lab.analysis.selection import Choices, tune_at
 from insgd_lab.analysis.setup import training_text
@@ -130,7 +130,7 @@ def _match(study: Study, choices: Choices, published: PublishedCell) -> tuple[Ce
         arm = study.arms[cell.arm]
         for tune in study.tunes_of(cell.arm):
             options = {**_common(study), **arm.options, **cell.settings, **study.tunes[tune]}
-            same = key_of(_wanted(options, published.condition)) == key_of(published.condition)
+            same = key_of({name: _said(options, name) for name in published.condition}) == key_of(published.condition)
             free = [name for name in study.tunes[tune] if name not in published.condition]
             judged = not free or tune == tune_at(study, choices, cell, "best")
             if _optimizer(arm.optimizer, options) == published.optimizer and same and judged:
@@ -139,18 +139,18 @@ def _match(study: Study, choices: Choices, published: PublishedCell) -> tuple[Ce
 
 
 def _common(study: Study) -> dict[str, Any]:
-    """What all arms share of what a published condition may name: the data, the model and its options, the training."""
-    found = {f"train.{name}": value for name, value in (study.info.get("train") or {}).items()}
-    for part, given in (study.info.get("task") or {}).items():
-        own = given.get("options") if isinstance(given, Mapping) else None
-        found |= {f"task.{part}": given} | {f"task.{part}.{name}": value for name, value in (own or {}).items()}
-    return found
+    """What all arms share of what a published condition may name: the data, the model, the training."""
+    parts = {part: study.info.get(part) or {} for part in ("task", "train")}
+    return {f"{part}.{name}": value for part, given in parts.items() for name, value in given.items()}
 
 
-def _wanted(options: Mapping[str, Any], condition: Condition) -> dict[str, Any]:
-    """What the options say of a condition; of data and models by their names."""
-    found = {name: options.get(name) for name in condition}
-    return {name: value["name"] if isinstance(value, Mapping) else value for name, value in found.items()}
+def _said(options: Mapping[str, Any], name: str) -> Any:
+    """What the options say of a condition: data and models by their names, "task.model.layer_norm" from the model's."""
+    whole, _, last = name.rpartition(".")
+    found, table = options.get(name), options.get(whole)
+    if found is None and isinstance(table, Mapping):
+        return table.get("options", table).get(last)
+    return option_name(found) if isinstance(found, Mapping) else found
 
 
 def _optimizer(name: str, options: Mapping[str, Any]) -> str:

@@ -170,15 +170,18 @@ def _furthest(study: Study, arm: str, axis: str, rows: pd.DataFrame) -> str:
         for at in ("best", "fixed")
         if len(own := rows[rows["at"] == at])
     }
-    words = {"best": f"each at its own best {tuned}" if spec.tuned else "", "fixed": f"at the fixed {tuned}"}
-    each = "; ".join(f"{words[at]}{' ' * bool(words[at])}it is {part}" for at, part in parts.items())
-    return f"{name_label(axis)} ({spec.label}): of all levels one is furthest from {base}; {each}."
+    words = {"best": f", each at its own best {tuned}" if spec.tuned else "", "fixed": f", at the fixed {tuned}"}
+    each = (f"the level furthest from {base}{words[at]} is {part}" for at, part in parts.items())
+    return f"{name_label(axis)} ({spec.label}): {'; '.join(each)}."
 
 
 def _level_words(primary: Primary, row: Mapping[Any, Any]) -> str:
-    tested = p_words(row["p"], row["p_holm"]) if not math.isnan(row["p"]) else "not tested"
-    span = "no interval" if math.isnan(row["low"]) else f"{_interval_name(primary)} {_span(row['low'], row['high'])}"
-    return f"{value_label(row['level'])}, {_difference(primary, row)} ({span}, {_sample(row)}; {tested})"
+    level, difference = value_label(row["level"]), _difference(primary, row)
+    if math.isnan(row["p"]):
+        return f"{level}, {difference} ({_sample(row)}, so no test)"
+    span = "" if math.isnan(row["low"]) else f"{_interval_name(primary)} {_span(row['low'], row['high'])}, "
+    tested = p_words(row["p"], row["p_holm"])
+    return f"{level}, {difference} ({span}{_sample(row)}); {tested}: {_judged(primary, row)}"
 
 
 def _difference(primary: Primary, row: Mapping[Any, Any]) -> str:
