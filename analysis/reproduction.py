@@ -53,7 +53,7 @@ def reproduce(study: Study, choices: Choices) -> Reproduction | None:
 
     Returns:
         Of the table's frame: optimizer, printed (its name in the paper), baseline (that of its baseline's), condition;
-        paper_mean, paper_sd, paper_n; seeds; best_mean, best_sd, best_low, best_high (accuracy in % at the epoch that
+        paper_mean, paper_sd, paper_n; seeds, diverged (of these); best_mean, best_sd, best_low, best_high (accuracy in % at the epoch that
         was best on the test set), final_… (after the last). Ours less the paper's: difference, difference_low,
         difference_high, p_difference (Welch, of our best accuracies and the printed mean, sd and n), p_equivalence
         (against the margin). Leads over the baseline: paper_lead, lead, lead_low, lead_high, lead_pairs, p_lead (paired
@@ -81,7 +81,7 @@ def reproduce(study: Study, choices: Choices) -> Reproduction | None:
 
 
 _COLUMNS = (
-    "optimizer", "printed", "baseline", "condition", "paper_mean", "paper_sd", "paper_n", "seeds",
+    "optimizer", "printed", "baseline", "condition", "paper_mean", "paper_sd", "paper_n", "seeds", "diverged",
     *(f"{name}_{part}" for name in ("best", "final") for part in ("mean", "sd", "low", "high")),
     "difference", "difference_low", "difference_high", "p_difference", "p_equivalence",
     "paper_lead", "lead", "lead_low", "lead_high", "lead_pairs", "p_lead",
@@ -113,6 +113,7 @@ def _row(study: Study, choices: Choices, paper: Paper, cell: PublishedCell) -> d
         "paper_sd": cell.sd,
         "paper_n": cell.n,
         "seeds": len(best),
+        "diverged": 0 if found is None else _diverged(study, *found),
         "scores": best,
     }
     for name, scores in (("best", best), ("final", final)):
@@ -123,6 +124,10 @@ def _row(study: Study, choices: Choices, paper: Paper, cell: PublishedCell) -> d
 
 def _accuracies(study: Study, cell: Cell, tune: str, score: str) -> dict[int, float]:
     return {seed: 100 * (1 - error) for seed, error in study.by_seed(cell.arm, cell.key, tune, score).items()}
+
+
+def _diverged(study: Study, cell: Cell, tune: str) -> int:
+    return int((study.finished(cell.arm, cell.key, tune)["status"] == "diverged").sum())
 
 
 def _match(study: Study, choices: Choices, published: PublishedCell) -> tuple[Cell, str] | None:

@@ -48,7 +48,7 @@ def _mean(reproduction: Reproduction, row: Mapping[Any, Any]) -> str:
     here, there = percent(row["best_mean"]), percent(row["paper_mean"])
     return (
         f"{_where(reproduction, row)}: {row['printed']} has {here} % test accuracy here (best epochs) and {there} % in "
-        f"the paper, {signed(row['difference'])} percentage points {_judged(reproduction, row)}."
+        f"the paper, {signed(row['difference'])} percentage points {_judged(reproduction, row)}{_lost(row)}."
     )
 
 
@@ -63,6 +63,11 @@ def _judged(reproduction: Reproduction, row: Mapping[Any, Any]) -> str:
     word = ("lower here" if row["difference"] < 0 else "higher here") if apart else "not told apart"
     told = f"(Welch's 95 % interval {span}, {seeds} and {row['paper_n']:.0f} runs); {tested}: {word}"
     return told if reproduction.margin is None else f"{told}, {_equivalent(reproduction.margin, row)}"
+
+
+def _lost(row: Mapping[Any, Any]) -> str:
+    """A best epoch hides that a run diverged after it."""
+    return f" ({row['diverged']} of these runs diverged, after their best epochs)" if row["diverged"] else ""
 
 
 def _equivalent(margin: float, row: Mapping[Any, Any]) -> str:

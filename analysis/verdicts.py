@@ -166,7 +166,7 @@ def _furthest(study: Study, arm: str, axis: str, rows: pd.DataFrame) -> str:
     primary, spec = primary_of(study), study.arms[arm]
     base, tuned = value_label(base_level(spec, axis)), tuned_name(study, arm)
     parts = {
-        at: _level_words(primary, own.loc[own["difference"].abs().idxmax()].to_dict())
+        at: _level_words(primary, own.iloc[int(own["difference"].abs().argmax())].to_dict())
         for at in ("best", "fixed")
         if len(own := rows[rows["at"] == at])
     }
