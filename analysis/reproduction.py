@@ -239,9 +239,9 @@ def _caption(title: str, printed: PublishedTable, margin: float | None) -> str:
         f"{title}, “{printed.caption.rstrip('.')}”, as printed ({printed.metric}), and this study's test accuracy. "
         "Mean ± standard deviation. Best: at the epoch that was best on the test set. Final: after the last. Ours less "
         "the paper's: of the best accuracies, in percentage points, with Welch's 95 % interval from the printed mean, "
-        f"standard deviation and n, where there are such{same}. Leads are in percentage points, ours of the best "
-        "accuracies, paired by seed, with 95 % t-intervals. All p-values are exploratory and corrected by Holm's "
-        "method over all that this page tests."
+        f"the figure behind ± read as a standard deviation, and n, where there are such{same}. "
+        "Leads are in percentage points, ours of the best accuracies, paired by seed, with 95 % t-intervals. All "
+        "p-values are exploratory and corrected by Holm's method over all that this page tests."
     )
 
 
