@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,19 +66,11 @@ def compare(paper: Paper, errors: bool = False) -> list[Comparison]:
     found = []
     for table in paper.table:
         for metric in (table.metric, *table.metrics):
-            pairs = list(_pairs(paper, table, metric))
+            pairs = [_Pair(table, *pair, None) for pair in paper.pairs(table.number, metric)]
             known = all(pair.cell.n and pair.base.n for pair in pairs)
             for assumed in (None,) if known else ASSUMED_RUNS:
                 found += _family(paper, [replace(pair, assumed=assumed, errors=errors) for pair in pairs])
     return found
-
-
-def _pairs(paper: Paper, table: PublishedTable, metric: str) -> Iterator[_Pair]:
-    for cell in paper.cells(table.number, metric=metric):
-        shared = {name: cell.condition[name] for name in table.within}
-        name = paper.baselines.get(cell.optimizer)
-        for base in paper.cells(table.number, name, metric=metric, condition=shared) if name else ():
-            yield _Pair(table, cell, base, None)
 
 
 def _half(cell: PublishedCell) -> float:
@@ -200,15 +192,15 @@ def assumption(paper: Paper, runs: Sequence[int], unstated: bool) -> str | None:
 def gains(paper: Paper) -> list[Gain]:
     """Every printed relative gain against the printed means; the range is exact, since a gain is monotone in both."""
     return [
-        _gain(paper, pair, pair.cell.gain)
+        _gain(paper, cell, base, cell.gain)
         for table in paper.table
-        for pair in _pairs(paper, table, table.metric)
-        if pair.cell.gain is not None
+        for cell, base in paper.pairs(table.number)
+        if cell.gain is not None
     ]
 
 
-def _gain(paper: Paper, pair: _Pair, printed: float) -> Gain:
-    cell, base, half = pair.cell, pair.base, _half(pair.cell)
+def _gain(paper: Paper, cell: PublishedCell, base: PublishedCell, printed: float) -> Gain:
+    half = _half(cell)
     recomputed, low, high = (
         100 * ((cell.mean + sign * half) / (base.mean - sign * _half(base)) - 1) for sign in (0, -1, 1)
     )

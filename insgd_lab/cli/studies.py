@@ -221,6 +221,7 @@ def _write_plan(plan: Plan, folder: StudyFolder, asked: Mapping[str, Any]) -> Pl
     from datetime import UTC, datetime
 
     from insgd_lab.store import to_json_value
+    from insgd_lab.studies.history import primary_changes
     from insgd_lab.studies.planning import study_info
     from insgd_lab.studies.search import SearchPlan, next_plan
     from insgd_lab.training import provenance
@@ -230,6 +231,8 @@ def _write_plan(plan: Plan, folder: StudyFolder, asked: Mapping[str, Any]) -> Pl
         before = folder.info() if folder.exists else {}
         created = before.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
         info = to_json_value({**study_info(plan, versions=provenance.versions(), created=created), "asked": asked})
+        if changes := primary_changes(folder, before, info["spec"]):
+            info["primary_changes"] = changes
         if {**info, "versions": None} != {**before, "versions": None}:
             folder.write_info(info)
     left_out = sum(run.id not in plan.runs for run in folder.runs())
