@@ -170,7 +170,7 @@ def _furthest(study: Study, arm: str, axis: str, rows: pd.DataFrame) -> str:
         for at in ("best", "fixed")
         if len(own := rows[rows["at"] == at])
     }
-    words = {"best": f", each at its own best {tuned}" if spec.tuned else "", "fixed": f", at the fixed {tuned}"}
+    words = {"best": f", each at its own best {tuned}," if spec.tuned else "", "fixed": f" at the fixed {tuned}"}
     each = (f"the level furthest from {base}{words[at]} is {part}" for at, part in parts.items())
     return f"{name_label(axis)} ({spec.label}): {'; '.join(each)}."
 
