@@ -30,7 +30,7 @@ from insgd_lab.cli.hands import Engine, Hands, RayAddress, Retries, Workers, loc
 from insgd_lab.cli.settings import StudySettings, put_settings, study_path
 
 if TYPE_CHECKING:
-    from insgd_lab.config import StudySpec
+    from insgd_lab.config import Problem, StudySpec
     from insgd_lab.store import StudyFolder
     from insgd_lab.studies.ledger import Tally
     from insgd_lab.studies.planning import Plan
@@ -95,23 +95,35 @@ def study_run(
             raise typer.Exit(FAILED)
 
 
-def _check_comparison(spec: StudySpec) -> None:
-    """Refuse a study that is to be put beside a published table that is not on record."""
-    from insgd_lab.analysis.published import load_paper
-
-    if spec.compare is not None:
-        load_paper(spec.compare.paper).find_table(spec.compare.table)
-
-
 def _study(study: str, settings: Sequence[str], plugins: Sequence[str]) -> StudySpec:
     """A study with settings over it, checked as far as it can be before it is planned."""
-    from insgd_lab.config import parse_study, read_study
+    from insgd_lab.config import ConfigError, parse_study, read_study
 
     raw, source = read_study(study)
     put_settings(raw, settings, study_path)
-    spec = parse_study(raw, " with ".join([source, *settings]), plugins)
-    _check_comparison(spec)
+    source, problems = " with ".join([source, *settings]), _comparison_problems(raw)
+    try:
+        spec = parse_study(raw, source, plugins)
+    except ConfigError as error:
+        raise ConfigError(source, [*error.problems, *problems]) from None
+    if problems:
+        raise ConfigError(source, problems)
     return spec
+
+
+def _comparison_problems(raw: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with a study that is to be put beside a published table which is not on record."""
+    from insgd_lab.analysis.published import PublishedError, load_paper
+    from insgd_lab.config import Problem
+
+    compare = raw.get("compare")
+    if not isinstance(compare, dict) or not all(isinstance(compare.get(key), str) for key in ("paper", "table")):
+        return []  # there is none, or the study is refused for it
+    try:
+        load_paper(compare["paper"]).find_table(compare["table"])
+    except PublishedError as error:
+        return [Problem(("compare",), compare, str(error))]
+    return []
 
 
 def _unfinished(plan: Plan, folder: StudyFolder) -> int:

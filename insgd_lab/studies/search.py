@@ -26,7 +26,7 @@ from insgd_lab import registry
 from insgd_lab.config import ArmSpec, Cell, ConfigError, Interval, Problem, SearchSpec, StudySpec
 from insgd_lab.config.grids import drawn
 from insgd_lab.store import FINISHED, Damaged, RunFolder, StudyFolder
-from insgd_lab.studies.planning import Plan, make_plan
+from insgd_lab.studies.planning import Plan, gathered, make_plan
 
 __all__ = ["SearchPlan", "Verdict", "final_runs", "next_plan"]
 
@@ -80,9 +80,11 @@ def next_plan(study: StudySpec, folder: StudyFolder | None = None) -> Plan:
     if study.search is None:
         return make_plan(study)
     plan = SearchPlan(study)
-    for arm in study.arm:
-        for cell in study.cells(arm):
-            _Contest(plan, study.search, arm, cell, folder).hold()
+    with gathered(study) as refused:
+        for arm in study.arm:
+            for cell in study.cells(arm):
+                with refused():
+                    _Contest(plan, study.search, arm, cell, folder).hold()
     plan.sort([*study.search.seeds, *study.seeds])
     return plan
 
