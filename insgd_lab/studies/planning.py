@@ -22,7 +22,22 @@ from insgd_lab.config import ArmSpec, Cell, ConfigError, Interval, Problem, RunS
 from insgd_lab.config.merging import as_table
 from insgd_lab.config.study import alike, cell_problem
 
-__all__ = ["Plan", "essence_of", "gathered", "make_plan", "study_info"]
+__all__ = ["Plan", "Stages", "essence_of", "gathered", "make_plan", "study_info"]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What a search comes to in all, as far as can be told.
+
+    Attributes:
+        trials: runs of trials, those that are not chosen yet as well.
+        finals: final runs, those of winners that are not known yet as well.
+        final: the names of those that are planned.
+    """
+
+    trials: int
+    finals: int
+    final: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,11 @@ class Plan:
             row = {"run": run.id, "arm": arm.name, "varied": cell.varied, "settings": cell.settings, "tune": tuned}
             self.rows.append({**row, "seed": run.seed, **more})
         return names
+
+    @property
+    def stages(self) -> Stages | None:
+        """The two stages of a search; None where the study has none."""
+        return None
 
     def sort(self, seeds: Sequence[int]) -> None:
         """Put the runs in the order of their seeds, so that all arms grow together."""

@@ -26,7 +26,7 @@ from insgd_lab import registry
 from insgd_lab.config import ArmSpec, Cell, ConfigError, Interval, Problem, SearchSpec, StudySpec
 from insgd_lab.config.grids import drawn
 from insgd_lab.store import FINISHED, Damaged, RunFolder, StudyFolder
-from insgd_lab.studies.planning import Plan, gathered, make_plan
+from insgd_lab.studies.planning import Plan, Stages, gathered, make_plan
 
 __all__ = ["SearchPlan", "Verdict", "final_runs", "next_plan"]
 
@@ -64,6 +64,18 @@ class SearchPlan(Plan):
     """All runs of a search that are known by now, and what its trials have come to, cell by cell."""
 
     verdicts: list[Verdict] = field(default_factory=list)
+
+    @property
+    def stages(self) -> Stages:
+        """The runs of trials and the final runs."""
+        search = self.study.search
+        assert search is not None
+        final = frozenset(row["run"] for row in self.rows if row["stage"] == "final")
+        # Only a method that learns from trials leaves some of them open.
+        open_trials = len(self.verdicts) * search.trials * len(search.seeds) if search.method == "optuna" else 0
+        waiting = sum(verdict.trial is None for verdict in self.verdicts)
+        trials = max(len(self.runs) - len(final), open_trials)
+        return Stages(trials, len(final) + waiting * len(self.study.seeds), final)
 
 
 def next_plan(study: StudySpec, folder: StudyFolder | None = None) -> Plan:
