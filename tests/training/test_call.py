@@ -48,7 +48,11 @@ def test_a_plugins_model_is_told_where_it_raised(tmp_path: Path, monkeypatch: py
 
 
 def test_our_own_models_are_not() -> None:
-    raw = {"task": {"data": "digits", "model": "vgg16"}, "train": {"epochs": 1}, "optimizer": "sgd"}
-    with pytest.raises(ConfigError) as caught:
+    raw = {
+        "task": {"data": "digits", "model": {"name": "vit", "dim": 10, "heads": 3}},
+        "train": {"epochs": 1},
+        "optimizer": "sgd",
+    }
+    with pytest.raises(ConfigError, match="choose heads that divide it") as caught:
         lab.train(raw)
     assert "raised in" not in str(caught.value)

@@ -57,7 +57,9 @@ def test_one_run_says_so_too(cli: Cli, tmp_path: Path) -> None:
     assert cli(*command).returncode == 0
     (images / "apple" / "000.png").unlink()
     told = cli(*command)
-    assert told.stderr == "The images in scans have changed since this run learnt from them; --rerun stale does it again\n"
+    assert (
+        told.stderr == "The images in scans have changed since this run learnt from them; --rerun stale does it again\n"
+    )
     assert "This run is done already" in told.stdout
     again = cli(*command, "--rerun", "stale")
     assert "its stale result is set aside, to be done again" in again.stdout
