@@ -125,8 +125,10 @@ def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str, 
     from insgd_lab.store import FINISHED, StudyFolder
 
     folder = StudyFolder(out).run(spec.id) if out else None
-    if folder is not None and folder.exists and (status := folder.checked_info()["status"]) in FINISHED:
-        say(f"This run is {status} already: {folder.path}")
+    if folder is not None and folder.exists and (info := folder.checked_info())["status"] in FINISHED:
+        for line in _result_lines(info.get("results") or {}):
+            say(line)
+        say(f"This run is {info['status']} already: {folder.path}")
         return
     from insgd_lab.training.loop import train as train_run
 

@@ -40,8 +40,9 @@ def _of_analysis(raw: Mapping[str, Any], seen: Sequence[Problem], handler: Calla
     """What the primary test says of arms, going by their names."""
     arms, analysis = raw.get("arm"), raw.get("analysis")
     primary = analysis.get("primary") if isinstance(analysis, Mapping) else None
-    names = [arm.get("name") if isinstance(arm, Mapping) else arm for arm in arms] if isinstance(arms, list) else []
-    if not isinstance(primary, Mapping) or not names or not all(isinstance(name, str) for name in names):
+    given = [arm.get("name") if isinstance(arm, Mapping) else None for arm in arms] if isinstance(arms, list) else []
+    names = [name for name in given if isinstance(name, str)]
+    if not isinstance(primary, Mapping) or not names or len(names) < len(given):
         return []
     said = {key: primary[key] for key in ("arm", "baseline") if isinstance(primary.get(key), str)}
     found = PrimarySpec(**said).problems(names) if said else []
