@@ -230,7 +230,7 @@ def _forest_key(figure: Figure, forest: Forest) -> None:
 
 
 def draw_published(frame: pd.DataFrame) -> Figure:
-    """Printed accuracies beside ours, and each optimizer's lead over SGD, a row an optimizer and condition.
+    """Printed accuracies beside ours, and each optimizer's lead over its baseline, a row an optimizer and condition.
 
     Args:
         frame: of `reproduction.reproduce(…).table`.
@@ -250,12 +250,17 @@ def draw_published(frame: pd.DataFrame) -> Figure:
         _write_heads(figure, axes[0], heads)
         axes[0].set_yticks(places, [row["printed"] for row in rows])
         axes[0].set(ylim=(bottom, -0.7), xlabel="test accuracy (%), mean ± sd")
-        axes[1].set(xlabel="lead over SGD (percentage points)")
+        axes[1].set(xlabel=f"lead over {_baseline(frame)} (percentage points)")
         for ax, kinds in zip(axes, (_PUBLISHED, _LEADS), strict=True):
             ax.grid(False, axis="y")
             _keep_points(ax, frame[[kind[3][0] for kind in kinds]].to_numpy(dtype=float))
         key_below(figure, *(_published_mark(kind) for kind in _PUBLISHED))
     return figure
+
+
+def _baseline(frame: pd.DataFrame) -> str:
+    names = frame["baseline"].dropna().unique()
+    return str(names[0]) if len(names) == 1 else "the baseline"
 
 
 # label, colour, marker, columns: mean, and what the bar is

@@ -4,7 +4,8 @@
     frame[["arm", "setting", "difference", "low", "high", "p", "p_holm", "verdict"]]
 
 One row a statement: an arm against the baseline, or a level of an ablated axis against its base. The study's primary
-test is labelled so, all else is exploratory, and `p_holm` corrects for all of them together. A diverged run counts with
+test is labelled so, all else is exploratory, and `p_holm` corrects for all of them together; what a report tests beside
+them joins in `family`. A diverged run counts with
 the error of guessing, and as the worst where only ranks count; beside it stands what the survivors alone would say.
 """
 
@@ -25,9 +26,9 @@ from insgd_lab.analysis.runs import Arm, Cell, Study
 from insgd_lab.analysis.scores import once, scored
 from insgd_lab.analysis.selection import At, Choices, choose
 from insgd_lab.analysis.series import main_arms
-from insgd_lab.analysis.statistics import holm, probability_of_improvement, wilcoxon
+from insgd_lab.analysis.statistics import holm, holm_together, probability_of_improvement, wilcoxon
 
-__all__ = ["ALPHA", "Statement", "compare", "statements_of"]
+__all__ = ["ALPHA", "Statement", "compare", "judged", "statements_of"]
 
 
 @dataclass(frozen=True)
@@ -111,15 +112,17 @@ def compare(study: Study, choices: Choices | None = None, level: float = 0.95) -
         What is compared: kind, arm, axis, level, setting, reference_arm, reference (in words), at, role ("primary" or
         "exploratory"), test, metric. How it came out: pairs, n, n_reference, mean, reference_mean, difference, low,
         high (t-interval: Welch's where that is the primary test, else paired by seed), p (of the primary test's kind),
-        p_primary (Holm over the primary statements alone), p_holm (Holm over all statements), verdict. Beside it:
+        p_primary (Holm over the primary statements alone), p_holm (Holm over all statements, those of equivalence
+        among them; on the page of a report over all of that page, see `family`), verdict. Beside it:
         p_paired, p_welch, p_wilcoxon with its rank_lean (the sum of the ranks of higher differences less what chance
         expects) and smallest_p, g, g_low, g_high (Hedges', unpaired for Welch's test, else paired), g_unpaired,
         improvement, improvement_low, improvement_high (chance that a run of the arm beats one of the reference),
         detectable (the difference that so many pairs, or for Welch's test runs, with their sd find with power 0.8).
-        Where a margin was stated: margin, p_equivalence, p_equivalence_corrected (by Holm over the primary statements
-        for these, over all for the rest; the verdict follows it), inner_low, inner_high (the 90 % interval, which
-        lies within the margin exactly if p_equivalence is below 0.05). And diverged, reference_diverged, and of the
-        survivors: survivor_pairs, survivor_difference, survivor_low, survivor_high.
+        Where a margin was stated: margin, p_equivalence, p_equivalence_holm (as p_holm), p_equivalence_corrected (by
+        Holm over the primary statements for these, p_equivalence_holm for the rest; the verdict follows it), inner_low,
+        inner_high (the 90 % interval, which lies within the margin exactly if p_equivalence is below 0.05). And
+        diverged, reference_diverged, and of the survivors: survivor_pairs, survivor_difference, survivor_low,
+        survivor_high.
 
     Raises:
         ValueError: an impossible level.
@@ -129,22 +132,31 @@ def compare(study: Study, choices: Choices | None = None, level: float = 0.95) -
     primary = primary_of(study)
     rows = [_row(study, choices, primary, one, level) for one in statements_of(study, primary)]
     frame = pd.DataFrame(rows, columns=_COLUMNS)
-    is_primary = frame["role"] == "primary"
-    frame["p_holm"] = holm(frame["p"].to_numpy(dtype=float))
-    judged = _corrected(frame, "p")
-    frame["p_primary"] = judged.where(is_primary)
-    frame["p_equivalence_corrected"] = _corrected(frame, "p_equivalence")
-    columns = (judged, _directions(frame), frame["p_equivalence_corrected"])
-    frame["verdict"] = [_verdict(*values) for values in zip(*columns, strict=True)]
-    return frame
+    different, same = holm_together(frame["p"].to_numpy(dtype=float), frame["p_equivalence"].to_numpy(dtype=float))
+    return judged(frame.assign(p_holm=different, p_equivalence_holm=same))
 
 
-def _corrected(frame: pd.DataFrame, name: str) -> pd.Series:
-    """Holm's p over the primary statements for these, over all statements for the rest."""
+def judged(frame: pd.DataFrame) -> pd.DataFrame:
+    """Judge every comparison by p_holm and p_equivalence_holm, the primary ones by Holm's correction over these alone.
+
+    Args:
+        frame: of `compare`; the two may have been corrected over more statements than these (see `family`).
+    """
     is_primary = frame["role"] == "primary"
-    corrected = pd.Series(holm(frame[name].to_numpy(dtype=float)), frame.index, dtype=float)
-    corrected[is_primary] = holm(frame.loc[is_primary, name].to_numpy(dtype=float))
-    return corrected
+    of_difference, of_equivalence = (
+        _alone(frame.loc[is_primary, name]).reindex(frame.index).where(is_primary, frame[f"{name}_holm"])
+        for name in ("p", "p_equivalence")
+    )
+    columns = (of_difference, _directions(frame), of_equivalence)
+    return frame.assign(
+        p_primary=of_difference.where(is_primary),
+        p_equivalence_corrected=of_equivalence,
+        verdict=[_verdict(*values) for values in zip(*columns, strict=True)],
+    )
+
+
+def _alone(p: pd.Series) -> pd.Series:
+    return pd.Series(holm(p.to_numpy(dtype=float)), p.index, dtype=float)
 
 
 _COLUMNS = (
@@ -152,7 +164,7 @@ _COLUMNS = (
     "pairs", "n", "n_reference", "mean", "reference_mean", "difference", "low", "high", "p", "p_primary", "p_holm",
     "verdict", "p_paired", "p_welch", "p_wilcoxon", "rank_lean", "smallest_p", "g", "g_low", "g_high", "g_unpaired",
     "improvement", "improvement_low", "improvement_high", "detectable",
-    "margin", "p_equivalence", "p_equivalence_corrected", "inner_low", "inner_high",
+    "margin", "p_equivalence", "p_equivalence_holm", "p_equivalence_corrected", "inner_low", "inner_high",
     "diverged", "reference_diverged", "survivor_pairs", "survivor_difference", "survivor_low", "survivor_high",
 )  # fmt: skip
 

@@ -17,6 +17,8 @@ __all__ = [
     "name_label",
     "number",
     "option_name",
+    "p_text",
+    "p_words",
     "percent",
     "signed",
     "value_label",
@@ -93,3 +95,16 @@ def signed(value: float) -> str:
 def interval(low: float, high: float) -> str:
     """An interval of percentages, "1.90 to 2.38"; a dash where there is none."""
     return MISSING if math.isnan(low) or math.isnan(high) else f"{percent(low)} to {percent(high)}"
+
+
+def p_text(p: float) -> str:
+    """A p-value to two digits: 0.25, 0.031, <0.001."""
+    if math.isnan(p):
+        return MISSING
+    return "<0.001" if p < 0.001 else f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
+
+
+def p_words(p: float, corrected: float) -> str:
+    """A p-value and what it is corrected to: "p = 0.031, corrected 0.25", "p < 0.001, corrected <0.001"."""
+    equation = f"p {p_text(p)}".replace("<", "< ") if p < 0.001 else f"p = {p_text(p)}"
+    return f"{equation}, corrected {p_text(corrected)}"

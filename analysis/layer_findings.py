@@ -1,7 +1,7 @@
 """What the layer records say: sentences, and tables of the numbers behind them.
 
 records = layer_records(study, choose(study))
-for sentence in layer_findings(records):
+for sentence in layer_findings(records, speeds(records)):
     print(sentence)
 """
 
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from insgd_lab.analysis.labels import MISSING
-from insgd_lab.analysis.layers import LayerRecords, interventions, speeds
+from insgd_lab.analysis.labels import MISSING, p_text, p_words
+from insgd_lab.analysis.layers import LayerRecords, interventions
+from insgd_lab.analysis.mean_tests import ALPHA
 from insgd_lab.analysis.tables import Column, Table, count
 
 __all__ = ["interventions_table", "layer_findings", "speeds_table"]
@@ -24,32 +25,39 @@ _ACTS = {
 }
 
 
-def layer_findings(records: Sequence[LayerRecords]) -> list[str]:
-    """Which layers a rule speeds up or slows down beside SGD, and how often rules stepped in."""
-    beside = (_speed_sentence(rows) for _, rows in speeds(records).groupby("label", sort=False))
+def layer_findings(records: Sequence[LayerRecords], moved: pd.DataFrame) -> list[str]:
+    """Which layers a rule speeds up or slows down beside SGD, and how often rules stepped in.
+
+    Args:
+        records: of `layers.layer_records`.
+        moved: what `layers.speeds` returned for them.
+    """
+    beside = (_speed_sentence(rows) for _, rows in moved.groupby("label", sort=False))
     acting = interventions(records)
     often = (_intervention_sentence(rows) for _, rows in acting.groupby(["label", "quantity"], sort=False))
     return [sentence for part in (beside, often) for sentence in part if sentence]
 
 
 def _speed_sentence(rows: pd.DataFrame) -> str | None:
-    """The layers furthest from the others whose intervals leave out 1; None for a single layer."""
-    if len(rows) < 2 or rows["n"].iloc[0] < 2:
+    """The layers furthest from the others that are told apart from them; None where there is nothing to test."""
+    rows = rows[rows["p"].notna()]
+    if rows.empty:
         return None
-    label, reference = rows["label"].iloc[0], rows["reference"].iloc[0]
-    apart = rows[(rows["relative_low"] > 1) | (rows["relative_high"] < 1)]
+    beside = f"{rows['label'].iloc[0]}, beside {rows['reference'].iloc[0]} and relative to its own mean over layers"
+    apart = rows[rows["p_holm"] < ALPHA]
     if apart.empty:
-        return f"{label}, beside {reference} and relative to its own mean over layers: all 95 % intervals contain 1."
+        return f"{beside}: none of {len(rows)} layers is told apart from the others at {ALPHA:g} after correction."
     fast, slow = (apart.iloc[int(k)] for k in (apart["relative"].argmax(), apart["relative"].argmin()))
     parts = [f"sped up most is {_layer(fast)}"] if fast["relative"] > 1 else []
     parts += [f"slowed down most is {_layer(slow)}"] if slow["relative"] < 1 else []
-    which = f"of the {len(apart)} of {len(rows)} layers whose 95 % interval leaves out 1"
-    return f"{label}, beside {reference} and relative to its own mean over layers: {which}, {'; '.join(parts)}."
+    told = f"{len(apart)} of {len(rows)} layers {'is' if len(apart) == 1 else 'are'} told apart from the others"
+    return f"{beside}: {told} after correction; {'; '.join(parts)}."
 
 
 def _layer(row: pd.Series) -> str:
     span = f"{_times(row['relative_low'])} to {_times(row['relative_high'])}"
-    return f"{row['parameter']}, {_times(row['relative'])} times the step (95 % interval {span})"
+    tested = p_words(row["p"], row["p_holm"])
+    return f"{row['parameter']}, {_times(row['relative'])} times the step (95 % interval {span}; {tested})"
 
 
 def _intervention_sentence(rows: pd.DataFrame) -> str:
@@ -75,19 +83,25 @@ def _share(row: pd.Series) -> str:
 # ------------------------------------------------------------------------------------------------ tables
 
 
-def speeds_table(records: Sequence[LayerRecords]) -> Table:
-    """How far each layer moves a step for its gradient, beside the same layer under SGD."""
-    frame = speeds(records)
+def speeds_table(frame: pd.DataFrame) -> Table:
+    """How far each layer moves a step for its gradient, beside the same layer under SGD.
+
+    Args:
+        frame: what `layers.speeds` returned.
+    """
     columns = (
         Column("arm", ("label",)),
         Column("parameter", ("parameter",)),
         Column("seeds", ("n",), count, True),
         Column("effective step / that of SGD", ("ratio", "low", "high"), _ratio, True),
         Column("the same / its mean over layers", ("relative", "relative_low", "relative_high"), _ratio, True),
+        Column("p", ("p",), p_text, True),
+        Column("corrected", ("p_holm",), p_text, True),
     )
     beside = f" ({frame['reference'].iloc[0]})" if len(frame) else ""
     caption = (
-        f"Effective steps beside those of SGD{beside}: geometric means over steps and seeds, with 95 % t-intervals."
+        f"Effective steps beside those of SGD{beside}: geometric means over steps and seeds, with 95 % t-intervals. "
+        "p: a t-test over seeds that the last ratio is 1, corrected by Holm's method over all that this page tests."
     )
     return Table("layer-speeds", caption, frame, columns)
 

@@ -10,6 +10,7 @@ The cell that stands for each arm is looked at, at its own best tuned setting, o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ from insgd_lab.analysis.labels import describe
 from insgd_lab.analysis.runs import Arm, Study
 from insgd_lab.analysis.selection import Choices, tune_at, tune_label
 from insgd_lab.analysis.series import main_arms
-from insgd_lab.analysis.statistics import Summary, summarize
+from insgd_lab.analysis.statistics import Summary, holm, paired_t, summarize
 
 __all__ = [
     "LayerRecords",
@@ -173,17 +174,21 @@ def speeds(records: Sequence[LayerRecords]) -> pd.DataFrame:
 
     Returns:
         Columns arm, label, reference (the label of that of SGD), parameter, n (seeds), ratio, low, high, relative,
-        relative_low, relative_high: geometric means over seeds with 95 % t-intervals of their logarithms. Empty without
-        an arm of SGD.
+        relative_low, relative_high: geometric means over seeds with 95 % t-intervals of their logarithms; p (t-test
+        over seeds that `relative` is 1; NaN for one seed, or a single layer), p_holm (over all rows). Empty without an
+        arm of SGD.
     """
     reference, names = reference_of(records), shared_weights(records)
     others = [each for each in records if each is not reference] if reference else []
     rows = [row for each in others if reference for row in _speed_rows(each, reference, names)]
-    return pd.DataFrame(rows, columns=["arm", "label", "reference", "parameter", "n", *_RATIO, *_RELATIVE])
+    frame = pd.DataFrame(rows, columns=["arm", "label", "reference", "parameter", "n", *_RATIO, *_RELATIVE, "p"])
+    return frame.assign(p_holm=holm(frame["p"].to_numpy(dtype=float)))
 
 
 _RATIO = ("ratio", "low", "high")
 _RELATIVE = ("relative", "relative_low", "relative_high")
+_DIGITS = 6
+"""Of logarithms of relative speeds that are tested: what is smaller is the rounding of steps in single precision."""
 
 
 def _speed_rows(records: LayerRecords, reference: LayerRecords, names: Sequence[str]) -> Iterator[dict[str, object]]:
@@ -199,7 +204,14 @@ def _speed_rows(records: LayerRecords, reference: LayerRecords, names: Sequence[
             "n": ratio.n,
             **dict(zip(_RATIO, _powers(ratio), strict=True)),
             **dict(zip(_RELATIVE, _powers(own), strict=True)),
+            "p": _p(relative[name]) if len(logs.columns) > 1 else math.nan,
         }
+
+
+def _p(logs: pd.Series) -> float:
+    """Of a t-test over seeds that the mean logarithm is 0."""
+    rounded = logs.round(_DIGITS).to_dict()
+    return paired_t(rounded, dict.fromkeys(rounded, 0.0)).p
 
 
 def _log_ratios(records: LayerRecords, reference: LayerRecords, names: Sequence[str]) -> pd.DataFrame:

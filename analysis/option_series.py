@@ -1,6 +1,6 @@
 """What options matter, as figures and tables show it: shares of variance, interactions, tuning, valleys of rates.
 
-    shares_of(study, choices), interaction_maps(study, choices), budget_panels(study)
+    shares_of(study, choices), interaction_maps(study, interactions(study)), budget_panels(study)
 
 All numbers are those of `ablation`; nothing is computed anew.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from insgd_lab.analysis.ablation import forest_importance, importance, interactions, lr_sensitivity, tuning_budget
+from insgd_lab.analysis.ablation import forest_importance, importance, lr_sensitivity, tuning_budget
 from insgd_lab.analysis.effects import base_level
 from insgd_lab.analysis.labels import describe, name_label, number, value_label
 from insgd_lab.analysis.measures import chosen_by
@@ -128,12 +128,13 @@ class InteractionMap:
     """interaction, low, high (in the unit of the primary metric) and p_holm."""
 
 
-def interaction_maps(study: Study, choices: Choices) -> list[InteractionMap]:
-    """The interactions of every two axes of the arms crossed in full, each cell at its own best tune.
+def interaction_maps(study: Study, frame: pd.DataFrame) -> list[InteractionMap]:
+    """The interactions of every two axes of the arms crossed in full; of more than six pairs those with the smallest p.
 
-    Of more than six pairs those with the smallest p.
+    Args:
+        study: read from disk.
+        frame: what `ablation.interactions` returned; those left out count in its p_holm as well.
     """
-    frame = interactions(study, choices=choices)
     parts = list(frame.groupby(["arm", "first", "second"], sort=False))
     smallest = sorted(range(len(parts)), key=lambda k: parts[k][1]["p"].min())[:MAPS]
     return [_map(study, parts[k][1]) for k in sorted(smallest)]

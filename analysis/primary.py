@@ -2,6 +2,7 @@
 
 primary = primary_of(study)
 primary.baseline, primary.metric, primary.declared
+changes_of(study)               # what it was before, where it was changed after runs had finished
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from insgd_lab.analysis.measures import MEASURES, Measure
 from insgd_lab.analysis.runs import Study, StudyError
 from insgd_lab.analysis.series import main_arms
 
-__all__ = ["Metric", "Primary", "baseline_of", "primary_of"]
+__all__ = ["Change", "Metric", "Primary", "baseline_of", "changes_of", "primary_of"]
 
 Kind = Literal["paired-t", "welch", "wilcoxon"]
 Metric = Literal["test_error", "best_test_error", "test_loss", "val_error", "val_loss"]
@@ -56,6 +57,11 @@ def primary_of(study: Study) -> Primary:
     """
     written = (study.info.get("spec") or {}).get("analysis") or {}
     given: Mapping[str, Any] = written.get("primary") or {}
+    _check_arms(study, given)
+    return _primary(study, given)
+
+
+def _check_arms(study: Study, given: Mapping[str, Any]) -> None:
     for key in ("arm", "baseline"):
         if given.get(key) is not None and given[key] not in study.arms:
             raise StudyError(
@@ -67,6 +73,9 @@ def primary_of(study: Study) -> Primary:
             f"{study.path}: analysis.primary.metric is {given['metric']!r}, and its runs have losses and no errors; "
             'set metric = "test_loss" in the study file and run it again, which repeats no run'
         )
+
+
+def _primary(study: Study, given: Mapping[str, Any]) -> Primary:
     return Primary(
         test=given.get("test") or "paired-t",
         arm=given.get("arm"),
@@ -75,6 +84,24 @@ def primary_of(study: Study) -> Primary:
         margin=given.get("margin"),
         declared=bool(given),
     )
+
+
+@dataclass(frozen=True)
+class Change:
+    """The primary test as the study file had it before it was changed."""
+
+    before: Primary
+    finished: int
+    """How many runs were finished by then, so that their results could be known."""
+
+
+def changes_of(study: Study) -> list[Change]:
+    """What the primary test was before, the first one first; empty where it was fixed before any run had finished.
+
+    Arms that an earlier test names may be gone since.
+    """
+    changed = study.info.get("primary_changes") or []
+    return [Change(_primary(study, one["before"] or {}), int(one["finished"])) for one in changed]
 
 
 def baseline_of(study: Study, but: str | None = None) -> str | None:

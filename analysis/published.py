@@ -9,11 +9,11 @@ paper.claim("abstract-resnet50")    # what the text says, word for word, and the
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -80,6 +80,8 @@ class PublishedTable(_Record):
     """Further metrics of the same table."""
     unit: str
     decimals: Annotated[int, Field(ge=0)]
+    spread: Literal["standard deviation"] | None = None
+    """What the text says of this table that the figures behind ± are; None where it says nothing."""
     data: str | None = None
     model: str | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None
@@ -207,6 +209,21 @@ class Paper(_Record):
             and optimizer in (None, cell.optimizer)
             and all(cell.condition.get(name) == value for name, value in wanted.items())
         ]
+
+    def pairs(self, table: str, metric: str | None = None) -> Iterator[tuple[PublishedCell, PublishedCell]]:
+        """Each cell of the paper's own optimizers and the one that its table compares it with, in printed order.
+
+        That is of the optimizer's own baseline, where both agree in the conditions that the table names as `within`.
+
+        Args:
+            table: its number.
+            metric: the table's own, unless another is named.
+        """
+        for cell in self.cells(table, metric=metric):
+            shared = {name: cell.condition[name] for name in self.find_table(table).within}
+            name = self.baselines.get(cell.optimizer)
+            for base in self.cells(table, name, metric=metric, condition=shared) if name else ():
+                yield cell, base
 
     def claim(self, name: str) -> PublishedClaim:
         """What a text says, by the claim's id.

@@ -123,32 +123,39 @@ def _papers() -> list[Path]:
 
 def _write(study: Study, path: Path) -> list[str]:
     """Write page, figures and tables; returns the names of the files."""
-    from insgd_lab.analysis.comparisons import compare
     from insgd_lab.analysis.convergence_tables import convergence_tables
     from insgd_lab.analysis.drawings import drawings, embedded
     from insgd_lab.analysis.effects import inert_levels, main_effects
+    from insgd_lab.analysis.family import family_of
     from insgd_lab.analysis.layer_findings import interventions_table, layer_findings, speeds_table
     from insgd_lab.analysis.layers import layer_records
     from insgd_lab.analysis.option_series import valleys_table
-    from insgd_lab.analysis.reproduction import reproduce
+    from insgd_lab.analysis.reproduction_findings import published_sentences
     from insgd_lab.analysis.result_drawings import result_drawings
     from insgd_lab.analysis.saving import Saver
     from insgd_lab.analysis.selection import choose
-    from insgd_lab.analysis.statements import comparisons, findings, headline, mixture
+    from insgd_lab.analysis.statements import findings, headline, mixture
     from insgd_lab.analysis.tables import divergence_table, effects_table, failures_table, results_table
-    from insgd_lab.analysis.verdicts import comparisons_table, exploratory_sentences, introduction, primary_sentences
+    from insgd_lab.analysis.verdicts import (
+        changed_primary,
+        comparisons_table,
+        exploratory_sentences,
+        introduction,
+        primary_sentences,
+    )
 
     choices = choose(study)
     effects, inert = main_effects(study, choices), inert_levels(study)
-    reproduction = reproduce(study, choices)
-    records, compared = layer_records(study, choices), compare(study, choices)
+    records = layer_records(study, choices)
+    family = family_of(study, choices, records)
+    compared, reproduction = family.comparisons, family.reproduction
     tables = {
         "comparisons": comparisons_table(study, compared),
         "best": results_table(study, choices, "best"),
         "effects": effects_table(study, effects),
         "failures": failures_table(study),
         "divergences": divergence_table(study),
-        "layer-speeds": speeds_table(records),
+        "layer-speeds": speeds_table(family.speeds),
         "interventions": interventions_table(records),
         "learning-rates": valleys_table(study),
         **convergence_tables(study, choices),
@@ -160,7 +167,7 @@ def _write(study: Study, path: Path) -> list[str]:
     files = [file.name for table in tables.values() for file in table.save(path.parent)]
     drawn = {}
     with Saver(path.parent) as saver:
-        results = result_drawings(study, choices, compared, reproduction)
+        results = result_drawings(study, choices, family)
         for drawing in itertools.chain(drawings(study, choices, effects, inert, records), results):
             saver.save(drawing.figure, drawing.name)
             drawn[drawing.name] = drawing
@@ -168,14 +175,14 @@ def _write(study: Study, path: Path) -> list[str]:
     images = {name: embedded(drawing, saver.paths[name]) for name, drawing in drawn.items()}
     page = _render(
         study,
-        notice=" ".join(filter(None, (headline(study), mixture(study)))),
-        introduction=introduction(study, compared),
+        notice=" ".join(filter(None, (headline(study), mixture(study), changed_primary(study)))),
+        introduction=introduction(study, family),
         findings={
             "Primary test": primary_sentences(study, compared),
             "Exploratory tests": exploratory_sentences(study, compared),
-            "Published and here": comparisons(reproduction) if reproduction else [],
-            "Arms and axes": findings(study, choices, effects, inert),
-            "Layers": layer_findings(records),
+            "Published and here": published_sentences(study, reproduction) if reproduction else [],
+            "Arms and axes": findings(study, choices, compared, inert),
+            "Layers": layer_findings(records, family.speeds),
         },
         tables=tables,
         images=images,

@@ -1,7 +1,10 @@
 """A study beside the table of a paper that it repeats at its own scale.
 
-reproduction = reproduce(study)      # None where study.json names no paper
+reproduction = reproduce(study, choices)      # None where study.json names no paper
 reproduction.table.markdown()
+
+Our mean is tested against the printed one where the table prints its standard deviation and number of runs: whether
+they differ (Welch), and whether they are the same within the margin that the study file states (two one-sided tests).
 """
 
 from __future__ import annotations
@@ -13,15 +16,20 @@ from typing import Any
 
 import pandas as pd
 
-from insgd_lab.analysis.labels import MISSING, describe, interval, option_name, signed
+from insgd_lab.analysis.audit import summaries
+from insgd_lab.analysis.labels import MISSING, describe, interval, number, option_name, p_text, signed
+from insgd_lab.analysis.primary import Primary, primary_of
 from insgd_lab.analysis.published import Paper, PublishedCell, PublishedTable, load_paper
 from insgd_lab.analysis.runs import Cell, Study, key_of
 from insgd_lab.analysis.selection import Choices, tune_at
 from insgd_lab.analysis.setup import training_text
-from insgd_lab.analysis.statistics import paired_difference, summarize
-from insgd_lab.analysis.tables import Column, Table, count
+from insgd_lab.analysis.statistics import holm_together, paired_t, summarize, tost_published
+from insgd_lab.analysis.tables import Column, Table, count, text
 
 __all__ = ["Reproduction", "reproduce"]
+
+_TESTED = ("p_difference", "p_equivalence", "p_lead")
+"""The columns of the table's frame that are p-values; each has a corrected one beside it, `…_holm`."""
 
 _NORMS = {"1": "insgd-l1", "1.0": "insgd-l1", "2": "insgd-l2", "2.0": "insgd-l2", "inf": "insgd-linf"}
 
@@ -33,12 +41,24 @@ class Reproduction:
     title: str
     table: Table
     differences: tuple[str, ...]
+    margin: float | None
+    """Percentage points within which a mean here counts as the published one; None where none was stated for it."""
 
 
 def reproduce(study: Study, choices: Choices) -> Reproduction | None:
     """Put the published table that the study names beside its results.
 
-    A published cell is matched by optimizer and condition: at the learning rate it names, not at our best.
+    A published cell is matched by optimizer and condition: at the learning rate it names, not at our best. The margin
+    is that of the study's primary test if that is of an error, for it is in percentage points of accuracy as well.
+
+    Returns:
+        Of the table's frame: optimizer, printed (its name in the paper), baseline (that of its baseline's), condition;
+        paper_mean, paper_sd, paper_n; seeds, diverged (of these); best_mean, best_sd, best_low, best_high (accuracy in
+        % at the epoch that was best on the test set), final_… (after the last). Ours less the paper's: difference,
+        difference_low, difference_high, p_difference (Welch, of our best accuracies and the printed mean, sd and n),
+        p_equivalence (against the margin). Leads over the baseline: paper_lead, lead, lead_low, lead_high, lead_pairs,
+        p_lead (paired by seed). p_…_holm: corrected over these p-values; on the page of a report over all of that page,
+        see `family`.
 
     Raises:
         PublishedError: the study names a paper or table that is not on record.
@@ -48,10 +68,35 @@ def reproduce(study: Study, choices: Choices) -> Reproduction | None:
         return None
     paper = load_paper(compare["paper"])
     printed = paper.find_table(compare["table"])
-    rows = [_row(study, choices, paper, cell) for cell in paper.cells(printed.number)]
-    frame = pd.DataFrame(_with_gains(rows))
+    margin = _margin(primary_of(study), printed)
+    rows = {_key(cell): _row(study, choices, paper, cell) for cell in paper.cells(printed.number)}
+    for row in rows.values():
+        row |= _against_paper(row, margin)
+    for cell, base in paper.pairs(printed.number):
+        rows[_key(cell)] |= _leads(rows[_key(cell)], rows[_key(base)])
+    frame = pd.DataFrame(rows.values(), columns=_COLUMNS)
+    corrected = holm_together(*(frame[name].to_numpy(dtype=float) for name in _TESTED))
+    frame = frame.assign(**{f"{name}_holm": p for name, p in zip(_TESTED, corrected, strict=True)})
     title = f"{paper.citation}, Table {printed.number}"
-    return Reproduction(title, _table(title, printed, frame), tuple(_differences(study, printed)))
+    return Reproduction(title, _table(title, printed, frame, margin), tuple(_differences(study, printed)), margin)
+
+
+_COLUMNS = (
+    "optimizer", "printed", "baseline", "condition", "paper_mean", "paper_sd", "paper_n", "seeds", "diverged",
+    *(f"{name}_{part}" for name in ("best", "final") for part in ("mean", "sd", "low", "high")),
+    "difference", "difference_low", "difference_high", "p_difference", "p_equivalence",
+    "paper_lead", "lead", "lead_low", "lead_high", "lead_pairs", "p_lead",
+)  # fmt: skip
+
+
+def _margin(primary: Primary, printed: PublishedTable) -> float | None:
+    """The stated margin in percentage points; that of a loss says nothing of a table of accuracies."""
+    accuracies = "accuracy" in printed.metric and printed.unit == "%"
+    return primary.margin if primary.metric.endswith("error") and accuracies else None
+
+
+def _key(cell: PublishedCell) -> tuple[str, str]:
+    return cell.optimizer, key_of(cell.condition)
 
 
 # ------------------------------------------------------------------------------------------------ matching
@@ -69,6 +114,7 @@ def _row(study: Study, choices: Choices, paper: Paper, cell: PublishedCell) -> d
         "paper_sd": cell.sd,
         "paper_n": cell.n,
         "seeds": len(best),
+        "diverged": 0 if found is None else _diverged(study, *found),
         "scores": best,
     }
     for name, scores in (("best", best), ("final", final)):
@@ -81,13 +127,16 @@ def _accuracies(study: Study, cell: Cell, tune: str, score: str) -> dict[int, fl
     return {seed: 100 * (1 - error) for seed, error in study.by_seed(cell.arm, cell.key, tune, score).items()}
 
 
+def _diverged(study: Study, cell: Cell, tune: str) -> int:
+    return int((study.finished(cell.arm, cell.key, tune)["status"] == "diverged").sum())
+
+
 def _match(study: Study, choices: Choices, published: PublishedCell) -> tuple[Cell, str] | None:
     for cell in study.cells.values():
         arm = study.arms[cell.arm]
         for tune in study.tunes_of(cell.arm):
-            options = {**arm.options, **cell.settings, **study.tunes[tune]}
-            wanted = {name: options.get(name) for name in published.condition}
-            same = key_of(wanted) == key_of(published.condition)
+            options = {**_common(study), **arm.options, **cell.settings, **study.tunes[tune]}
+            same = key_of({name: _said(options, name) for name in published.condition}) == key_of(published.condition)
             free = [name for name in study.tunes[tune] if name not in published.condition]
             judged = not free or tune == tune_at(study, choices, cell, "best")
             if _optimizer(arm.optimizer, options) == published.optimizer and same and judged:
@@ -95,22 +144,50 @@ def _match(study: Study, choices: Choices, published: PublishedCell) -> tuple[Ce
     return None
 
 
+def _common(study: Study) -> dict[str, Any]:
+    """What all arms share of what a published condition may name: the data, the model, the training."""
+    parts = {part: study.info.get(part) or {} for part in ("task", "train")}
+    return {f"{part}.{name}": value for part, given in parts.items() for name, value in given.items()}
+
+
+def _said(options: Mapping[str, Any], name: str) -> Any:
+    """What the options say of a condition: data and models by their names, "task.model.layer_norm" from the model's."""
+    whole, _, last = name.rpartition(".")
+    found, table = options.get(name), options.get(whole)
+    if found is None and isinstance(table, Mapping):
+        return table.get("options", table).get(last)
+    return option_name(found) if isinstance(found, Mapping) else found
+
+
 def _optimizer(name: str, options: Mapping[str, Any]) -> str:
     """The preset that `insgd-lp` with this p is."""
     return _NORMS.get(str(options.get("p")), name) if name == "insgd-lp" else name
 
 
-def _with_gains(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add each optimizer's lead over SGD under the same condition: the paper's, and ours paired by seed."""
-    baselines = {row["condition"]: row for row in rows if row["optimizer"] == "sgd"}
-    for row in rows:
-        base = baselines.get(row["condition"])
-        if base is None or base is row:
-            continue
-        lead = paired_difference(row["scores"], base["scores"])
-        row |= {"paper_lead": row["paper_mean"] - base["paper_mean"], "lead": lead.mean}
-        row |= {"lead_low": lead.low, "lead_high": lead.high, "lead_pairs": lead.n}
-    return [{name: value for name, value in row.items() if name != "scores"} for row in rows]
+def _against_paper(row: Mapping[str, Any], margin: float | None) -> dict[str, Any]:
+    """Our mean less the printed one; tested where the table prints a standard deviation and a number of runs."""
+    scores, mean, sd, n = list(row["scores"].values()), row["paper_mean"], row["paper_sd"], row["paper_n"]
+    found = {"difference": row["best_mean"] - mean}
+    if sd is None or n is None or min(n, len(scores)) < 2:
+        return found
+    ours, theirs = summaries.Summary(row["best_mean"], row["best_sd"], len(scores)), summaries.Summary(mean, sd, n)
+    low, high = summaries.interval(ours, theirs)
+    found |= {"difference_low": low, "difference_high": high, "p_difference": summaries.p_value(ours, theirs)}
+    return found if margin is None else found | {"p_equivalence": tost_published(scores, mean, sd, n, margin).p}
+
+
+def _leads(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer's lead over its baseline under the same condition: the paper's, and ours paired by seed."""
+    lead = paired_t(row["scores"], base["scores"])
+    return {
+        "baseline": base["printed"],
+        "paper_lead": row["paper_mean"] - base["paper_mean"],
+        "lead": lead.difference,
+        "lead_low": lead.low,
+        "lead_high": lead.high,
+        "lead_pairs": lead.sizes[0],
+        "p_lead": lead.p,
+    }
 
 
 # ------------------------------------------------------------------------------------------------ printing
@@ -122,10 +199,7 @@ def _spread(mean: float | None, sd: float | None, decimals: int = 2) -> str:
     return f"{mean:.{decimals}f}" + ("" if pd.isna(sd) else f" ± {sd:.{decimals}f}")
 
 
-def _table(title: str, printed: PublishedTable, frame: pd.DataFrame) -> Table:
-    for name in ("paper_lead", "lead", "lead_low", "lead_high", "lead_pairs"):
-        if name not in frame:
-            frame[name] = float("nan")
+def _table(title: str, printed: PublishedTable, frame: pd.DataFrame, margin: float | None) -> Table:
     columns = (
         Column("optimizer", ("printed",)),
         Column("condition", ("condition",)),
@@ -137,17 +211,38 @@ def _table(title: str, printed: PublishedTable, frame: pd.DataFrame) -> Table:
         Column("95 % interval", ("best_low", "best_high"), interval, True),
         Column("ours, final (%)", ("final_mean", "final_sd"), _spread, True),
         Column("seeds", ("seeds",), count, True),
-        Column("lead over SGD, paper", ("paper_lead",), signed, True),
-        Column("lead, ours", ("lead",), signed, True),
-        Column("95 % interval of our lead", ("lead_low", "lead_high"), interval, True),
+        Column("ours less the paper's", ("difference", "difference_low", "difference_high"), _spanned, True),
+        *_tested("p_difference", "p"),
+        *(() if margin is None else _tested("p_equivalence", f"p within ±{number(margin)}", " (equivalence)")),
+        Column("baseline", ("baseline",), text),
+        Column("lead over it, paper", ("paper_lead",), signed, True),
+        Column("lead, ours", ("lead", "lead_low", "lead_high"), _spanned, True),
+        *_tested("p_lead", "p of our lead", " (lead)"),
     )
-    caption = (
+    return Table("published", _caption(title, printed, margin), frame, columns)
+
+
+def _tested(name: str, title: str, which: str = "") -> tuple[Column, Column]:
+    return (
+        Column(title, (name,), p_text, True),
+        Column(f"corrected{which}", (f"{name}_holm",), p_text, True),
+    )
+
+
+def _spanned(mean: float, low: float, high: float) -> str:
+    return signed(mean) if pd.isna(low) else f"{signed(mean)} ({signed(low)} to {signed(high)})"
+
+
+def _caption(title: str, printed: PublishedTable, margin: float | None) -> str:
+    same = f"; p within ±{number(margin or 0)}: two one-sided tests that they differ by less" if margin else ""
+    return (
         f"{title}, “{printed.caption.rstrip('.')}”, as printed ({printed.metric}), and this study's test accuracy. "
+        "Mean ± standard deviation. Best: at the epoch that was best on the test set. Final: after the last. Ours less "
+        "the paper's: of the best accuracies, in percentage points, with Welch's 95 % interval from the printed mean, "
+        f"the figure behind ± read as a standard deviation, and n, where there are such{same}. "
+        "Leads are in percentage points, ours of the best accuracies, paired by seed, with 95 % t-intervals. All "
+        "p-values are exploratory and corrected by Holm's method over all that this page tests."
     )
-    caption += "Mean ± standard deviation. "
-    caption += "Best: at the epoch that was best on the test set. Final: after the last. Leads are in percentage "
-    caption += "points, ours of the best accuracies, paired by seed; they are exploratory."
-    return Table("published", caption, frame, columns)
 
 
 def _differences(study: Study, printed: PublishedTable) -> list[str]:

@@ -1,6 +1,6 @@
 """The figures of a report that set results side by side, with what is said about them.
 
-    for drawing in result_drawings(study, choices, compare(study, choices), reproduce(study, choices)):
+    for drawing in result_drawings(study, choices, family_of(study, choices)):
         drawing.name, drawing.figure, drawing.alt, drawing.caption
 
 Differences, the published beside ours, training, times to a target, and what options matter. The others, and `Drawing`,
@@ -25,6 +25,7 @@ from insgd_lab.analysis import (
     training_series,
 )
 from insgd_lab.analysis.drawings import Drawing
+from insgd_lab.analysis.family import Family
 from insgd_lab.analysis.labels import metric_label, number, percent
 from insgd_lab.analysis.measures import MEASURES, Measure, rounded
 from insgd_lab.analysis.primary import primary_of
@@ -40,22 +41,19 @@ PANELS = 4
 _T = TypeVar("_T")
 
 
-def result_drawings(
-    study: Study, choices: Choices, compared: pd.DataFrame, reproduction: Reproduction | None
-) -> Iterator[Drawing]:
+def result_drawings(study: Study, choices: Choices, family: Family) -> Iterator[Drawing]:
     """Draw what the study's runs allow.
 
     Args:
         study: read from disk.
         choices: what `selection.choose` chose.
-        compared: what `comparisons.compare` returned.
-        reproduction: what `reproduction.reproduce` returned.
+        family: what the page tests.
     """
-    yield from _drawn_differences(study, compared)
-    yield from _drawn_published(reproduction)
+    yield from _drawn_differences(study, family.comparisons)
+    yield from _drawn_published(family.reproduction)
     yield from _drawn_training(study, choices)
     yield from _drawn_targets(study, choices)
-    yield from _drawn_options(study, choices)
+    yield from _drawn_options(study, choices, family.interactions)
     yield from _drawn_budgets(study)
 
 
@@ -76,8 +74,8 @@ def _drawn_differences(study: Study, compared: pd.DataFrame) -> Iterator[Drawing
         return
     how, n = _TAKEN[primary_of(study).test]
     caption = f"""Differences in {metric_label(forest.metric)}{how}{_each_at_best(study)}; left of zero is lower, that
-        is better. n are the {n}, p is corrected after Holm: of the primary comparisons among these, of the others among
-        all."""
+        is better. n are the {n}, p is corrected after Holm: of the primary comparisons among these, of the others
+        over all that this page tests."""
     pages, limit = comparison_figures.forest_pages(forest), comparison_figures.forest_limit(forest)
     for number_of, page in enumerate(pages, 1):
         of = f"Page {number_of} of {len(pages)}." if pages[1:] else ""
@@ -141,8 +139,8 @@ def _drawn_published(reproduction: Reproduction | None) -> Iterator[Drawing]:
         comparison_figures.draw_published(frame),
         f"Test accuracy (%) of {reproduction.title}, beside this study's best epoch: {'; '.join(each)}.",
         """Test accuracy as printed and as measured here. Left: means, bars one standard deviation to each side, the
-        paper's where it prints one. Right: the lead over SGD under the same condition, the paper's without an interval,
-        ours of the best epochs, paired by seed, with its 95 % t-interval. Bars may run off the axis.""",
+        paper's where it prints one. Right: the lead over its baseline under the same condition, the paper's without an
+        interval, ours of the best epochs, paired by seed, with its 95 % t-interval. Bars may run off the axis.""",
     )
 
 
@@ -216,7 +214,7 @@ def _drawn_targets(study: Study, choices: Choices) -> Iterator[Drawing]:
 # ------------------------------------------------------------------------------------------------ options
 
 
-def _drawn_options(study: Study, choices: Choices) -> Iterator[Drawing]:
+def _drawn_options(study: Study, choices: Choices, interactions: pd.DataFrame) -> Iterator[Drawing]:
     shares = option_series.shares_of(study, choices)
     if shares:
         yield _drawing(
@@ -242,7 +240,7 @@ def _drawn_options(study: Study, choices: Choices) -> Iterator[Drawing]:
             importance, and correlated ones hide each other's.""",
             " ".join(_lost_settings(part) for part in drawn if part.lost),
         )
-    maps = option_series.interaction_maps(study, choices)
+    maps = option_series.interaction_maps(study, interactions)
     if maps:
         metric = primary_of(study).metric
         told = " ".join(_map_alt(MEASURES[metric], one) for one in maps)
@@ -252,7 +250,8 @@ def _drawn_options(study: Study, choices: Choices) -> Iterator[Drawing]:
             f"Interactions of two options in {metric_label(metric)}. {told}",
             f"""Interactions in {metric_label(metric)}{_each_at_best(study)}: what changing both options does beyond the
             sum of what each does alone, against the levels in brackets; 0 means that they add up. In brackets 95 %
-            t-intervals, paired by seed; bold where p < 0.05 after Holm over all interactions of the study.""",
+            t-intervals, paired by seed; bold where p < 0.05 after Holm over all that this page
+            tests.""",
         )
 
 

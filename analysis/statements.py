@@ -1,6 +1,6 @@
 """What a study says, in sentences made from its numbers.
 
-    for sentence in findings(study, choices, effects, inert):
+    for sentence in findings(study, choices, compare(study, choices), inert_levels(study)):
         print(sentence)
 
 Sentences give means, intervals and numbers of seeds, and describe; who is better, and how surely, say `verdicts`.
@@ -16,18 +16,18 @@ from statistics import median
 import pandas as pd
 
 from insgd_lab.analysis.effects import Inert, level_notes
-from insgd_lab.analysis.labels import describe, name_label, number, signed, value_label
+from insgd_lab.analysis.labels import describe, number
 from insgd_lab.analysis.measures import MEASURES, Measure, chosen_by, reported
 from insgd_lab.analysis.primary import primary_of
-from insgd_lab.analysis.reproduction import Reproduction
 from insgd_lab.analysis.runs import Cell, Study
-from insgd_lab.analysis.selection import Choices, tune_at, tune_label, tuned_name
+from insgd_lab.analysis.selection import Choices, tune_at, tune_label
 from insgd_lab.analysis.series import main_arms
 from insgd_lab.analysis.setup import trials_by_arm
 from insgd_lab.analysis.statistics import Summary, summarize
+from insgd_lab.analysis.verdicts import furthest_sentences
 from insgd_lab.store import FINISHED
 
-__all__ = ["comparisons", "findings", "headline", "mixture"]
+__all__ = ["findings", "headline", "mixture"]
 
 
 LISTED = 12
@@ -81,12 +81,19 @@ def _numbered(counts: Counter[str]) -> str:
     return ", ".join(f"{text} ({count} {'run' if count == 1 else 'runs'})" for text, count in sorted(counts.items()))
 
 
-def findings(study: Study, choices: Choices, effects: pd.DataFrame, inert: Sequence[Inert]) -> list[str]:
-    """All sentences, in the order of the report."""
+def findings(study: Study, choices: Choices, compared: pd.DataFrame, inert: Sequence[Inert]) -> list[str]:
+    """All sentences, in the order of the report.
+
+    Args:
+        study: read from disk.
+        choices: what `selection.choose` chose.
+        compared: what `comparisons.compare` returned, corrected over all of the page.
+        inert: levels that change nothing.
+    """
     parts = (
         _arms(study, choices),
         _crossed(study, choices),
-        _axes(study, effects, inert),
+        furthest_sentences(study, compared, inert),
         (one.sentence(study) for one in inert),
         level_notes(study),
         _unequal_trials(study),
@@ -139,15 +146,6 @@ def mean_text(mean: Summary, measure: Measure = MEASURES["test_error"]) -> str:
     return f"{said} (95 % interval {measure.interval(mean.low, mean.high)}, {seeds_text(mean.n)})"
 
 
-def difference_text(difference: Summary, measure: Measure = MEASURES["test_error"]) -> str:
-    """A difference in words: "-0.37 percentage points (95 % interval -0.90 to +0.16, 5 seeds)"."""
-    said = f"{measure.signed(difference.mean)}{measure.points}"
-    if difference.n < 2:
-        return f"{said} ({seeds_text(difference.n)}, so no interval)"
-    span = f"{measure.signed(difference.low)} to {measure.signed(difference.high)}"
-    return f"{said} (95 % interval {span}, {seeds_text(difference.n)})"
-
-
 def seeds_text(count: int) -> str:
     """A count in words: "1 seed", "5 seeds"."""
     return f"{count} seed" if count == 1 else f"{count} seeds"
@@ -167,48 +165,6 @@ def _crossed(study: Study, choices: Choices) -> Iterator[str]:
             f"{describe(cell.settings)} ({tune}): {_score_text(study, choices, cell)}. "
             f"Being the best of {len(ranked)}, it flatters itself somewhat."
         )
-
-
-def comparisons(reproduction: Reproduction) -> list[str]:
-    """Each optimizer's lead over SGD in a published table beside its lead here."""
-    frame = reproduction.table.frame
-    return [
-        f"{reproduction.title}, {row['condition']}: the lead of {row['printed']} over SGD is "
-        f"{signed(row['paper_lead'])} percentage points of test accuracy in the paper and "
-        f"{difference_text(_lead(row))} here (best epochs on the test set)."
-        for _, row in frame[frame["paper_lead"].notna() & frame["lead"].notna()].iterrows()
-    ]
-
-
-def _lead(row: pd.Series) -> Summary:
-    return Summary(int(row["lead_pairs"]), row["lead"], float("nan"), row["lead_low"], row["lead_high"])
-
-
-# ------------------------------------------------------------------------------------------------ axes
-
-
-def _axes(study: Study, effects: pd.DataFrame, inert: Sequence[Inert]) -> Iterator[str]:
-    whole = {(one.arm, one.axis) for one in inert if one.whole}
-    for (arm, axis), rows in effects.groupby(["arm", "axis"], sort=False):
-        found = (_largest(rows[rows["at"] == at], reported(study)) for at in ("best", "fixed"))
-        parts = [part for part in found if part is not None]
-        if (arm, axis) in whole or not parts:
-            continue
-        base = value_label(rows.loc[rows["base"], "level"].iloc[0])
-        where = f"{name_label(str(axis))} ({study.arms[str(arm)].label})"
-        tuned = tuned_name(study, str(arm))
-        own = f", each at its own best {tuned}," if study.arms[str(arm)].tuned else ""
-        text = f"{where}: the level furthest from {base}{own} is {parts[0]}"
-        yield text + (f"; at the fixed {tuned} it is {parts[1]}." if parts[1:] else ".")
-
-
-def _largest(rows: pd.DataFrame, measure: Measure) -> str | None:
-    known = rows[~rows["base"] & rows["difference"].notna()]
-    if known.empty:
-        return None
-    row = known.iloc[int(known["difference"].abs().argmax())]
-    summary = Summary(int(row["pairs"]), row["difference"], float("nan"), row["difference_low"], row["difference_high"])
-    return f"{value_label(row['level'])}, {difference_text(summary, measure)}"
 
 
 # ------------------------------------------------------------------------------------------------ warnings

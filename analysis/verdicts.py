@@ -1,26 +1,35 @@
 """Comparisons in words and as a table: the primary test first, then what else stands after Holm's correction.
 
-frame = compare(study)
-for sentence in primary_sentences(study, frame):
+family = family_of(study)
+for sentence in primary_sentences(study, family.comparisons):
     print(sentence)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from insgd_lab.analysis.comparisons import ALPHA
-from insgd_lab.analysis.labels import MISSING, number, signed
-from insgd_lab.analysis.primary import Primary, primary_of
+from insgd_lab.analysis.effects import Inert, base_level
+from insgd_lab.analysis.family import KINDS, Family
+from insgd_lab.analysis.labels import MISSING, name_label, number, p_text, p_words, signed, value_label
+from insgd_lab.analysis.primary import Change, Primary, changes_of, primary_of
 from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import tuned_name
 from insgd_lab.analysis.tables import Column, Table, count
 
-__all__ = ["comparisons_table", "exploratory_sentences", "introduction", "p_text", "primary_sentences"]
+__all__ = [
+    "changed_primary",
+    "comparisons_table",
+    "exploratory_sentences",
+    "furthest_sentences",
+    "introduction",
+    "primary_sentences",
+]
 
 _TESTS = {
     "paired-t": "the paired t-test by seed",
@@ -38,23 +47,68 @@ _WORDS = {
 }
 
 
-def introduction(study: Study, frame: pd.DataFrame) -> str:
+def introduction(study: Study, family: Family) -> str:
     """What was fixed beforehand, what is exploratory, and what p-values are corrected for."""
     primary = primary_of(study)
-    what = f"{_TESTS[primary.test]} of the {primary.measure.words}"
-    who = study.arms[primary.arm].label if primary.arm else "every other arm"
-    against = f"{who} against {study.arms[primary.baseline].label}" if primary.baseline else "of one arm"
-    fixed = (
-        f"The study file fixes the primary test: {what}, {against}."
-        if primary.declared
-        else f"The study file fixes no primary test ([analysis] would), so it is the usual one: {what}, {against}."
+    usual = "no primary test ([analysis] would), so it is the usual one"
+    fixed = f"The study file fixes {'the primary test' if primary.declared else usual}: {_named(study, primary)}."
+    frame = family.comparisons
+    firsts = int(frame.loc[frame["role"] == "primary", "p"].notna().sum())
+    return " ".join(
+        part
+        for part in (
+            f"Made from the numbers by program. {fixed}",
+            changed_primary(study),
+            f"Its p-values are corrected by Holm's method over {_tests(firsts)}; all else is exploratory"
+            f"{_corrected_over(family)}. Intervals are each by itself, without correction; what has no p-value is a "
+            "description.",
+        )
+        if part
     )
-    firsts = int((frame["role"] == "primary").sum())
-    others = f"corrected over all {_tests(len(frame))} of this page, " if len(frame) > firsts else ""
+
+
+def _corrected_over(family: Family) -> str:
+    """How many statements the family of the page has, of which kinds."""
+    found = family.statements
+    counts = found.groupby(["part", "kind"], sort=False).size()
+    if len(found) < 2:
+        return ""
+    each = [kind.counted(counts[kind.part, kind.p]) for kind in KINDS if (kind.part, kind.p) in counts]
+    of = f": {', '.join(each)}" if len(each) > 1 else ""
     return (
-        f"Made from the numbers by program. {fixed} Its p-values are corrected by Holm's method over {_tests(firsts)}; "
-        f"all else is exploratory, {others}and what has no p-value is a description."
+        f", corrected over all {len(found)} statements of this page that have a p-value, the primary ones among them"
+        f"{of}; what is picked as the furthest of many is judged so too, since all of them count"
     )
+
+
+def _named(study: Study, primary: Primary) -> str:
+    """A primary test in words; an arm that is gone since by its name."""
+    labels = {name: arm.label for name, arm in study.arms.items()}
+    who = labels.get(primary.arm, primary.arm) if primary.arm else "every other arm"
+    against = f"{who} against {labels.get(primary.baseline, primary.baseline)}" if primary.baseline else "of one arm"
+    margin = f", with a margin of {_margin(primary)}" if primary.margin is not None else ""
+    return f"{_TESTS[primary.test]} of the {primary.measure.words}, {against}{margin}"
+
+
+def changed_primary(study: Study) -> str | None:
+    """What to say of a primary test that was changed when results were there; None if it was not."""
+    changes = changes_of(study)
+    if not changes:
+        return None
+    each = "; ".join(f"{_was(study, change)} when {_runs(change.finished)} finished" for change in changes)
+    return (
+        f"The primary test was changed after results were there: {each}. What is called primary here was therefore not "
+        "fixed beforehand, and weighs no more than what is exploratory."
+    )
+
+
+def _was(study: Study, change: Change) -> str:
+    usual = "" if change.before.declared else "none was fixed, so it was the usual one, "
+    return f"{usual or 'it was '}{_named(study, change.before)},"
+
+
+def _runs(number_of: int) -> str:
+    return "1 run had" if number_of == 1 else f"{number_of} runs had"
 
 
 def _tests(number_of: int) -> str:
@@ -69,19 +123,63 @@ def primary_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
 
 
 def exploratory_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
-    """How many of the other comparisons stand after correction, and each of these."""
+    """How many of the other comparisons stand after correction, and each of these; how many could not be tested."""
     primary = primary_of(study)
-    others = frame[frame["role"] != "primary"]
+    others = frame[(frame["role"] != "primary") & frame["p"].notna()]
+    lacking = int((frame["role"] != "primary").sum()) - len(others)
+    untested = f"{_tests(lacking)} could not be tested, for want of two pairs that differ or of a mean"
     if others.empty:
-        return []
+        return [f"{untested.capitalize()}."] if lacking else []
     stand = others[others["p_holm"] < ALPHA]
     same = others[others["p_equivalence_corrected"] < ALPHA]
     verb = "stands" if len(stand) == 1 else "stand"
     told = f"Of {_tests(len(others))} {len(stand)} {verb} at {ALPHA:g} after correction"
     if primary.margin is not None:
         told += f", and {len(same)} {'is' if len(same) == 1 else 'are'} equivalent within {_margin(primary)}"
+    told += f"; {untested} and are not counted" if lacking else ""
     shown = others.loc[[*stand.index, *same.index.difference(stand.index)]].to_dict("records")
     return [f"{told}{':' if shown else '.'}", *(f"{_sentence(study, primary, row)}." for row in shown)]
+
+
+def furthest_sentences(study: Study, frame: pd.DataFrame, inert: Sequence[Inert]) -> list[str]:
+    """Of each ablated axis the level whose difference from the base is largest, with the p of that comparison.
+
+    Args:
+        study: read from disk.
+        frame: what `compare` returned.
+        inert: axes of these that do nothing at all are left out.
+    """
+    whole = {(one.arm, one.axis) for one in inert if one.whole}
+    levels = frame[(frame["kind"] == "level") & frame["difference"].notna()]
+    axes = levels.groupby(["arm", "axis"], sort=False)
+    return [_furthest(study, str(arm), str(axis), rows) for (arm, axis), rows in axes if (arm, axis) not in whole]
+
+
+def _furthest(study: Study, arm: str, axis: str, rows: pd.DataFrame) -> str:
+    primary, spec = primary_of(study), study.arms[arm]
+    base, tuned = value_label(base_level(spec, axis)), tuned_name(study, arm)
+    parts = {
+        at: _level_words(primary, own.iloc[int(own["difference"].abs().argmax())].to_dict())
+        for at in ("best", "fixed")
+        if len(own := rows[rows["at"] == at])
+    }
+    words = {"best": f", each at its own best {tuned}," if spec.tuned else "", "fixed": f" at the fixed {tuned}"}
+    each = (f"the level furthest from {base}{words[at]} is {part}" for at, part in parts.items())
+    return f"{name_label(axis)} ({spec.label}): {'; '.join(each)}."
+
+
+def _level_words(primary: Primary, row: Mapping[Any, Any]) -> str:
+    level, difference = value_label(row["level"]), _difference(primary, row)
+    if math.isnan(row["p"]):
+        return f"{level}, {difference} ({_sample(row)}, so no test)"
+    span = "" if math.isnan(row["low"]) else f"{_interval_name(primary)} {_span(primary)(row['low'], row['high'])}, "
+    tested = p_words(row["p"], row["p_holm"])
+    return f"{level}, {difference} ({span}{_sample(row)}); {tested}: {_judged(primary, row)}"
+
+
+def _difference(primary: Primary, row: Mapping[Any, Any]) -> str:
+    unit = " percentage points of" if primary.measure.is_error else " in"
+    return f"{primary.measure.signed(row['difference'])}{unit} {primary.measure.words}"
 
 
 def _margin(primary: Primary) -> str:
@@ -90,15 +188,13 @@ def _margin(primary: Primary) -> str:
 
 
 def _sentence(study: Study, primary: Primary, row: Mapping[Any, Any]) -> str:
-    show = primary.measure.signed
-    unit = " percentage points of" if primary.measure.is_error else " in"
-    difference = f"{show(row['difference'])}{unit} {primary.measure.words}"
+    difference = _difference(primary, row)
     if math.isnan(row["difference"]):
         difference = f"no mean difference in {primary.measure.words}, as a run has none"
-    span = f"{_interval_name(primary)} {show(row['low'])} to {show(row['high'])}, "
+    span = f"{_interval_name(primary)} {_span(primary)(row['low'], row['high'])}, "
     span = "" if math.isnan(row["low"]) else span
     corrected = row["p_primary"] if row["role"] == "primary" else row["p_holm"]
-    p = "" if math.isnan(row["p"]) else f"; {_equation(row['p'])}, corrected {p_text(corrected)}"
+    p = "" if math.isnan(row["p"]) else f"; {p_words(row['p'], corrected)}"
     lost = _lost(primary, row)
     return (
         f"{_who(study, row, 'arm', 'setting')}, against {_who(study, row, 'reference_arm', 'reference')}"
@@ -126,10 +222,9 @@ def _judged(primary: Primary, row: Mapping[Any, Any]) -> str:
     if math.isnan(corrected):
         return word
     within = f"equivalent within {_margin(primary)}"
-    inner = (
-        "" if math.isnan(row["inner_low"]) else f"90 % interval {_span(primary)(row['inner_low'], row['inner_high'])}, "
-    )
-    by = f"({inner}{_equation(row['p_equivalence'])}, corrected {p_text(corrected)})"
+    span = _span(primary)(row["inner_low"], row["inner_high"])
+    inner = "" if math.isnan(row["inner_low"]) else f"90 % interval {span}, "
+    by = f"({inner}{p_words(row['p_equivalence'], corrected)})"
     said = within if corrected < ALPHA else f"not shown to be {within}"
     joint = " " if word.endswith("and") else ", " if word else ""
     return f"{word}{joint}{said} {by}"
@@ -138,7 +233,7 @@ def _judged(primary: Primary, row: Mapping[Any, Any]) -> str:
 def _by_ranks(row: Mapping[Any, Any]) -> str:
     """Wilcoxon's p, which is of no verdict, and how often the arm is ahead."""
     chance = f"a run of it beats one of the others with chance {row['improvement']:.2f}"
-    return f"{chance} (Wilcoxon {_equation(row['p_wilcoxon'])}, uncorrected)" if row["p_wilcoxon"] <= 1 else chance
+    return f"{chance} (Wilcoxon's p, uncorrected: {p_text(row['p_wilcoxon'])})" if row["p_wilcoxon"] <= 1 else chance
 
 
 def _who(study: Study, row: Mapping[Any, Any], arm: str, setting: str) -> str:
@@ -177,17 +272,6 @@ def _detectable(primary: Primary, row: Mapping[Any, Any]) -> str:
     found = number(round(row["detectable"], 2)) if primary.measure.is_error else primary.measure.text(row["detectable"])
     found += primary.measure.points
     return f". So many seeds, with {spread} spread as these are, find {found} in 4 of 5 single tests"
-
-
-def _equation(p: float) -> str:
-    return f"p {p_text(p)}".replace("<", "< ") if p < 0.001 else f"p = {p_text(p)}"
-
-
-def p_text(p: float) -> str:
-    """A p-value to two digits: 0.25, 0.031, <0.001."""
-    if math.isnan(p):
-        return MISSING
-    return "<0.001" if p < 0.001 else f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
 
 
 # ------------------------------------------------------------------------------------------------ the table
@@ -242,7 +326,8 @@ def _caption(study: Study, primary: Primary, frame: pd.DataFrame) -> str:
     ranks = f" A Wilcoxon test of so few pairs cannot get below p = {p_text(least)}." if least >= 0.01 else ""
     return (
         f"Differences in {primary.measure.words}, negative where the first is lower, that is better: "
-        f"{_TESTS[primary.test]}; p corrected by Holm's method, primary ones among themselves, others over all. "
+        f"{_TESTS[primary.test]}; p corrected by Holm's method, primary ones among themselves, others over all that "
+        "this page tests. "
         f"{_detectable_by(primary)}{_equivalence_note(primary)}{ranks} "
         f"{_beside(primary)}, and what the runs that survived say alone."
     )

@@ -19,6 +19,7 @@ import fnmatch
 import importlib
 import inspect
 import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -256,6 +257,20 @@ def resolve_factory(factory: Factory) -> Callable[..., Any]:
     module, _, attribute = factory.partition(":")
     resolved: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     return resolved
+
+
+def raised_in(error: BaseException, factory: Callable[..., Any]) -> str:
+    """Where a plugin's factory raised, " (raised in rings.py, line 12)", for its author; nothing of the lab's own."""
+    root = str(getattr(factory, "__module__", None) or "").partition(".")[0]
+    if root in ("", "insgd_lab"):
+        return ""
+    frames = [
+        (str(frame.f_globals.get("__name__")).partition(".")[0] == root, frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    # What it calls of others may be deeper: its own place is the one to look at.
+    places = [(file, line) for own, file, line in frames if own]
+    return f" (raised in {places[-1][0]}, line {places[-1][1]})" if places else ""
 
 
 def create_optimizer(name: str, params_or_model: Any, **options: Any) -> Any:

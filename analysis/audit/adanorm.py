@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from insgd_lab.analysis.audit.case import Case, condition_text, listed
+from scipy import stats
+
+from insgd_lab.analysis.audit.case import Case, condition_text, expect, listed
 from insgd_lab.analysis.audit.general import ASSUMES_CODE
 from insgd_lab.analysis.audit.records import Finding
 from insgd_lab.analysis.labels import signed
@@ -52,6 +54,8 @@ def sentences_that_hold(case: Case) -> Iterator[Finding]:
     """What the text says of the order of means, as far as the tables say the same."""
     better = {table: [one.better is True for one in case.find(table)] for table in ("1", "4", "5")}
     first = [_best(case, "3", "correct", place) == ["first"] for place in _places(case, "3")]
+    share = sum(better["1"]) / len(better["1"])
+    expect(share >= 0.9 and all(better["4"] + better["5"] + first), "the order of means is what AdaNorm's text says")
     told = [
         f"“almost all” of Table 1 improve: {sum(better['1'])} of {len(better['1'])}",
         f"AdamNorm is “always better” at the same learning rate: {sum(better['4'])} of {len(better['4'])} in Table 4",
@@ -142,6 +146,7 @@ def gamma(case: Case) -> Iterator[Finding]:
         for value in (0.95, 0.99)
     }
     gap = (sum(means[0.99]) - sum(means[0.95])) / len(cifar)
+    expect(0 < gap < 0.005, "γ = 0.99 leads 0.95 in Table 2's CIFAR columns by less than the rounding of the cells")
     yield case.finding(
         "gamma",
         "claim",
@@ -184,12 +189,13 @@ def radamnorm_signs(case: Case) -> Iterator[Finding]:
     found = list(case.find("1", "radamnorm"))
     up = sum(one.difference > 0 for one in found)
     least, most = (pick(one.difference for one in found) for pick in (min, max))
+    once = 1 / stats.binomtest(up, len(found)).pvalue  # both sides
     yield case.finding(
         "radamnorm-signs",
         "code",
         f"{up} of the {len(found)} differences between RadamNorm and Radam in Table 1 are positive ({signed(least)} to "
         f"{signed(most)}). If the table was made with the published code, they are between two sets of runs of one "
-        f"rule; independent noise around 0 gives {len(found)} differences one sign once in {2 ** (len(found) - 1)}.",
+        f"rule; independent noise around 0 has {len(found)} signs as unequal as these, either way, once in {once:.0f}.",
         [f"{case.where(one)}: {case.told(one)}" for one in found],
         ASSUMES_CODE,
     )

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from insgd_lab.analysis.audit.case import Case, condition_text, listed, p_text, table_name
-from insgd_lab.analysis.audit.comparisons import ASSUMED_RUNS
-from insgd_lab.analysis.audit.records import VERDICTS, Comparison, Finding
+from insgd_lab.analysis.audit.case import (
+    Case,
+    condition_text,
+    counted,
+    distinct,
+    equation,
+    listed,
+    table_name,
+    tables_name,
+)
+from insgd_lab.analysis.audit.comparisons import ASSUMED_RUNS, assumption, compare
+from insgd_lab.analysis.audit.records import Comparison, Finding
 from insgd_lab.analysis.audit.summaries import LEVEL, sd_bound
 from insgd_lab.analysis.labels import signed
 from insgd_lab.analysis.published import PublishedCell, PublishedClaim
@@ -23,81 +33,100 @@ ASSUMES_CODE = "if the tables were made with the published code"
 
 def summary(case: Case) -> Iterator[Finding]:
     """All testable comparisons of a paper in one sentence."""
-    once = _once(case)
-    if not once:
+    tested = [one for one in case.comparisons if one.p_holm is not None]
+    if not tested:
         return
-    known = [one for one in once if one.assumes is None]
+    once = [rows[0] for rows in case.rows(tested)]
+    known = [one for one in once if one.n_printed]
     rest = "".join(
         f" {table_name(table)} prints no n: of its {count} comparisons "
         f"{listed([_assumed(case, table, n) for n in ASSUMED_RUNS])}."
-        for table, count in Counter(one.table for one in once if one.assumes).items()
+        for table, count in Counter(one.table for one in once if not one.n_printed).items()
     )
     yield case.finding(
         "summary",
         "verdicts",
         f"The tables allow {len(once)} tests of an optimizer of the paper against its baseline{_repeats(once)}; its "
-        f"mean is the better one in {sum(one.better is True for one in once)}. Of the {len(known)} whose n is printed "
-        f"{_counted(known)} after Holm.{rest}",
+        f"mean is the better one in {sum(one.better is True for one in once)}."
+        + (f" Of the {len(known)} whose n is printed {counted(known)} after Holm." if known else "")
+        + rest,
         [f"{table_name(number)}: {count} comparisons" for number, count in Counter(one.table for one in once).items()],
+        of=tested,
     )
 
 
-def _once(case: Case) -> list[Comparison]:
-    """The comparisons that can be tested, without those that are there again at another assumed n."""
-    tested = [one for one in case.comparisons if one.p_holm is not None]
-    return [one for one in tested if one.assumes is None or one.n == ASSUMED_RUNS[0]]
-
-
 def _assumed(case: Case, table: str, n: int) -> str:
-    return f"{_counted([one for one in case.find(table) if one.n == n])} at n = {n}"
+    return f"{counted([one for one in case.find(table) if one.n == n])} at n = {n}"
 
 
 def _repeats(ones: Sequence[Comparison]) -> str:
     """How many comparisons are printed twice, such as a row of one table that the next one repeats."""
-    keys = [(one.optimizer, one.metric, one.mean, one.sd, one.baseline_mean, one.baseline_sd) for one in ones]
-    count = len(keys) - len(set(keys))
+    count = len(ones) - len(distinct(ones))
     return f" ({count} of them printed in an earlier table already)" if count else ""
-
-
-def _counted(ones: Sequence[Comparison]) -> str:
-    """Verdicts and their numbers: "10 stand and 18 are within noise"."""
-    counts = Counter(one.verdict for one in ones)
-    words = {"stands": "stand" if counts["stands"] > 1 else "stands"}
-    verb = {name: words.get(name, f"{'are' if counts[name] > 1 else 'is'} {name}") for name in VERDICTS}
-    return listed([f"{counts[name]} {verb[name]}" for name in VERDICTS if counts[name]])
 
 
 def standing(case: Case) -> Iterator[Finding]:
     """What stands, by table and condition; at an assumed n in a finding of its own."""
     tested = [one for one in case.comparisons if one.p_holm is not None]
-    for assumes in dict.fromkeys(one.assumes for one in tested):
-        own = [one for one in tested if one.assumes == assumes]
+    for n in dict.fromkeys(None if one.n_printed else one.n for one in tested):
+        own = [one for one in tested if (one.n_printed if n is None else one.n == n and not one.n_printed)]
         stand = [one for one in own if one.verdict == "stands"]
         parts = [
-            f"{case.where(part[0])}{_metric(part[0], own)}: {listed([case.told(one) for one in part])}"
-            for _, group in groupby(stand, key=lambda one: (case.where(one), one.metric))
-            for part in [list(group)]
+            f"{where}: {listed([case.told(one) for one in group])}" for where, group in groupby(stand, key=case.where)
         ]
-        name = "stands" if assumes is None else f"stands-n{own[0].n}"
-        what = "What stands" if assumes is None else f"What stands at n = {own[0].n}, where none is printed"
+        what = "What stands" if n is None else f"What stands at n = {n}, where none is printed"
         yield case.finding(
-            name, "verdicts", f"{what}: {'; '.join(parts) or 'nothing'}.", parts or [_rows(case, own)], assumes
+            "stands" if n is None else f"stands-n{n}",
+            "verdicts",
+            f"{what}: {'; '.join(parts) or 'nothing'}.",
+            parts or [f"{case.where(one)}: {case.told(one)}" for one in own],
+            of=own,
         )
 
 
-def _metric(one: Comparison, ones: Sequence[Comparison]) -> str:
-    """The metric's first word, where the table has several."""
-    several = len({other.metric for other in ones if other.table == one.table}) > 1
-    return f", {one.metric.split()[0]}" if several else ""
+def standard_errors(case: Case) -> Iterator[Finding]:
+    """What would change if the figures behind ± were standard errors, where the text does not say what they are."""
+    other = compare(case.paper, errors=True)
+    pairs = [(one, then) for one, then in zip(case.comparisons, other, strict=True) if one.sd_stated is False]
+    if not pairs:
+        return
+    runs = {None if one.n_printed else one.n: None for one, _ in pairs}
+    told = [
+        _changes(case, n, [pair for pair in pairs if (None if pair[0].n_printed else pair[0].n) == n]) for n in runs
+    ]
+    stated = [table.number for table in case.paper.table if table.spread]
+    outside = f" outside {tables_name(stated)}" if stated else ""
+    factors = listed([f"{math.sqrt(n):.2f} at n = {n}" for n in sorted({one.n for one, _ in pairs})])
+    yield case.finding(
+        "standard-errors",
+        "spread",
+        f"If the figures behind ±{outside} were standard errors of the means, the standard deviations would be √n "
+        f"times as large ({factors}). These verdicts would change: {'; '.join(told)}.",
+        [f"{case.where(one)}: {case.told(one)} {_after_holm(one)}, then {_after_holm(then)}" for one, then in pairs],
+        _errors_assumed(case, [one.n for one, _ in pairs if not one.n_printed]),
+    )
 
 
-def _rows(case: Case, ones: Sequence[Comparison]) -> str:
-    return "; ".join(f"{case.where(one)}: {case.told(one)}" for one in ones)
+def _changes(case: Case, n: int | None, pairs: Sequence[tuple[Comparison, Comparison]]) -> str:
+    """How many verdicts would be others, and which: "2 of the 26 at a printed n (…)"."""
+    changed = [(one, then) for one, then in pairs if one.verdict != then.verdict]
+    rows = [f"{case.where(one)}: {case.told(one)} from “{one.verdict}” to “{then.verdict}”" for one, then in changed]
+    what = "whose n is printed" if n is None else f"at n = {n}, which is assumed"
+    return f"{len(changed)} of the {len(pairs)} {what}" + (f" ({', '.join(rows)})" if rows else "")
+
+
+def _after_holm(one: Comparison) -> str:
+    return f"{equation(one.p_holm)} after Holm" + ("" if one.n_printed else f" at n = {one.n}")
+
+
+def _errors_assumed(case: Case, runs: Sequence[int]) -> str:
+    unprinted = assumption(case.paper, sorted(set(runs)), False)
+    return "; ".join(filter(None, [unprinted, "± is a standard error, where the text does not say what it is"]))
 
 
 def unmeasured(case: Case) -> Iterator[Finding]:
     """Tables without standard deviations: what would have to be so."""
-    untested = [one for one in case.comparisons if one.verdict == "untestable" and one.assumes is None]
+    untested = [one for one in case.comparisons if one.verdict == "untestable" and one.n_printed]
     if not untested:
         return
     sizes = Counter(one.table for one in untested)
@@ -124,7 +153,7 @@ def _at(case: Case, one: Comparison) -> str:
 
 def missing_runs(case: Case) -> Iterator[Finding]:
     """Tables with standard deviations that do not say how many runs they are of."""
-    for number in dict.fromkeys(one.table for one in case.comparisons if one.assumes and one.sd is not None):
+    for number in dict.fromkeys(one.table for one in case.comparisons if not one.n_printed and one.p is not None):
         table = case.paper.find_table(number)
         yield case.finding(
             f"no-n-{number}",
@@ -153,6 +182,7 @@ def same_spread(case: Case) -> Iterator[Finding]:
                 f"{block[0].sd:.{block[0].decimals}f}, of every optimizer and in every metric; in the whole table "
                 f"{same} of {len(cells)} are. Every p-value at {under} rests on that one number.",
                 [f"{table_name(table.number)}, {under}, {cell.metric}: {case.printed(cell)}" for cell in block],
+                assumption(case.paper, [], table.spread is None),
             )
 
 
@@ -213,8 +243,8 @@ def headlines(case: Case) -> Iterator[Finding]:
         cell = case.cell(arm.table, arm.optimizer, arm.condition)
         found = [one for one in case.find(arm.table, arm.optimizer, arm.condition) if one.metric == cell.metric]
         told = [
-            f"{p_text(one.p or 0)}, {p_text(one.p_holm or 0)} after Holm over {one.family_size}, {one.verdict}"
-            + (f" at n = {one.n}, which is assumed" if one.assumes else f" at n = {one.n}")
+            f"{equation(one.p)}, {equation(one.p_holm)} after Holm over {one.family_size}, {one.verdict} at n = {one.n}"
+            + ("" if one.n_printed else ", which is assumed")
             for one in found
         ]
         needed = f"; at this difference {found[0].n_needed} runs an arm would give one such test 80 % power"
@@ -222,9 +252,9 @@ def headlines(case: Case) -> Iterator[Finding]:
             f"headline-{claim.id}",
             "claim",
             f"Abstract, “{claim.quote}”: {signed(found[0].difference)} points in {case.where(found[0])}: "
-            f"{'; '.join(told)}{needed}.",
+            f"{'; '.join(told)}{needed if found[0].n_needed else ''}.",
             [case.quoted(claim.id), *(f"{case.where(one)}: {case.told(one)}" for one in found[:1])],
-            found[0].assumes and "n = 3 or n = 7, which is not printed",
+            of=found,
         )
 
 
@@ -252,13 +282,11 @@ def printed_gains(case: Case) -> Iterator[Finding]:
 def published_code(case: Case) -> Iterator[Finding]:
     """What the published code computes instead; nothing in the texts says that the tables were made with it."""
     for code in case.paper.code:
-        tables = listed(list(code.tables))
         preset = [f"our optimizer {code.preset} repeats it step for step"] if code.preset else []
         yield case.finding(
             code.id,
             "code",
-            f"If the tables were made with the published code, {code.statement} (Table{'s' * (len(code.tables) > 1)} "
-            f"{tables}).",
+            f"If the tables were made with the published code, {code.statement} ({tables_name(code.tables)}).",
             [f"what the published code computes, beside {case.paper.citation}", *preset],
             ASSUMES_CODE,
         )
@@ -267,6 +295,7 @@ def published_code(case: Case) -> Iterator[Finding]:
 FINDINGS = (
     summary,
     standing,
+    standard_errors,
     unmeasured,
     headlines,
     repeated_figures,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from insgd_lab.analysis.audit.case import Case, listed
+from insgd_lab.analysis.audit.case import Case, expect, listed, tables_name
+from insgd_lab.analysis.audit.comparisons import assumption
 from insgd_lab.analysis.audit.records import Finding
 from insgd_lab.analysis.labels import signed
 from insgd_lab.analysis.published import PublishedCell
@@ -21,13 +22,19 @@ _BATCH, _NORM = "train.batch_size", "task.model.layer_norm"
 def batch_256(case: Case) -> Iterator[Finding]:
     """The batch size of the CIFAR-100 experiment."""
     base, own = (case.cell("9", name, {_BATCH: 256}).mean for name in ("sgd", "insgd-l2"))
+    said = case.paper.claim("page-a-wrn18").figures
+    printed = [case.cell(figure.table, figure.optimizer, figure.condition) for figure in said]
+    expect(
+        [(cell.mean, cell.condition[_BATCH]) for cell in printed] == [(figure.value, 128) for figure in said],
+        "project page a's figures of CIFAR-100 are Table 9's at batch size 128",
+    )
     yield case.finding(
         "batch-256",
         "disagreement",
         "Section 4.2 says that the batch size was increased to 256 for CIFAR-100, and project page a gives 256 as the "
-        "setup of its 78.47 against 78.24; in Table 9, and in page a's own table, these figures, which are also the "
-        f"abstract's, are of batch size 128. At 256 Table 9 prints {own:.2f} for the same optimizer and {base:.2f} "
-        "for SGD.",
+        f"setup of its {printed[1].mean:.2f} against {printed[0].mean:.2f}; in Table 9, and in page a's own table, "
+        "these figures, which are also the abstract's, are of batch size 128. At 256 Table 9 prints "
+        f"{own:.2f} for the same optimizer and {base:.2f} for SGD.",
         [
             *(case.quoted(claim) for claim in ("batch-256", "page-a-batch-256", "abstract-wrn18", "page-a-wrn18")),
             *(case.row("9", _ROW, {_BATCH: size}) for size in (128, 256)),
@@ -50,6 +57,7 @@ def page_a_setup(case: Case) -> Iterator[Finding]:
 def learning_rates(case: Case) -> Iterator[Finding]:
     """The range of learning rates in the text and in the tables."""
     rates = sorted({cell.condition["lr"] for cell in case.paper.cell if cell.optimizer in _ROW and _on_cifar10(cell)})
+    expect(float(rates[-1]) < 0.5, "no rate of SGD or INSGD in Tables 3 to 8 is 0.5")
     yield case.finding(
         "learning-rates",
         "disagreement",
@@ -68,6 +76,9 @@ def linear_scaling(case: Case) -> Iterator[Finding]:
     rows = {cell.condition[_BATCH]: cell.condition["lr"] for cell in case.paper.cells("4", "sgd")}
     printed = listed([f"{rate} at {size}" for size, rate in rows.items()])
     scaled = listed([f"{0.1 * int(size) / 128:g}" for size in list(rows)[1:]])
+    first = next(iter(rows.items()))
+    expect(first == (128, 0.1), "Table 4 starts at learning rate 0.1 and batch size 128")
+    expect(scaled != listed([f"{rate:g}" for rate in list(rows.values())[1:]]), "Table 4's rates do not scale linearly")
     yield case.finding(
         "linear-scaling",
         "disagreement",
@@ -80,12 +91,15 @@ def linear_scaling(case: Case) -> Iterator[Finding]:
 def different_rates(case: Case) -> Iterator[Finding]:
     """Comparisons whose two arms have different learning rates."""
     found = [one for one in case.comparisons if one.condition.get("lr") != one.baseline_condition.get("lr")]
-    [where] = {case.where(one) for one in found}
-    [rates] = {(one.condition["lr"], one.baseline_condition["lr"]) for one in found}
+    where = {case.where(one) for one in found}
+    rates = {(one.condition["lr"], one.baseline_condition["lr"]) for one in found}
+    own, base = (case.cell("8", name, {_NORM: True}).condition["lr"] for name in ("insgd-l1", "sgd"))
+    expect(len(where) == len(rates) == 1 and {own, base} == {next(iter(rates))[0]}, "Table 8 alone has unequal rates")
+    [(rate, other)] = rates
     yield case.finding(
         "different-rates",
         "selection",
-        f"{where}: INSGD is at learning rate {rates[0]} and SGD at {rates[1]}; both are at {rates[0]} with layer "
+        f"{where.pop()}: INSGD is at learning rate {rate} and SGD at {other}; both are at {rate} with layer "
         "normalisation. The text does not say how the rates were chosen.",
         [case.row("8", _ROW, {_NORM: norm}) for norm in (True, False)],
     )
@@ -141,27 +155,34 @@ def conclusion_models(case: Case) -> Iterator[Finding]:
 def one_image(case: Case) -> Iterator[Finding]:
     """Standard deviations of 0.01, which is one image of the test set."""
     cells = [cell for cell in case.paper.cell if cell.sd == 0.01]
-    others = [cell.sd for cell in case.paper.cell if cell.table in {c.table for c in cells} and cell not in cells]
-    known = [sd for sd in others if sd is not None]
+    tables = list(dict.fromkeys(cell.table for cell in cells))
+    others = [cell.sd for cell in case.paper.cell if cell.table in tables and cell.sd is not None and cell not in cells]
     places = [
-        f"Table {number}: {listed([case.name(c.optimizer) for c in cells if c.table == number])}" for number in "35"
+        f"Table {number}: {listed([case.name(c.optimizer) for c in cells if c.table == number])}" for number in tables
     ]
+    on_cifar10 = all(case.paper.find_table(number).data == "cifar10" for number in tables)
+    expect(
+        bool(others) and on_cifar10 and {cell.n for cell in cells} == {7},
+        "standard deviations of 0.01 are of 7 seeds on CIFAR-10",
+    )
     yield case.finding(
         "sd-of-one-image",
         "spread",
         f"{len(cells)} standard deviations over 7 seeds are 0.01 ({'; '.join(places)}), which is one image of "
-        f"CIFAR-10's 10,000 test images; the others in these tables are {min(known):.2f} to {max(known):.2f}.",
+        f"CIFAR-10's 10,000 test images; the others in these tables are {min(others):.2f} to {max(others):.2f}.",
         [f"Table {cell.table}: {case.printed(cell)}" for cell in cells],
+        assumption(case.paper, [], any(case.paper.find_table(number).spread is None for number in tables)),
     )
 
 
 def plus_minus(case: Case) -> Iterator[Finding]:
     """What the figures behind ± are said to be."""
+    said = [table.number for table in case.paper.table if table.spread]
     yield case.finding(
         "plus-minus",
         "missing",
-        "The figures behind ± are called standard deviations for Table 5 only (section 4.1); what they are in the "
-        "other tables is not said, and they are read as standard deviations there too.",
+        f"The figures behind ± are called standard deviations for {tables_name(said)} only (section 4.1); what they "
+        "are in the other tables is not said, and they are read as standard deviations there too.",
         [case.quoted("plus-minus")],
     )
 
@@ -207,13 +228,14 @@ def gradient_sign(case: Case) -> Iterator[Finding]:
 
 def page_b_up_to(case: Case) -> Iterator[Finding]:
     """Page b's largest improvement against its table."""
-    found = [one for one in case.find("page b") if one.n == 3]
+    found = [row[0] for row in case.rows(case.find("page b"))]
     data = [str(one.condition["task.data"]) for one in found]
     over_sgd = [one.difference for one in found]
     adam = [one.mean - case.cell("page b", "adam", one.condition).mean for one in found]
     relative = [100 * one.difference / one.baseline_mean for one in found]
     top = max(range(len(found)), key=over_sgd.__getitem__)
-    same = data[over_sgd.index(6.1)]
+    expect(6.1 in over_sgd and over_sgd[top] > 6.1, "page b's 6.1 is a difference of its table, and not the largest")
+    same, odd = data[over_sgd.index(6.1)], next(at for at, name in enumerate(data) if "Imbalanced" in name)
     told = [
         f"{name} {signed(a)} over SGD and {signed(b)} over Adam"
         for name, a, b in zip(data, over_sgd, adam, strict=True)
@@ -223,7 +245,7 @@ def page_b_up_to(case: Case) -> Iterator[Finding]:
         "disagreement",
         "Project page b says that INSGD outperformed standard methods “by up to 6.1%” on data sets with significant "
         f"class imbalance. The largest difference in its table is {over_sgd[top]:.1f} points ({data[top]}, over SGD); "
-        f"6.1 is that of {same}; the row labelled imbalanced has {over_sgd[1]:.1f} over SGD and {adam[1]:.1f} over "
+        f"6.1 is that of {same}; the row labelled imbalanced has {over_sgd[odd]:.1f} over SGD and {adam[odd]:.1f} over "
         f"Adam. Relative to SGD's accuracy the differences are {min(relative):.1f} to {max(relative):.1f} %.",
         [case.quoted("page-b-up-to"), *(f"page b: {text}" for text in told)],
     )
@@ -232,16 +254,18 @@ def page_b_up_to(case: Case) -> Iterator[Finding]:
 def page_b_untestable(case: Case) -> Iterator[Finding]:
     """Page b's table has neither standard deviations nor n."""
     found = list(case.find("page b"))
+    expect(all(one.sd_bound is not None for one in found), "page b prints no standard deviation")
     told = [
         f"{one.condition['task.data']} ({signed(one.difference)}): {one.sd_bound:.1f} at n = {one.n}" for one in found
     ]
     yield case.finding(
         "page-b-untestable",
         "missing",
-        "Project page b prints neither standard deviations nor numbers of runs, so its three differences cannot be "
-        f"tested. Each would have p < 0.05 by itself if the sd of both arms were below: {'; '.join(told)}.",
+        "Project page b prints neither standard deviations nor numbers of runs, so its "
+        f"{len(case.rows(found))} differences cannot be tested. Each would have p < 0.05 by itself if the sd of both "
+        f"arms were below: {'; '.join(told)}.",
         [case.quoted("page-b-up-to")],
-        "n = 3 or n = 7, which is not printed",
+        of=found,
     )
 
 
@@ -252,7 +276,7 @@ def page_b_data(case: Case) -> Iterator[Finding]:
         "page-b-data",
         "disagreement",
         f"Project page b's results are on {listed(data)} and it names the paper as this work's publication; the paper "
-        "prints results on CIFAR-10, CIFAR-100 and ImageNet-1K only, and none on these three.",
+        f"prints results on CIFAR-10, CIFAR-100 and ImageNet-1K only, and none on these {len(data)}.",
         [
             case.quoted("page-b-paper"),
             *(f"Table {t.number}: {t.caption}" for t in case.paper.table if t.number.isdigit()),

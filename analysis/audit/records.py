@@ -16,7 +16,7 @@ VERDICTS: dict[Verdict, str] = {
     "rounded",
     "reversed": "it is worse than its baseline, with p < 0.05 after Holm however the printed figures were rounded",
     "within noise": "p is at least 0.05 after Holm however the printed figures were rounded",
-    "borderline": "the rounding of the printed figures decides on which side of 0.05 p lies after Holm",
+    "borderline": "the rounding of the printed figures may decide on which side of 0.05 p lies after Holm",
     "untestable": "the table prints no standard deviation",
 }
 Kind = Literal["verdicts", "claim", "disagreement", "agreement", "spread", "missing", "selection", "rule", "code"]
@@ -40,7 +40,7 @@ class Comparison:
     p_holm: float | None
     """Corrected for the comparisons of its family by Holm's method."""
     interval: tuple[float, float] | None
-    """95 % interval of the difference."""
+    """95 % interval of the difference, for this one comparison."""
     n: int
     """Runs of the optimizer: printed, or assumed (see `assumes`)."""
     verdict: Verdict
@@ -64,13 +64,18 @@ class Comparison:
     """Holm's correction of the family's least and of its largest p-values: bounds, not always reached together."""
     p_holm_high: float | None
     n_needed: int | None
-    """Runs an arm for 80 % power in this one test, if difference and standard deviations are the printed ones."""
+    """Runs an arm for 80 % power in this one test, if difference and standard deviations are the printed ones; None
+    where the means are equal, or so near that a billion would not do."""
     sd_bound: float | None
     """Where no sd is printed: the sd of both arms below which p < 0.05 in this one test."""
     sd_bound_family: float | None
     """The same at 0.05 over the number of comparisons in the family, which is enough whatever the others give."""
     family: str
     family_size: int
+    n_printed: bool
+    """Whether the paper says how many runs the means are of."""
+    sd_stated: bool | None
+    """Whether the text says that what stands behind ± in this table are standard deviations; None without ±."""
     assumes: str | None
     """What is not printed and was assumed."""
 

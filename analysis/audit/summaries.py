@@ -1,30 +1,33 @@
 """Tests from what papers print: means, standard deviations and numbers of runs, all rounded.
 
-arm, base = Summary(78.15, 0.43, 7), Summary(77.22, 0.43, 7)
+arm, base = Summary(78.15, 0.43, 7, 0.005, 0.005), Summary(77.22, 0.43, 7, 0.005, 0.005)
 p_value(arm, base)                     # Welch's t-test, two-sided: 0.0016
 interval(arm, base)                    # of the difference of means: 0.43 to 1.43
-p_range(arm, base, half=0.005)         # what p can be if every figure was rounded to two decimals
+p_range(arm, base)                     # what p can be, as every figure was rounded to two decimals
 runs_needed(arm, base)                 # runs an arm for 80 % power at this difference and these sds: 5
 sd_bound(0.93, 7, 7)                   # the sd of both arms below which the difference would be significant
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
-from insgd_lab.analysis.statistics import welch_error
+from insgd_lab.analysis.statistics import seeds_needed, welch_error
 
-__all__ = ["LEVEL", "POWER", "Summary", "interval", "p_range", "p_value", "power", "runs_needed", "sd_bound"]
+__all__ = ["LEVEL", "POWER", "Summary", "interval", "p_range", "p_value", "runs_needed", "sd_bound"]
 
 LEVEL = 0.05
 """Two-sided level of every test and 1 - coverage of every interval."""
 POWER = 0.8
 _GRID = 65
-"""Points at which an edge is looked at before the best stretch of it is searched."""
+"""Points at which an edge, and then the best stretch of it, is looked at."""
+_ROUNDS = 3
+"""How often: the last grid is a thousand times as fine as the first, and p is flat where it is least."""
 
 Range = tuple[float, float]
 Numbers = float | np.ndarray
@@ -37,6 +40,10 @@ class Summary:
     mean: float
     sd: float
     n: int
+    half: float = 0.0
+    """By how much rounding can have moved the mean: half a unit of its last printed digit."""
+    sd_half: float = 0.0
+    """By how much it can have moved the standard deviation."""
 
 
 def _p(difference: float, sd: Numbers, n: int, base_sd: Numbers, base_n: int) -> Numbers:
@@ -64,23 +71,15 @@ def interval(arm: Summary, base: Summary) -> Range:
 # ------------------------------------------------------------------------------------------------ rounding
 
 
-def p_range(arm: Summary, base: Summary, half: float, base_half: float | None = None) -> Range:
-    """The least and the largest p-value that printed figures allow, each rounded by at most half a unit.
+def p_range(arm: Summary, base: Summary) -> Range:
+    """The least and the largest p-value that printed figures allow, each rounded by at most what the arms say.
 
     p falls as the difference moves away from 0 and rises as both standard deviations grow together. It does not
     always rise in one of them alone: raising the smaller one also adds degrees of freedom. So the extremes lie on
     edges of the rectangle of standard deviations, not always in its corners, and are searched for there.
-
-    Args:
-        arm: as printed.
-        base: as printed.
-        half: half a unit of the last digit that the arm's figures are printed with.
-        base_half: the same of the base's figures; `half` if not given.
     """
-    other = half if base_half is None else base_half
-    differences = abs(arm.mean - base.mean) + np.array([-1, 1]) * (half + other)
-    sds = (max(arm.sd - half, 0.0), arm.sd + half)
-    base_sds = (max(base.sd - other, 0.0), base.sd + other)
+    differences = abs(arm.mean - base.mean) + np.array([-1, 1]) * (arm.half + base.half)
+    sds, base_sds = ((max(one.sd - one.sd_half, 0.0), one.sd + one.sd_half) for one in (arm, base))
 
     def p_at(difference: float) -> Callable[[Numbers, Numbers], Numbers]:
         return lambda sd, base_sd: _p(difference, sd, arm.n, base_sd, base.n)
@@ -101,48 +100,35 @@ def _least(function: Callable[[Numbers, Numbers], Numbers], first: Range, second
 
 
 def _least_on(function: Callable[[Numbers], Numbers], ends: Range) -> float:
-    grid = np.linspace(min(ends), max(ends), _GRID)
-    values = np.array([float(function(x)) for x in grid])
-    at = int(values.argmin())
-    around = grid[max(at - 1, 0)], grid[min(at + 1, _GRID - 1)]
-    found = optimize.minimize_scalar(lambda x: float(function(x)), bounds=around, method="bounded")
-    return min(float(values[at]), float(found.fun))
+    """By a grid over the edge, then over the stretch around its least value, and so on."""
+    low, high, least = min(ends), max(ends), math.inf
+    for _ in range(_ROUNDS):
+        grid = np.linspace(low, high, _GRID)
+        values = np.asarray(function(grid))
+        at = int(values.argmin())
+        least = min(least, float(values[at]))
+        low, high = float(grid[max(at - 1, 0)]), float(grid[min(at + 1, _GRID - 1)])
+    return least
 
 
 # ------------------------------------------------------------------------------------------------ power
 
 
-def power(difference: float, sd: float, base_sd: float, n: int) -> float:
-    """The chance that Welch's test at 5 % finds a true difference with n runs an arm."""
-    found = welch_error(sd, n, base_sd, n)
-    error, degrees = found.error, found.degrees
-    critical, shift = stats.t.ppf(1 - LEVEL / 2, degrees), abs(difference) / error
-    # The other tail as this one's mirror image: scipy's nct.cdf is NaN where it is tiny.
-    return float(stats.nct.sf(critical, degrees, shift) + stats.nct.sf(critical, degrees, -shift))
-
-
 def runs_needed(arm: Summary, base: Summary) -> int | None:
     """The fewest runs an arm that give 80 % power if the difference and the standard deviations are the printed ones.
 
-    Without any correction for several comparisons, with which it takes more. None where the means are equal.
+    Without any correction for several comparisons, with which it takes more. None where the means are equal, or so near
+    that a billion runs would not do.
     """
     difference = arm.mean - base.mean
     if difference == 0:
         return None
     if arm.sd == base.sd == 0:
         return 2
-
-    def enough(n: int) -> bool:
-        return power(difference, arm.sd, base.sd, n) >= POWER
-
-    high = 2
-    while not enough(high):
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    try:
+        return seeds_needed(difference, arm.sd, POWER, LEVEL, paired=False, other_sd=base.sd)
+    except ValueError:
+        return None
 
 
 def sd_bound(difference: float, n: int, base_n: int, level: float = LEVEL) -> float:

@@ -18,7 +18,7 @@ from insgd_lab.analysis.statistics.effect_sizes import EffectSize, hedges_g, hed
 from insgd_lab.analysis.statistics.equivalence import Equivalence, tost_paired, tost_published, tost_welch
 from insgd_lab.analysis.statistics.improvement import improvement_over_tasks, probability_of_improvement
 from insgd_lab.analysis.statistics.intervals import Summary, binomial_interval, paired_difference, summarize
-from insgd_lab.analysis.statistics.multiplicity import holm
+from insgd_lab.analysis.statistics.multiplicity import holm, holm_together
 from insgd_lab.analysis.statistics.power import detectable_difference, power_of, seeds_needed
 from insgd_lab.analysis.statistics.profiles import performance_profile, score_profile
 from insgd_lab.analysis.statistics.survival import Survival, kaplan_meier, log_rank
@@ -36,6 +36,7 @@ __all__ = [
     "hedges_g",
     "hedges_g_paired",
     "holm",
+    "holm_together",
     "improvement_over_tasks",
     "iqm",
     "kaplan_meier",

@@ -23,8 +23,9 @@ from typing import Any
 
 import pandas as pd
 
-from insgd_lab.analysis.labels import number
-from insgd_lab.analysis.statistics import summarize
+from insgd_lab.analysis.labels import number, p_text
+from insgd_lab.analysis.mean_tests import ALPHA
+from insgd_lab.analysis.statistics import holm, paired_t, summarize
 from insgd_lab.analysis.tables import Column, Table
 from insgd_lab.analysis.theory.reading import groups, read, rows_of
 
@@ -88,8 +89,8 @@ def nlms_curve(path: str | Path) -> pd.DataFrame:
 def misadjustment(path: str | Path) -> pd.DataFrame:
     """A row a kind of regressors and step size: the last quarter of each run, over the noise's variance.
 
-    Columns: regressors, mu, taps, n (seeds), mean, low, high (a 95 % t-interval), theory
-    (N / (N - 2) mu / (2 - mu)), long (mu / (2 - mu)).
+    Columns: regressors, mu, taps, n (seeds), mean, low, high (a 95 % t-interval), p (of a t-test that the mean is the
+    theory's, where that is finite), theory (N / (N - 2) mu / (2 - mu)), long (mu / (2 - mu)), p_holm (over all rows).
 
     Raises:
         StoreError: there is no study.
@@ -101,9 +102,11 @@ def misadjustment(path: str | Path) -> pd.DataFrame:
         taps = int(part["taps"].iloc[0])
         found, theory = summarize(each.tolist()), steady_theory(mu, taps)
         long = mu / (2 - mu) if mu < 2 else math.inf
-        rows.append((regressors, mu, taps, found.n, found.mean, found.low, found.high, theory, long))
-    columns = ["regressors", "mu", "taps", "n", "mean", "low", "high", "theory", "long"]
-    return pd.DataFrame(rows, columns=columns)
+        p = paired_t(each.to_dict(), dict.fromkeys(each.index, theory)).p if math.isfinite(theory) else math.nan
+        rows.append((regressors, mu, taps, found.n, found.mean, found.low, found.high, p, theory, long))
+    columns = ["regressors", "mu", "taps", "n", "mean", "low", "high", "p", "theory", "long"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.assign(p_holm=holm(frame["p"].to_numpy(dtype=float)))
 
 
 # ------------------------------------------------------------------------------------------------ in words
@@ -114,7 +117,7 @@ def findings(steady: pd.DataFrame, curve: pd.DataFrame) -> list[str]:
     found = []
     for regressors, part in groups(steady, "regressors"):
         settled = part[part["mu"] < 2]
-        inside = settled[(settled["low"] <= settled["theory"]) & (settled["theory"] <= settled["high"])]
+        apart = settled[settled["p_holm"] < ALPHA]
         texts = [
             f"μ = {number(row.mu)}: {number(row.mean)} ({number(row.low)} to {number(row.high)}), theory "
             f"{number(row.theory)}"
@@ -122,9 +125,9 @@ def findings(steady: pd.DataFrame, curve: pd.DataFrame) -> list[str]:
         ]
         if texts:
             found.append(
-                f"NLMS, {regressors} regressors, {int(part['n'].max())} seeds: the theory's misadjustment μ/(2 − μ) "
-                f"N/(N − 2) lies in the 95 % interval of the mean at {len(inside)} of {len(settled)} step sizes "
-                f"below 2. {'; '.join(texts)}."
+                f"NLMS, {regressors} regressors, {int(part['n'].max())} seeds: the misadjustment is told apart from "
+                f"the theory's μ/(2 − μ) N/(N − 2) at {len(apart)} of {len(settled)} step sizes below 2 (t-tests, "
+                f"p < {ALPHA:g} after Holm's correction over all {steady['p'].count()}). {'; '.join(texts)}."
             )
         found += [
             f"NLMS, {regressors} regressors, μ = {number(row.mu)}: the mean-square deviation ends at "
@@ -149,10 +152,13 @@ def table(steady: pd.DataFrame) -> Table:
         Column("misadjustment", ("mean",), number, numeric=True),
         Column("95 % interval", ("low", "high"), lambda a, b: f"{number(a)} to {number(b)}", numeric=True),
         Column("theory", ("theory",), number, numeric=True),
+        Column("p", ("p",), p_text, numeric=True),
+        Column("corrected", ("p_holm",), p_text, numeric=True),
         Column("long filter", ("long",), number, numeric=True),
     )
     caption = (
         "Misadjustment of NLMS: excess squared error over the noise's power in the last quarter of each run, mean over "
-        "seeds; theory is μ/(2 − μ) N/(N − 2), for a long filter μ/(2 − μ)."
+        "seeds; theory is μ/(2 − μ) N/(N − 2), for a long filter μ/(2 − μ); p that the mean is the theory's, "
+        "corrected by Holm's method over all rows."
     )
     return Table("nlms", caption, steady, columns)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 100
 _TIED = "\N{NO-BREAK SPACE}"
-_TESTED = ("diff.", "95 % interval", "p", "Holm", "by rounding", "n", "n for\n80 %")
+_TESTED = ("diff.", "95 %\ninterval", "p", "Holm", "by\nrounding", "n", "n for\n80 %")
 _UNTESTED = ("diff.", "tells if\nsd <", "in\nfamily", "n")
 _HEADINGS = {
     "verdicts": "What stands",
@@ -36,8 +35,8 @@ _HEADINGS = {
 }
 _LEGEND = (
     "p: Welch's test; Holm: p corrected over the table and metric, and what it can be by rounding of the printed "
-    "figures; n?: assumed, since none is printed; n for 80 %: runs an arm for 80 % power at this difference; tells if "
-    "sd <: the sd of both arms below which p < 0.05, by itself and corrected for its family. Verdicts:"
+    "figures; n?: assumed, since none is printed; n for 80 %: runs an arm for 80 % power at this difference in one "
+    "such test; tells if sd <: the sd of both arms below which p < 0.05, by itself and corrected for its family."
 )
 
 
@@ -78,43 +77,58 @@ def _print_table(title: str, ones: Sequence[Comparison], within: Sequence[str]) 
     from rich.console import Console
     from rich.table import Table
 
-    from insgd_lab.analysis.labels import name_label, value_label
+    from insgd_lab.analysis.labels import name_label
 
-    tested = ones[0].p is not None
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    tested, narrow = ones[0].p is not None, _width() < _WIDTH
+    table = Table(box=None, padding=(0, 1 if narrow else 2, 0, 0), pad_edge=False)
     conditions = [name_label(name.split(".")[-1]).replace(" ", "\n") for name in within]  # in two lines, to be narrow
-    for name in (*conditions, "optimizer", *(() if tested else ("against",))):
-        table.add_column(name, vertical="bottom")
+    for name in (*conditions, "optimizer", *(() if tested or narrow else ("against",))):
+        table.add_column(_lowered(name), overflow="fold")
     for name in _TESTED if tested else _UNTESTED:
-        table.add_column(name, justify="right")
-    table.add_column("verdict", no_wrap=True)
+        table.add_column(_lowered(name), justify="right", overflow="fold")
+    table.add_column(_lowered("verdict"), no_wrap=True)
     for one in ones:
-        levels = [value_label(one.condition[name]) for name in within]
-        table.add_row(*levels, *(_tested(one) if tested else _untested(one)), one.verdict)
+        table.add_row(*_row(one, within, narrow))
     _say(title)
     Console(width=_width(), highlight=False).print(table)
     typer.echo()
 
 
+def _lowered(heading: str) -> str:
+    """On the second of two lines, if it has one only."""
+    return heading if "\n" in heading else f"\n{heading}"
+
+
 def _width() -> int:
-    """As wide as the terminal, but lines longer than this are hard to read."""
-    return min(shutil.get_terminal_size((_WIDTH, 24)).columns, _WIDTH) if sys.stdout.isatty() else _WIDTH
+    """As wide as the terminal (or $COLUMNS), but lines longer than this are hard to read."""
+    return min(shutil.get_terminal_size((_WIDTH, 24)).columns, _WIDTH)
 
 
-def _tested(one: Comparison) -> Iterator[str]:
+def _row(one: Comparison, within: Sequence[str], narrow: bool) -> Iterator[str]:
+    """The cells of a comparison; on a narrow terminal what has two parts is set in two lines."""
+    from insgd_lab.analysis.labels import value_label
+
+    then = "\n" if narrow else ""
+    yield from (value_label(one.condition[name]) for name in within)
+    yield from _tested(one, then) if one.p is not None else _untested(one, narrow)
+    yield one.verdict
+
+
+def _tested(one: Comparison, then: str) -> Iterator[str]:
     from insgd_lab.analysis.labels import signed
 
     low, high = one.interval or (float("nan"), float("nan"))
-    spread = [_p(one.p_holm_low), _p(one.p_holm_high)]
-    yield from (_printed(one, one.optimizer), signed(one.difference), f"{signed(low)} to {signed(high)}")
-    yield from (_p(one.p), _p(one.p_holm), "–".join(dict.fromkeys(spread)), _runs(one), str(one.n_needed))
+    spread = dict.fromkeys([_p(one.p_holm_low), _p(one.p_holm_high)])
+    yield from (_printed(one, one.optimizer), signed(one.difference), f"{signed(low)} to{then or ' '}{signed(high)}")
+    yield from (_p(one.p), _p(one.p_holm), f"–{then}".join(spread), _runs(one), str(one.n_needed or "–"))
 
 
-def _untested(one: Comparison) -> Iterator[str]:
+def _untested(one: Comparison, narrow: bool) -> Iterator[str]:
     from insgd_lab.analysis.labels import signed
 
-    yield from (_printed(one, one.optimizer), _printed(one, one.baseline), signed(one.difference))
-    yield from (f"{one.sd_bound:.3f}", f"{one.sd_bound_family:.3f}", _runs(one))
+    arm, base = _printed(one, one.optimizer), _printed(one, one.baseline)
+    yield from (f"{arm}\nagainst {base}",) if narrow else (arm, base)
+    yield from (signed(one.difference), f"{one.sd_bound:.3f}", f"{one.sd_bound_family:.3f}", _runs(one))
 
 
 def _printed(one: Comparison, optimizer: str) -> str:
@@ -124,7 +138,7 @@ def _printed(one: Comparison, optimizer: str) -> str:
 
 
 def _runs(one: Comparison) -> str:
-    return str(one.n) + "?" * bool(one.assumes)
+    return str(one.n) + "?" * (not one.n_printed)
 
 
 def _p(p: float | None) -> str:
@@ -137,7 +151,7 @@ def _print_findings(found: Audit) -> None:
     from insgd_lab.analysis.audit import VERDICTS
     from insgd_lab.analysis.published import load_paper
 
-    _say(_LEGEND)
+    _say(f"{_LEGEND}{_spread(found)} Verdicts:")
     for verdict, meaning in VERDICTS.items():
         _say(f"{verdict}: {meaning}.", "- ")
     for paper, group in groupby(found.findings, key=lambda one: one.paper):
@@ -149,6 +163,16 @@ def _print_findings(found: Audit) -> None:
                 typer.echo(f"\n{heading}")
             for statement in told:
                 _say(statement, "- ")
+
+
+def _spread(found: Audit) -> str:
+    """How ± was read, if it had to be read somehow."""
+    from insgd_lab.analysis.audit.comparisons import assumption
+    from insgd_lab.analysis.published import load_paper
+
+    papers = dict.fromkeys(one.paper for one in found.comparisons if one.sd_stated is False)
+    read = dict.fromkeys(assumption(load_paper(paper), [], True) for paper in papers)
+    return "".join(f" Assumed: {text}." for text in read)
 
 
 def _say(text: str, bullet: str = "") -> None:

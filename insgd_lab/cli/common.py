@@ -5,8 +5,10 @@ Exit codes: 0 done (a diverged run is a result), 1 a run failed or is left, 2 ba
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from insgd_lab.config import RunSpec
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+_FIRST_SECONDS = 5.0
 
 SETTINGS: dict[str, Any] = {
     "no_args_is_help": True,
@@ -62,8 +65,30 @@ def plain_errors() -> Iterator[None]:
 
 def refuse(message: str) -> NoReturn:
     """End with a message about bad input, and its exit code."""
-    typer.echo(f"error: {message}", err=True)
+    told = f"error: {message}"
+    if not _left_to_torchrun(told):
+        typer.echo(told, err=True)
     raise typer.Exit(BAD_INPUT)
+
+
+def _left_to_torchrun(message: str) -> bool:
+    """Leave a message where torchrun looks for it; whether it will be told.
+
+    When one of its processes ends with an error torchrun prints a traceback of its own, and below it the error of the
+    process that was the first to fail. All of ours fail alike: the others give the first one time, and torchrun ends
+    them.
+    """
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not file:
+        return False
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(_FIRST_SECONDS)
+    try:
+        told = {"message": {"message": message, "extraInfo": {"timestamp": int(time.time())}}}
+        Path(file).write_text(json.dumps(told), encoding="utf-8")
+    except OSError:
+        return False
+    return True
 
 
 def input_errors() -> tuple[type[Exception], ...]:

@@ -28,7 +28,8 @@ Engine = Annotated[
     typer.Option("--executor", help="Processes of its own (local, the default), or a Ray on this machine."),
 ]
 RayAddress = Annotated[
-    str | None, typer.Option("--ray", metavar="ADDRESS", help="Use this Ray cluster: auto, HOST:PORT or ray://….")
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Use this Ray cluster: HOST:PORT, ray://HOST:PORT or auto."),
 ]
 Retries = Annotated[int, typer.Option(min=0, help="How often a run whose worker dies is tried again.")]
 
@@ -121,9 +122,16 @@ def _asking_for_gpus(study: StudySpec) -> tuple[str, str]:
 
 
 def use_ray(engine: str | None, address: str | None) -> bool:
-    """Whether the two options ask for Ray; refuse them if they contradict each other."""
+    """Whether the two options ask for Ray; refuse what is no address, and options that contradict each other."""
     if engine == "local" and address is not None:
         refuse(f"--executor local and --ray {address} contradict each other; give one of them")
+    if address is not None:
+        from insgd_lab.studies.ray_address import place_of
+
+        try:
+            place_of(address)
+        except ValueError as error:
+            refuse(f"--ray {address}: {error}")
     return engine == "ray" or address is not None
 
 

@@ -50,7 +50,8 @@ def study_path(key: str) -> str:
         return f"train.{key}"
     if first not in StudySpec.model_fields or (first == "arm" and key.count(".") < 2):
         tables = ", ".join(f"{table}.KEY" for table in (*_TABLES, "resources", "search"))
-        refuse(f"--set {key}: expected seeds, a key of training such as epochs, {tables}, or arm.NAME.KEY")
+        arms = "arm.NAME.KEY such as arm.NAME.optimizer.lr"
+        refuse(f"--set {key}: expected seeds, a key of training such as epochs, {tables}, or {arms}")
     return key
 
 

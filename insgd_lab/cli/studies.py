@@ -30,7 +30,7 @@ from insgd_lab.cli.hands import Engine, Hands, RayAddress, Retries, Workers, loc
 from insgd_lab.cli.settings import StudySettings, put_settings, study_path
 
 if TYPE_CHECKING:
-    from insgd_lab.config import StudySpec
+    from insgd_lab.config import Problem, StudySpec
     from insgd_lab.store import StudyFolder
     from insgd_lab.studies.ledger import Tally
     from insgd_lab.studies.planning import Plan
@@ -53,7 +53,7 @@ def study_run(
     retries: Retries = 1,
     rerun: Annotated[
         Literal["stale"] | None,
-        typer.Option(help="Also redo what other versions of the lab have made; their results are set aside."),
+        typer.Option(help="Also redo what other versions of the lab, or other images, have made; that is set aside."),
     ] = None,
     settings: StudySettings = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -70,9 +70,12 @@ def study_run(
         _check_same_study(spec, folder)
         for damage in folder.set_damage_aside():
             typer.echo(f"set aside: {damage.path}, which could not be read ({damage.why})", err=True)
-        if rerun == "stale":
-            _set_stale_aside(folder)
         plan = next_plan(spec, folder)
+        if rerun == "stale":
+            _set_stale_aside(plan, folder, data_dir)
+            plan = next_plan(spec, folder)
+        else:
+            _tell_other_data(plan, folder, data_dir)
         hands = Hands(workers, device, data_dir, loaders, retries, use_ray(engine, ray), ray)
         if _unfinished(plan, folder):
             hands.check(plan.runs.values(), spec)
@@ -95,23 +98,35 @@ def study_run(
             raise typer.Exit(FAILED)
 
 
-def _check_comparison(spec: StudySpec) -> None:
-    """Refuse a study that is to be put beside a published table that is not on record."""
-    from insgd_lab.analysis.published import load_paper
-
-    if spec.compare is not None:
-        load_paper(spec.compare.paper).find_table(spec.compare.table)
-
-
 def _study(study: str, settings: Sequence[str], plugins: Sequence[str]) -> StudySpec:
     """A study with settings over it, checked as far as it can be before it is planned."""
-    from insgd_lab.config import parse_study, read_study
+    from insgd_lab.config import ConfigError, parse_study, read_study
 
     raw, source = read_study(study)
     put_settings(raw, settings, study_path)
-    spec = parse_study(raw, " with ".join([source, *settings]), plugins)
-    _check_comparison(spec)
+    source, problems = " with ".join([source, *settings]), _comparison_problems(raw)
+    try:
+        spec = parse_study(raw, source, plugins)
+    except ConfigError as error:
+        raise ConfigError(source, [*error.problems, *problems]) from None
+    if problems:
+        raise ConfigError(source, problems)
     return spec
+
+
+def _comparison_problems(raw: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with a study that is to be put beside a published table which is not on record."""
+    from insgd_lab.analysis.published import PublishedError, load_paper
+    from insgd_lab.config import Problem
+
+    compare = raw.get("compare")
+    if not isinstance(compare, dict) or not all(isinstance(compare.get(key), str) for key in ("paper", "table")):
+        return []  # there is none, or the study is refused for it
+    try:
+        load_paper(compare["paper"]).find_table(compare["table"])
+    except PublishedError as error:
+        return [Problem(("compare",), compare, str(error))]
+    return []
 
 
 def _unfinished(plan: Plan, folder: StudyFolder) -> int:
@@ -131,12 +146,32 @@ def _check_same_study(study: StudySpec, folder: StudyFolder) -> None:
         refuse(f"{folder.path} holds the study {there!r}, not {study.name!r}; name another --out")
 
 
-def _set_stale_aside(folder: StudyFolder) -> None:
+def _set_stale_aside(plan: Plan, folder: StudyFolder, data_dir: Path | None) -> None:
     from insgd_lab.cli.study_tools import present_lab
     from insgd_lab.studies.status import set_stale_aside
+    from insgd_lab.training.availability import fingerprints
 
-    aside = set_stale_aside(folder, [run.id for run in folder.runs()], present_lab())
-    typer.echo(f"{folder.path}: {len(aside)} runs of other versions of the lab are set aside, to be done again")
+    images = fingerprints(plan.runs.values(), data_dir)
+    aside = set_stale_aside(folder, [run.id for run in folder.runs()], present_lab(), images)
+    whose = "other versions of the lab" + (", or of other images," if images else "")
+    typer.echo(f"{folder.path}: {len(aside)} runs of {whose} are set aside, to be done again")
+
+
+def _tell_other_data(plan: Plan, folder: StudyFolder, data_dir: Path | None) -> None:
+    """Say which finished runs have learnt from other images than their folder holds now."""
+    from insgd_lab.studies.status import runs_of_other_data
+    from insgd_lab.training.availability import fingerprints
+
+    images = fingerprints(plan.runs.values(), data_dir)
+    others = runs_of_other_data(folder.infos(list(images)), images) if images else []
+    paths = sorted({str(plan.runs[run].task.data.options.get("path")) for run in others})
+    if others:
+        names = ", ".join(others[:_SHOWN_FAILURES]) + (", …" if len(others) > _SHOWN_FAILURES else "")
+        typer.echo(
+            f"{plan.study.name}: the images in {', '.join(paths)} have changed since {len(others)} finished runs "
+            f"learnt from them: {names}; their results are kept, and `--rerun stale` does them again",
+            err=True,
+        )
 
 
 def _work_off(
@@ -221,6 +256,7 @@ def _write_plan(plan: Plan, folder: StudyFolder, asked: Mapping[str, Any]) -> Pl
     from datetime import UTC, datetime
 
     from insgd_lab.store import to_json_value
+    from insgd_lab.studies.history import primary_changes
     from insgd_lab.studies.planning import study_info
     from insgd_lab.studies.search import SearchPlan, next_plan
     from insgd_lab.training import provenance
@@ -230,6 +266,8 @@ def _write_plan(plan: Plan, folder: StudyFolder, asked: Mapping[str, Any]) -> Pl
         before = folder.info() if folder.exists else {}
         created = before.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
         info = to_json_value({**study_info(plan, versions=provenance.versions(), created=created), "asked": asked})
+        if changes := primary_changes(folder, before, info["spec"]):
+            info["primary_changes"] = changes
         if {**info, "versions": None} != {**before, "versions": None}:
             folder.write_info(info)
     left_out = sum(run.id not in plan.runs for run in folder.runs())
@@ -247,7 +285,8 @@ def _execute(plan: Plan, folder: StudyFolder, hands: Hands, number: int) -> Tall
         typer.echo(f"{name}: all {before.total} runs are finished ({before.diverged} diverged){report}")
         return before
     kept = f", {before.finished} of them finished earlier" if before.finished else ""
-    typer.echo(f"{name}: {before.total} runs{kept}; {hands.described(plan)}; results in {folder.path}")
+    there = progress.stages(before) or f"{before.total} runs{kept}"
+    typer.echo(f"{name}: {there}; {hands.described(plan)}; results in {folder.path}")
     try:
         with progress.shown(name) as update:
             tally = hands.execute(plan, folder, number, update)

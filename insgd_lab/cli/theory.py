@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from insgd_lab.cli.common import check_out, plain_errors
-from insgd_lab.cli.hands import Workers, cores
+from insgd_lab.cli.hands import cores
 from insgd_lab.cli.studies import study_run
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def theory(
         typer.Argument(help="What to measure.", metavar="[PART]"),
     ] = "all",
     out: Annotated[Path, typer.Option("--out", help="Where the studies and the page go.")] = Path("runs/theory"),
-    workers: Workers = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one for each core.")] = None,
 ) -> None:
     """Measure average regret, largest stable step sizes and NLMS (docs/theory.md), and write a page of findings.
 

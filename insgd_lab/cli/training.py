@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -30,7 +30,7 @@ from insgd_lab.cli.settings import put, put_settings, run_path
 
 if TYPE_CHECKING:
     from insgd_lab.config import RunSpec
-    from insgd_lab.store import RunFolder
+    from insgd_lab.store import RunFolder, StudyFolder
 
 _SHOWN_METRICS = {
     "loss": "loss", "accuracy": "accuracy", "top5_accuracy": "top-5", "balanced_accuracy": "balanced",
@@ -53,6 +53,10 @@ def train(
     data_dir: DataDir = None,
     device: Device = "cpu",
     loaders: Loaders = 0,
+    rerun: Annotated[
+        Literal["stale"] | None,
+        typer.Option(help="Do it again if another version of the lab, or other images, made it; that is set aside."),
+    ] = None,
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
     """Train one run, described by options, by a file, or by a file with options on top.
@@ -61,14 +65,28 @@ def train(
     """
     with plain_errors():
         from insgd_lab.config import parse_run, read_toml
+        from insgd_lab.store import StudyFolder
 
         raw = read_toml(config) if config else {}
+        _refuse_a_study(config, raw)
         chosen = {"optimizer": optimizer, "data": data, "model": model, "epochs": epochs, "seed": seed}
         raw = _with_options(raw, chosen, settings)
         spec = parse_run(raw, str(config or "options"), plugin)
         check_device(device)
         check_data([spec], data_dir)
+        if out is not None:
+            check_out(out)
+            _look_at_stale(spec, StudyFolder(out), data_dir, again=rerun == "stale")
         _train(spec, out, data_dir, device, loaders)
+
+
+def _refuse_a_study(config: Path | None, raw: Mapping[str, Any]) -> None:
+    """Refuse the file of a study, whose mistakes as a run would say nothing."""
+    if "arm" in raw or "base" in raw:
+        refuse(
+            f"{config} is a study, as it has arms or a base; train takes the file of one run, with an optimizer. "
+            f"To train all of the study's runs: insgd-lab study run {config}"
+        )
 
 
 def _with_options(raw: dict[str, Any], chosen: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -87,14 +105,30 @@ def _with_options(raw: dict[str, Any], chosen: Mapping[str, Any], settings: Sequ
     return raw
 
 
+def _look_at_stale(spec: RunSpec, folder: StudyFolder, data_dir: Path | None, *, again: bool) -> None:
+    """Say that a finished run has learnt from other images than there are now; `again`: set aside what is stale."""
+    from insgd_lab.cli.study_tools import present_lab
+    from insgd_lab.studies.status import runs_of_other_data, set_stale_aside
+    from insgd_lab.training.availability import fingerprints
+
+    images, run = fingerprints([spec], data_dir), folder.run(spec.id)
+    if again and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        refuse("--rerun stale with several processes, which would not see the same result; give it to one, then share")
+    if again and set_stale_aside(folder, [spec.id], present_lab(), images):
+        say(f"{run.path}: its stale result is set aside, to be done again")
+    elif images and runs_of_other_data(folder.infos([spec.id]), images):
+        path = spec.task.data.options["path"]
+        say(f"The images in {path} have changed since this run learnt from them; --rerun stale does it again", err=True)
+
+
 def _train(spec: RunSpec, out: Path | None, data_dir: Path | None, device: str, loaders: int) -> None:
     from insgd_lab.store import FINISHED, StudyFolder
 
-    if out is not None:
-        check_out(out)
     folder = StudyFolder(out).run(spec.id) if out else None
-    if folder is not None and folder.exists and (status := folder.checked_info()["status"]) in FINISHED:
-        say(f"This run is {status} already: {folder.path}")
+    if folder is not None and folder.exists and (info := folder.checked_info())["status"] in FINISHED:
+        for line in _result_lines(info.get("results") or {}):
+            say(line)
+        say(f"This run is {info['status']} already: {folder.path}")
         return
     from insgd_lab.training.loop import train as train_run
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from insgd_lab import registry
 from insgd_lab.config.base import Spec
 from insgd_lab.config.grids import GRIDS, same
 from insgd_lab.config.levels import Axis, Interval
 from insgd_lab.config.options import Entry, NamedSpec, checked, checked_option
-from insgd_lab.config.problems import Missing, Problem, ProblemsError, raise_if_any, unknown
+from insgd_lab.config.problems import Missing, Problem, raise_if_any, unknown
 
 __all__ = ["AXES", "ArmSpec", "checked_axes", "repeated", "tables_of"]
 
@@ -47,9 +47,9 @@ class ArmSpec(Spec):
     train: dict[str, Any] = {}
     resources: dict[str, Any] = {}
     grid: str = "full"
-    samples: Annotated[int, Field(ge=1)] | None = None
+    samples: Annotated[Annotated[int, Field(ge=1)] | None, Field(validate_default=True)] = None
     sample_seed: Annotated[int, Field(ge=0)] = 0
-    axes: dict[str, Axis] = {}
+    axes: Annotated[dict[str, Axis], Field(validate_default=True)] = {}
     tune: dict[str, Axis] = {}
     include: list[dict[str, Any]] = []
     exclude: list[dict[str, Any]] = []
@@ -67,13 +67,28 @@ class ArmSpec(Spec):
             raise ValueError(unknown(value, GRIDS, "grid"))
         return value
 
+    @field_validator("samples", "sample_seed")
+    @classmethod
+    def _as_read(cls, value: int | None, info: ValidationInfo) -> int | None:
+        """Refuse what only random grids read, and miss what they need."""
+        grid = info.data.get("grid")
+        if grid == "random" and value is None:
+            raise_if_any([Problem((), Missing(), 'is required by grid = "random", such as 20')])
+        if grid not in ("random", None) and value:
+            raise ValueError('is read by grid = "random" only; leave it out')
+        return value
+
     @field_validator(*AXES)
     @classmethod
-    def _option_axes(cls, value: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
-        """Check the axes over the optimizer's options; those over task and training wait for the study."""
-        if "optimizer" not in info.data or value is None:
-            return value
-        value, problems = checked_axes(value, info.data["optimizer"].name)
+    def _possible_levels(cls, value: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        """Check the levels of the optimizer's options, and what the grid can do; those over task and training wait."""
+        table, name, grid = value or {}, str(info.field_name), info.data.get("grid")
+        problems = _unsuited(name, table, grid)
+        if name != "axes":
+            problems += _twice(table, info.data.get("axes", {}))
+        if "optimizer" in info.data and value is not None:
+            value, found = checked_axes(value, info.data["optimizer"].name)
+            problems += found
         raise_if_any(problems)
         return value
 
@@ -91,41 +106,29 @@ class ArmSpec(Spec):
         raise_if_any(problems)
         return cells
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        raise_if_any([*self._twice(), *self._without_steps(), *self._unread()])
-        lengths = {path: len(levels) for path, levels in self.axes.items() if isinstance(levels, list)}
-        if self.grid == "zip" and len(set(lengths.values())) > 1:
-            raise ProblemsError([Problem(("axes",), lengths, "zip needs axes of equal length")])
-        return self
 
-    def _twice(self) -> Iterator[Problem]:
-        """Paths in two tables."""
-        for name in ("tune", "search"):
-            for path, levels in (getattr(self, name) or {}).items():
-                if path in self.axes:
-                    yield Problem((name, path), levels, "is an axis as well; keep one of the two")
+def _unsuited(name: str, table: Mapping[str, Any], grid: str | None) -> list[Problem]:
+    """What the arm's grid cannot do with the levels of its `axes`, `tune` or `search`; nothing without a grid."""
+    if grid is None or name == "search":
+        return []
+    if name == "axes" and grid == "random":
+        return [] if table else [Problem((), Missing(), 'is required by grid = "random"')]
+    remedy = ', or draw from it with grid = "random"' if name == "axes" else ""
+    problems = [
+        Problem((path,), levels.model_dump(), f"has no end of values; add steps{remedy}")
+        for path, levels in table.items()
+        if isinstance(levels, Interval)
+    ]
+    lengths = {path: len(levels) for path, levels in table.items() if isinstance(levels, list)}
+    if name == "axes" and grid == "zip" and len(set(lengths.values())) > 1:
+        problems.append(Problem((), lengths, "zip needs axes of equal length"))
+    return problems
 
-    def _without_steps(self) -> Iterator[Problem]:
-        """Ranges where each value has to run."""
-        for name in ("axes", "tune") if self.grid != "random" else ("tune",):
-            for path, levels in getattr(self, name).items():
-                if isinstance(levels, Interval):
-                    remedy = ', or draw from it with grid = "random"' if name == "axes" else ""
-                    message = f"has no end of values; add steps{remedy}"
-                    yield Problem((name, path), levels.model_dump(), message)
 
-    def _unread(self) -> Iterator[Problem]:
-        """What the grid needs and has not, or has and does not read."""
-        if self.grid != "random":
-            if self.samples is not None:
-                yield Problem(("samples",), self.samples, 'is read by grid = "random" only; leave it out')
-            if self.sample_seed:
-                yield Problem(("sample_seed",), self.sample_seed, 'is read by grid = "random" only; leave it out')
-        elif not self.axes:
-            yield Problem(("axes",), Missing(), 'is required by grid = "random"')
-        elif self.samples is None:
-            yield Problem(("samples",), Missing(), 'is required by grid = "random", such as 20')
+def _twice(table: Mapping[str, Any], axes: Mapping[str, Any]) -> list[Problem]:
+    """Paths that are axes as well."""
+    message = "is an axis as well; keep one of the two"
+    return [Problem((path,), levels, message) for path, levels in table.items() if path in axes]
 
 
 def tables_of(arm: Any) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
@@ -166,13 +169,17 @@ def checked_axes(axes: Mapping[str, Any], optimizer: str) -> tuple[dict[str, Any
 
 def _checked_levels(entry: Entry, path: str, levels: Any) -> tuple[Any, list[Problem]]:
     result: list[Any] = []
+    problems: list[Problem] = []
     for level in levels.ends if isinstance(levels, Interval) else levels:
         try:
             result.append(checked_option("optimizer", entry, path, level))
         except ValueError as error:
             given = levels if path not in entry.defaults else level
-            return [], [Problem((path,), given.model_dump() if isinstance(given, Interval) else given, str(error))]
-    return (levels if isinstance(levels, Interval) else result), []
+            given = given.model_dump() if isinstance(given, Interval) else given
+            problems.append(Problem((path,), given, str(error)))
+            if path not in entry.defaults:  # whatever its levels
+                break
+    return (levels if problems or isinstance(levels, Interval) else result), problems
 
 
 def repeated(path: str, levels: Any) -> list[Problem]:

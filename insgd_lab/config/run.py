@@ -6,9 +6,9 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from insgd_lab import hyperparameters, registry, store
 from insgd_lab.config.base import Spec, WithPlugins, validated
@@ -31,21 +31,15 @@ class TaskSpec(Spec):
     @field_validator("data", "model")
     @classmethod
     def _known(cls, value: NamedSpec, info: ValidationInfo) -> NamedSpec:
-        return checked(str(info.field_name), value)
-
-    @model_validator(mode="after")
-    def _made_for_each_other(self) -> Self:
-        """Refuse a model for the data of others, and others for the data of one."""
-        wanted = registry.get_data(self.data.name).model
-        if wanted is None:
-            theirs = [name for name in registry.list_data() if registry.get_data(name).model == self.model.name]
-            if theirs:
-                message = f"is for {' and '.join(theirs)}, not for {self.data.name}; name another model"
-                raise ProblemsError([Problem(("model",), self.model.name, message)])
-        elif self.model.name != wanted:
-            message = f"{self.data.name} is for the model {wanted}; name that one"
-            raise ProblemsError([Problem(("model",), self.model.name, message)])
-        return self
+        kind, problems = str(info.field_name), list[Problem]()
+        try:
+            value = checked(kind, value)
+        except ProblemsError as error:
+            problems += error.problems
+        if kind == "model" and "data" in info.data:
+            problems += _unfit(value.name, info.data["data"].name)
+        raise_if_any(problems)
+        return value
 
     def canonical(self) -> dict[str, Any]:
         """Return the plain form that is hashed."""
@@ -56,6 +50,16 @@ class TaskSpec(Spec):
     def canonical_text(self) -> str:
         """`canonical` as the text that is hashed; many runs share it."""
         return store.canonical_json(self.canonical())
+
+
+def _unfit(model: str, data: str) -> list[Problem]:
+    """What is wrong with a model that is for the data of others, or for data that are for another model."""
+    wanted = registry.get_data(data).model
+    if wanted is None:
+        theirs = [name for name in registry.list_data() if registry.get_data(name).model == model]
+        message = f"is for {' and '.join(theirs)}, not for {data}; name another model"
+        return [Problem((), model, message)] if theirs else []
+    return [] if model == wanted else [Problem((), model, f"{data} is for the model {wanted}; name that one")]
 
 
 class TrainSpec(Spec):
@@ -85,14 +89,14 @@ class TrainSpec(Spec):
     augment: bool = False
     eval_every: Annotated[int, Field(ge=1)] = 1
     eval_batch_size: Annotated[int, Field(ge=1)] = 1000
-    schedule: ScheduleSpec = ScheduleSpec()
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
+    cuda_graph: bool = False  # before the schedule, whose check reads it
+    schedule: ScheduleSpec = ScheduleSpec()
     accumulate: Annotated[int, Field(ge=1)] = 1
     clip_norm: Annotated[float, Field(gt=0)] = math.inf
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     channels_last: bool = True
     compile: bool = False
-    cuda_graph: bool = False
     packing: Literal["off", "auto"] | int = "off"
 
     @field_validator("packing", mode="before")
@@ -103,20 +107,30 @@ class TrainSpec(Spec):
             raise ValueError('expected "off", "auto" or a whole number of runs, at least 1')
         return value
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        problems = [Problem(("schedule", *p.path), p.value, p.message) for p in self.schedule.beyond(self.epochs)]
-        if self.accumulate > self.batch_size:
-            message = f"a batch of {self.batch_size} cannot be computed in more parts than it has images"
-            problems.append(Problem(("accumulate",), self.accumulate, message))
-        if self.cuda_graph and self.precision == "float16":
-            message = "float16 looks at every gradient before the step, which no graph can; take bfloat16"
-            problems.append(Problem(("cuda_graph",), True, message))
-        if self.cuda_graph and self.schedule.beta1_decay != 1:
+    @field_validator("cuda_graph")
+    @classmethod
+    def _possible_graph(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("precision") == "float16":
+            raise ValueError("float16 looks at every gradient before the step, which no graph can; take bfloat16")
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _possible_schedule(cls, value: ScheduleSpec, info: ValidationInfo) -> ScheduleSpec:
+        problems = value.beyond(info.data["epochs"]) if "epochs" in info.data else []
+        if info.data.get("cuda_graph") and value.beta1_decay != 1:
             message = "cannot change from step to step in a CUDA graph; set train.cuda_graph = false"
-            problems.append(Problem(("schedule", "beta1_decay"), self.schedule.beta1_decay, message))
+            problems.append(Problem(("beta1_decay",), value.beta1_decay, message))
         raise_if_any(problems)
-        return self
+        return value
+
+    @field_validator("accumulate")
+    @classmethod
+    def _possible_parts(cls, value: int, info: ValidationInfo) -> int:
+        size = info.data.get("batch_size", value)
+        if value > size:
+            raise ValueError(f"a batch of {size} cannot be computed in more parts than it has images")
+        return value
 
     def canonical(self) -> dict[str, Any]:
         """Return the plain form that is hashed: defaults left out, and what does not change the numbers."""
@@ -139,9 +153,9 @@ class RunSpec(WithPlugins):
     """One training run, complete: same spec, same numbers. Plugins and resources are not part of its name."""
 
     task: TaskSpec
-    train: TrainSpec
-    record: RecordSpec = RecordSpec()
     optimizer: NamedSpec
+    train: TrainSpec  # after what it asks something of
+    record: RecordSpec = RecordSpec()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     resources: ResourcesSpec = ResourcesSpec()
 
@@ -156,39 +170,19 @@ class RunSpec(WithPlugins):
             raise ProblemsError([Problem((), Missing(), str(error))]) from None
         return spec
 
-    @model_validator(mode="after")
-    def _trainable(self) -> Self:
+    @field_validator("train")
+    @classmethod
+    def _trainable(cls, value: TrainSpec, info: ValidationInfo) -> TrainSpec:
         """Check that the data and the optimizer are up to what the training asks of them."""
-        problems = [*self._unscheduled(), *self._unlike_the_data(), *self._not_held_in_a_graph()]
-        raise_if_any([Problem(("train", *p.path), p.value, p.message) for p in problems])
-        return self
-
-    def _unscheduled(self) -> list[Problem]:
-        name, schedule = self.optimizer.name, self.train.schedule
-        message = f"{name} has no option {{!r}} to change; leave it out, or take another optimizer"
-        return [
-            Problem(("schedule", key), getattr(schedule, key), message.format(option))
-            for option, key in schedule.needs().items()
-            if option not in registry.get_optimizer(name).defaults
-        ]
-
-    def _unlike_the_data(self) -> list[Problem]:
-        data, train = registry.get_data(self.task.data.name), self.train
-        problems = []
-        if train.augment and not data.images:
-            message = f"{data.name} has no images to crop and mirror; leave it out"
-            problems.append(Problem(("augment",), True, message))
-        if train.label_smoothing and not data.labels:
-            message = f"{data.name} has no classes whose labels could be smoothed; leave it out"
-            problems.append(Problem(("label_smoothing",), train.label_smoothing, message))
-        return problems
-
-    def _not_held_in_a_graph(self) -> list[Problem]:
-        name = self.optimizer.name
-        if not self.train.cuda_graph or registry.get_optimizer(name).capabilities.capturable:
-            return []
-        message = f"{name} cannot be held in a CUDA graph; leave it out, or take another optimizer"
-        return [Problem(("cuda_graph",), True, message)]
+        problems: list[Problem] = []
+        if "optimizer" in info.data:
+            problems += _unscheduled(value, info.data["optimizer"].name)
+        if "task" in info.data:
+            problems += _unlike_the_data(value, info.data["task"].data.name)
+        if "optimizer" in info.data:
+            problems += _not_held_in_a_graph(value, info.data["optimizer"].name)
+        raise_if_any(problems)
+        return value
 
     def canonical(self) -> dict[str, Any]:
         """Return the run in plain JSON types: defaults left out, revisions and the seed in."""
@@ -247,6 +241,32 @@ class RunSpec(WithPlugins):
                 raise ValueError(f"the run starts from weights with sha256 {needed}; give their path as init_from")
             task["init_from"]["path"] = init_from
         return cls.model_validate({**plain, "plugins": list(plugins)})
+
+
+def _unscheduled(train: TrainSpec, optimizer: str) -> list[Problem]:
+    message = f"{optimizer} has no option {{!r}} to change; leave it out, or take another optimizer"
+    return [
+        Problem(("schedule", key), getattr(train.schedule, key), message.format(option))
+        for option, key in train.schedule.needs().items()
+        if option not in registry.get_optimizer(optimizer).defaults
+    ]
+
+
+def _unlike_the_data(train: TrainSpec, name: str) -> list[Problem]:
+    data, problems = registry.get_data(name), []
+    if train.augment and not data.images:
+        problems.append(Problem(("augment",), True, f"{name} has no images to crop and mirror; leave it out"))
+    if train.label_smoothing and not data.labels:
+        message = f"{name} has no classes whose labels could be smoothed; leave it out"
+        problems.append(Problem(("label_smoothing",), train.label_smoothing, message))
+    return problems
+
+
+def _not_held_in_a_graph(train: TrainSpec, optimizer: str) -> list[Problem]:
+    if not train.cuda_graph or registry.get_optimizer(optimizer).capabilities.capturable:
+        return []
+    message = f"{optimizer} cannot be held in a CUDA graph; leave it out, or take another optimizer"
+    return [Problem(("cuda_graph",), True, message)]
 
 
 def parse_run(raw: Mapping[str, Any], source: str = "run", plugins: Sequence[str] = ()) -> RunSpec:

@@ -7,12 +7,12 @@ schedule = { name = "multi-step", milestones = [60, 120], gamma = 0.2, warmup = 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from insgd_lab.config.base import Spec
-from insgd_lab.config.problems import Missing, Problem, raise_if_any
+from insgd_lab.config.problems import Missing, Problem, ProblemsError
 
 __all__ = ["ScheduleSpec"]
 
@@ -27,6 +27,7 @@ _READ: Mapping[str, tuple[str, ...]] = {
     "cosine-restarts": ("period", "period_factor", "floor"),
     "inverse-sqrt": ("beta1_decay",),
 }
+_KEYS = tuple(dict.fromkeys(key for keys in _READ.values() for key in keys))
 _REQUIRED = {
     "multi-step": ("milestones", "[60, 120]"),
     "step": ("step_size", "30"),
@@ -55,11 +56,11 @@ class ScheduleSpec(Spec):
     """
 
     name: Literal["constant", "multi-step", "step", "cosine", "cosine-restarts", "inverse-sqrt"] = "constant"
-    milestones: list[Epochs] = []
+    milestones: Annotated[list[Epochs], Field(validate_default=True)] = []
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
-    step_size: Epochs | None = None
+    step_size: Annotated[Epochs | None, Field(validate_default=True)] = None
     floor: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    period: Epochs | None = None
+    period: Annotated[Epochs | None, Field(validate_default=True)] = None
     period_factor: Annotated[int, Field(ge=1)] = 1
     beta1_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     warmup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -69,38 +70,41 @@ class ScheduleSpec(Spec):
     def _from_toml(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        raise_if_any([*self._unread(), *self._missing(), *self._unordered()])
-        return self
+    @field_validator(*_KEYS)
+    @classmethod
+    def _as_read(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a key that the schedule does not read, and miss one that it needs."""
+        name, key = info.data.get("name"), str(info.field_name)
+        if name is None:  # which the schedule is refused for
+            return value
+        if value != cls.model_fields[key].default and key not in _READ[name]:
+            raise ProblemsError([Problem((), value, _not_read(name, key))])
+        needed, example = _REQUIRED.get(name, ("", ""))
+        if key == needed and not value:
+            raise ProblemsError([Problem((), Missing(), f"is required, such as {example}")])
+        return value
 
-    def _unread(self) -> list[Problem]:
-        changed = [key for key in self._changed() if key not in (*_READ[self.name], "name", "warmup")]
-        return [Problem((key,), getattr(self, key), self._not_read(key)) for key in changed]
-
-    def _not_read(self, key: str) -> str:
-        readers = " and ".join(f'"{name}"' for name, keys in _READ.items() if key in keys)
-        return f'is not read by the schedule "{self.name}", only by {readers}; leave it out, or name another schedule'
-
-    def _missing(self) -> list[Problem]:
-        if self.name not in _REQUIRED:
-            return []
-        key, example = _REQUIRED[self.name]
-        return [] if getattr(self, key) else [Problem((key,), Missing(), f"is required, such as {example}")]
-
-    def _unordered(self) -> list[Problem]:
-        if self.milestones == sorted(set(self.milestones)):
-            return []
-        return [Problem(("milestones",), self.milestones, "expected epochs in rising order")]
+    @field_validator("milestones")
+    @classmethod
+    def _ordered(cls, value: list[int]) -> list[int]:
+        if value != sorted(set(value)):
+            raise ValueError("expected epochs in rising order")
+        return value
 
     def beyond(self, epochs: int) -> list[Problem]:
         """Return what a run of that many epochs would never come to."""
-        before = f"must lie before the last epoch, {epochs}"
-        problems = [Problem(("milestones",), m, before) for m in self.milestones if m >= epochs]
+        within = [m for m in self.milestones if m < epochs]
+        problems = []
+        if len(within) < len(self.milestones):
+            message = _before("milestones", epochs, "[" + ", ".join(map(str, within or [max(epochs // 2, 1)])) + "]")
+            problems.append(Problem(("milestones",), self.milestones, message))
         if self.step_size is not None and self.step_size >= epochs:
-            problems.append(Problem(("step_size",), self.step_size, before))
+            message = _before("step_size", epochs, str(max(epochs // 2, 1)))
+            problems.append(Problem(("step_size",), self.step_size, message))
         if self.warmup > epochs:
-            problems.append(Problem(("warmup",), self.warmup, f"must not be longer than the run, {epochs} epochs"))
+            remedy = f"set train.schedule.warmup as well, to {epochs} or less, or train.epochs higher"
+            message = f"must not be longer than the run, {epochs} epoch{'s' * (epochs > 1)}; {remedy}"
+            problems.append(Problem(("warmup",), self.warmup, message))
         return problems
 
     def needs(self) -> dict[str, str]:
@@ -121,3 +125,16 @@ class ScheduleSpec(Spec):
 
     def _changed(self) -> set[str]:
         return set(self.model_dump(exclude_defaults=True))
+
+
+def _not_read(name: str, key: str) -> str:
+    readers = " and ".join(f'"{reader}"' for reader, keys in _READ.items() if key in keys)
+    return f'is not read by the schedule "{name}", only by {readers}; leave it out, or name another schedule'
+
+
+def _before(key: str, epochs: int, example: str) -> str:
+    """What is wrong with drops that a run of that many epochs never comes to, and what to set as well as the epochs."""
+    others = 'train.schedule = "constant", or train.epochs higher'
+    if epochs > 1:
+        others = f"train.schedule.{key} as well, such as {example}; or {others}"
+    return f"must lie before the last epoch, {epochs}; set {others}"

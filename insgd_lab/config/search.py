@@ -7,9 +7,9 @@ final_seeds = 5
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from insgd_lab import registry
 from insgd_lab.config.base import Spec
@@ -31,11 +31,11 @@ def seeds_of(value: Any, first: int = 0) -> Any:
     Raises:
         ValueError: the number is no number of seeds.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not 1 <= value <= _MOST_SEEDS:
-            raise ValueError(f"expected a number of seeds from 1 to {_MOST_SEEDS}, or a list of them")
-        return list(range(first, first + value))
-    return value
+    if isinstance(value, list) or value is None:
+        return value
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_SEEDS:
+        raise ValueError(f"expected a number of seeds from 1 to {_MOST_SEEDS}, or a list of them")
+    return list(range(first, first + value))
 
 
 class SearchSpec(Spec):
@@ -56,8 +56,8 @@ class SearchSpec(Spec):
     trials: Annotated[int, Field(ge=1, le=100_000)] = 16
     method: Literal["quasi-random", "random", "optuna"] = "quasi-random"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    seeds: Seeds = [_FIRST_SEARCH_SEED]
-    final_seeds: Seeds | None = None
+    final_seeds: Seeds | None = None  # before `seeds`, whose check reads them
+    seeds: Annotated[Seeds, Field(validate_default=True)] = [_FIRST_SEARCH_SEED]
     metric: Literal["accuracy", "loss"] | None = None
     trials_at_once: Annotated[int, Field(ge=1)] = _AT_ONCE
 
@@ -78,21 +78,35 @@ class SearchSpec(Spec):
             raise ValueError("expected at least one seed, each once")
         return value
 
-    @model_validator(mode="after")
-    def _fresh(self) -> Self:
-        raise_if_any(self.overlap(self.final_seeds or [], "final_seeds"))
-        if self.method != "optuna" and self.trials_at_once != _AT_ONCE:
-            message = 'is read by method = "optuna" only; leave it out'
-            raise_if_any([Problem(("trials_at_once",), self.trials_at_once, message)])
-        return self
+    @field_validator("seeds")
+    @classmethod
+    def _fresh(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        raise_if_any(_overlap(value, info.data.get("final_seeds") or [], "final_seeds"))
+        return value
 
-    def overlap(self, final: list[int], key: str) -> list[Problem]:
-        """Return what is wrong if seeds of trials are among the `final` ones, which stand under `key`."""
-        shared = [seed for seed in self.seeds if seed in final]
-        if not shared:
-            return []
-        message = f"{shared[0]} is one of {key} too, and a winner is judged on seeds that had no say; take others"
-        return [Problem(("seeds",), self.seeds, message)]
+    @field_validator("trials_at_once")
+    @classmethod
+    def _read(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("method", "optuna") != "optuna" and value != _AT_ONCE:
+            raise ValueError('is read by method = "optuna" only; leave it out')
+        return value
+
+    def beside(self, study_seeds: list[int]) -> list[Problem]:
+        """Return what is wrong with the seeds of the search in a study with these seeds, those of the final runs."""
+        if self.final_seeds not in (None, study_seeds):
+            message = "are other seeds than the study's own, which are those of the final runs too; keep one of the two"
+            return [Problem(("final_seeds",), self.final_seeds, message)]
+        found = _overlap(self.seeds, study_seeds, "the final runs' seeds")
+        return [Problem(("seeds",), p.value, p.message) for p in found]
+
+
+def _overlap(seeds: list[int], final: list[int], key: str) -> list[Problem]:
+    """What is wrong if seeds of trials are among the `final` ones, which stand under `key`."""
+    shared = [seed for seed in seeds if seed in final]
+    if not shared:
+        return []
+    message = f"{shared[0]} is one of {key} too, and a winner is judged on seeds that had no say; take others"
+    return [Problem((), seeds, message)]
 
 
 def default_space(optimizer: NamedSpec) -> dict[str, Any]:

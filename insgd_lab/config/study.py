@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
@@ -21,8 +22,9 @@ from insgd_lab.config.resources import ResourcesSpec, laid_over, resource_proble
 from insgd_lab.config.run import RecordSpec, RunSpec, TaskSpec, TrainSpec
 from insgd_lab.config.schedules import ScheduleSpec
 from insgd_lab.config.search import SearchSpec, Seeds, default_space, seeds_of
+from insgd_lab.config.unseen import unseen
 
-__all__ = ["CompareSpec", "StudySpec", "parse_study"]
+__all__ = ["CompareSpec", "StudySpec", "alike", "cell_problem", "parse_study"]
 
 _Common = Mapping[str, Any]  # the "task" and "train" of a study or arm, as far as they are valid
 _SpecT = TypeVar("_SpecT", TaskSpec, TrainSpec)
@@ -61,13 +63,7 @@ class StudySpec(WithPlugins):
         search = value.get("search") if isinstance(value, Mapping) else None
         if not isinstance(search, Mapping) or ("seeds" in value and search.get("final_seeds") is None):
             return value
-        final = search.get("final_seeds", _DEFAULT_SEEDS)
-        if "seeds" in value:
-            if value["seeds"] != final:
-                message = "are the final runs' seeds, as search.final_seeds is; keep one of the two"
-                raise_if_any([Problem(("seeds",), value["seeds"], message)])
-            return value
-        return {**value, "seeds": final}
+        return value if "seeds" in value else {**value, "seeds": search.get("final_seeds", _DEFAULT_SEEDS)}
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -85,33 +81,27 @@ class StudySpec(WithPlugins):
     @classmethod
     def _fresh(cls, value: SearchSpec | None, info: ValidationInfo) -> SearchSpec | None:
         if value is not None:
-            raise_if_any(value.overlap(info.data.get("seeds", []), "the final runs' seeds"))
+            raise_if_any(value.beside(info.data["seeds"]) if "seeds" in info.data else [])
         return value
 
     @field_validator("arm", mode="wrap")
     @classmethod
     def _arms(cls, value: Any, handler: Any, info: ValidationInfo) -> list[ArmSpec]:
         """Check the arms, and beside their own mistakes those that need the study's task and training."""
-        try:
-            arms: list[ArmSpec] = handler(value)
-        except ValidationError as error:
-            problems = problems_of(error, ArmSpec)  # their paths are relative to this field
-            arms = []
-        else:
-            problems = _repeated_names(arms)
+        arms, problems = _read_arms(value, handler)
         common: _Common = {key: info.data[key] for key in _ROOTS if key in info.data}
-        tables = arms or (value if isinstance(value, list) else [])
-        for k, arm in enumerate(tables):
-            own, found = _common_of(arm, common)
-            found = found + (_axis_problems if isinstance(arm, ArmSpec) else _raw_axis_problems)(arm, own)
-            found += resource_problems(arm)
-            problems += [Problem((k, *p.path), p.value, p.message) for p in found]
+        tables = value if isinstance(value, list) else []
+        problems += _repeated_names(tables)
+        for k, table in enumerate(tables):
+            found = resource_problems(table)
+            if k in arms:
+                arms[k], more = _in_study(arms[k], common, info.data)
+            else:
+                own, more = _common_of(table, common)
+                more = more + _raw_axis_problems(table, own)
+            problems += [Problem((k, *p.path), p.value, p.message) for p in found + more]
         raise_if_any(problems)
-        if len(common) == 2:  # else the study is refused, for what is wrong with its task or training
-            arms = [_with_plain_levels(arm, _common_of(arm, common)[0]) for arm in arms]
-            late = [_late_problems(arm, _common_of(arm, common)[0], info.data) for arm in arms]
-            raise_if_any([Problem((k, *p.path), p.value, p.message) for k, each in enumerate(late) for p in each])
-        return arms
+        return list(arms.values())
 
     @field_validator("analysis")
     @classmethod
@@ -126,6 +116,33 @@ class StudySpec(WithPlugins):
         found = value.primary.problems([arm.name for arm in arms], unlabelled)
         raise_if_any([Problem(("primary", *p.path), p.value, p.message) for p in found])
         return value.model_copy(update={"primary": value.primary.resolved(unlabelled)})
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_told(cls, value: Any, handler: Any) -> Any:
+        """Beside the mistakes that hold up the study, tell those that would only be seen once they are mended."""
+        try:
+            return handler(value)
+        except ValidationError as error:
+            problems = problems_of(error, cls)
+        raise ProblemsError([*problems, *(unseen(value, problems, handler) if isinstance(value, Mapping) else [])])
+
+    def impossible_cells(self) -> list[Problem]:
+        """Return what is wrong with cells whose values are possible one by one but not together, arm by arm."""
+        problems = []
+        for arm in self.arm:
+            for cell, tuned in itertools.product(self.cells(arm), self.tuned(arm)):
+                settings = {**cell.settings, **tuned}
+                try:
+                    self.run(arm, settings, seed=0)
+                except ValueError as error:
+                    problems.append(cell_problem(arm.name, settings, error))
+        return alike(problems)
+
+    def tuned(self, arm: ArmSpec) -> list[dict[str, Any]]:
+        """Return the settings at each of which every cell of `arm` runs; one without any where a search tries them."""
+        tables = {} if self.search is not None else arm.tune
+        return [dict(zip(tables, values, strict=True)) for values in itertools.product(*tables.values())]
 
     @cached_property
     def _commons(self) -> dict[str, _Common]:
@@ -195,13 +212,57 @@ class StudySpec(WithPlugins):
         return self._overridden[key]
 
 
-def _repeated_names(arms: Sequence[ArmSpec]) -> list[Problem]:
-    names = [arm.name for arm in arms]
+def _read_arms(value: Any, handler: Any) -> tuple[dict[int, ArmSpec], list[Problem]]:
+    """Return the arms that are valid in themselves, by number, and the mistakes of the others."""
+    try:
+        return dict(enumerate(handler(value))), []
+    except ValidationError as error:
+        problems = problems_of(error, ArmSpec)  # their paths are relative to this field
+    wrong = {p.path[0] for p in problems if p.path}
+    tables = value if isinstance(value, list) else []
+    return {k: ArmSpec.model_validate(arm) for k, arm in enumerate(tables) if k not in wrong}, problems
+
+
+def _repeated_names(arms: Sequence[Any]) -> list[Problem]:
+    names = [arm.get("name") if isinstance(arm, Mapping) else getattr(arm, "name", None) for arm in arms]
     return [
         Problem((k, "name"), name, "is the name of an earlier arm; names must differ")
         for k, name in enumerate(names)
-        if name in names[:k]
+        if isinstance(name, str) and name in names[:k]
     ]
+
+
+def _in_study(arm: ArmSpec, common: _Common, study: Mapping[str, Any]) -> tuple[ArmSpec, list[Problem]]:
+    """Return an arm with levels in the types of what they stand for, and what only the study can tell of it."""
+    own, problems = _common_of(arm, common)
+    problems = problems + _axis_problems(arm, own)
+    roots = {path.split(".")[0] for _, table in tables_of(arm) for path in table if "." in path}
+    if problems or not roots <= own.keys():  # else the arm waits for what is wrong with its task or training
+        return arm, problems
+    arm = _with_plain_levels(arm, own)
+    return arm, _late_problems(arm, own, study)
+
+
+def cell_problem(arm: str, settings: Mapping[str, Any], error: ValueError) -> Problem:
+    """Return the mistake of a cell that `StudySpec.run` refuses."""
+    problems = problems_of(error, RunSpec) if isinstance(error, ValidationError) else []
+    message = "; ".join(map(str, problems)) if problems else str(error)
+    return Problem(("arm", arm), dict(settings), message)
+
+
+def alike(problems: Sequence[Problem]) -> list[Problem]:
+    """Return one problem for all cells of an arm that have the same one, with the settings of the first."""
+    groups: dict[tuple[tuple[str | int, ...], str], list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault((problem.path, problem.message), []).append(problem)
+    return [
+        Problem(path, found[0].value, message + (f" (and {len(found) - 1} more cells)" if _are_cells(found) else ""))
+        for (path, message), found in groups.items()
+    ]
+
+
+def _are_cells(found: Sequence[Problem]) -> bool:
+    return len(found) > 1 and found[0].path[:1] == ("arm",)
 
 
 # ---------------------------------------------------------------------------------- an arm's task and training
@@ -308,7 +369,8 @@ def _plain_level(arm: ArmSpec, path: str, level: Any, common: _Common) -> Any:
 def _axis_problems(arm: ArmSpec, common: _Common) -> list[Problem]:
     """What only the study can tell about the levels of a valid arm."""
     problems = [p for where, table in tables_of(arm) for p in _task_axis_problems(where, table, common)]
-    return problems or (_fixed_problems(arm, common) if len(common) == 2 else [])
+    unknown_paths = {str(p.path[-1]) for p in problems}
+    return problems + _fixed_problems(arm, common, unknown_paths)
 
 
 def _raw_axis_problems(arm: Any, common: _Common) -> list[Problem]:
@@ -356,20 +418,32 @@ def _whole_ends(interval: Interval) -> list[float]:
     return [int(end) if end.is_integer() else end for end in (interval.low, interval.high)]
 
 
-def _fixed_problems(arm: ArmSpec, common: _Common) -> list[Problem]:
-    """A tuned option needs its fixed value in the list; an axis varied alone, or left out, a level to return to."""
+def _fixed_problems(arm: ArmSpec, common: _Common, but: Collection[str]) -> list[Problem]:
+    """A tuned option needs its fixed value in the list; an axis varied alone, or left out, a level to return to.
+
+    Paths in `but`, and those over a task or training that is not known, are passed over.
+    """
     problems = []
+    known = [path for path in (*arm.tune, *arm.axes) if _is_known(path, common) and path not in but]
     for path, levels in arm.tune.items():
+        if path not in known:
+            continue
         fixed = _base(arm, path, common)
         if fixed not in levels:
             remedy = f"does not hold {fixed!r}, the value outside tuning; add it, or set {path} to one of these"
             problems.append(Problem(("tune", path), levels, remedy))
     left_out = {path for entry in arm.include for path in arm.axes if path not in entry}
     for path, levels in arm.axes.items():
+        if path not in known:
+            continue
         if (arm.grid == "one-at-a-time" or path in left_out) and _base(arm, path, common) is None:
             remedy = f"has no value to return to; set {path} in the optimizer's table"
             problems.append(Problem(("axes", path), levels, remedy))
     return problems
+
+
+def _is_known(path: str, common: _Common) -> bool:
+    return "." not in path or path.split(".")[0] in common
 
 
 def _late_problems(arm: ArmSpec, common: _Common, study: Mapping[str, Any]) -> list[Problem]:

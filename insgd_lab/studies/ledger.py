@@ -21,7 +21,7 @@ from typing import Any
 
 from insgd_lab.config import RunSpec
 from insgd_lab.store import FINISHED, DiskError, InUse, RunFolder, StoreError, StudyFolder
-from insgd_lab.studies.planning import Plan
+from insgd_lab.studies.planning import Plan, Stages
 from insgd_lab.studies.queue import RunQueue
 
 __all__ = ["Ledger", "Tally", "sweep", "tally_of"]
@@ -36,10 +36,13 @@ class Tally:
     """How far a plan has got. `started` is when this call began, on `time.monotonic`'s clock.
 
     `elsewhere` are runs that other processes are at and that this one waits for. `notes` are what the user must be told
-    beside the counts, such as that a worker could not be replaced.
+    beside the counts, such as that a worker could not be replaced. Of a search, `stages` says how many runs there are
+    in all, and `finals` how many final ones have ended; `total` are those that are planned by now.
     """
 
     total: int
+    stages: Stages | None = None
+    finals: int = 0
     done: int = 0
     diverged: int = 0
     failed: int = 0
@@ -72,19 +75,30 @@ class Tally:
         """
         if not self.executed:
             return None
-        return self.seconds / self.executed * self.left
+        return self.seconds / self.executed * (self.in_all - self.ended)
 
-    def add(self, status: str) -> None:
-        """Count one run that has ended with `status`."""
+    @property
+    def ended(self) -> int:
+        """Runs that are finished or have failed."""
+        return self.finished + self.failed
+
+    @property
+    def in_all(self) -> int:
+        """Runs that the study comes to, planned or not."""
+        return self.total if self.stages is None else max(self.total, self.stages.trials + self.stages.finals)
+
+    def add(self, status: str, run: str) -> None:
+        """Count a run that has ended with `status`."""
         setattr(self, status, getattr(self, status) + 1)
+        self.finals += self.stages is not None and run in self.stages.final
 
 
 def tally_of(plan: Plan, folder: StudyFolder) -> Tally:
     """Count the finished runs of the plan; failed and unfinished ones are still to do."""
-    tally = Tally(len(plan.runs))
-    for status in folder.statuses(list(plan.runs)).values():
+    tally = Tally(len(plan.runs), plan.stages)
+    for name, status in folder.statuses(list(plan.runs)).items():
         if status in FINISHED:
-            tally.add(status)
+            tally.add(status, name)
     return tally
 
 
@@ -119,7 +133,7 @@ class Ledger:
             number: this process's among those at work on the study (`presence.at_work`).
             attempts: how often a run may lose its worker, the last time failing for it.
         """
-        self.folder, self.tally, self.queue = folder, Tally(len(plan.runs)), RunQueue()
+        self.folder, self.tally, self.queue = folder, Tally(len(plan.runs), plan.stages), RunQueue()
         self._allowed = attempts
         self._attempts: dict[str, int] = {}
         self._given_up: dict[str, str] = {}  # runs that have lost their last worker, with why
@@ -131,7 +145,7 @@ class Ledger:
         for name in _from_another_place(list(plan.runs), number):
             info = infos.get(name, {})
             if info.get("status") in FINISHED:
-                self.tally.add(str(info["status"]))
+                self.tally.add(str(info["status"]), name)
                 continue
             if info.get("status") == "failed":
                 self._failed_before[name] = info
@@ -166,7 +180,7 @@ class Ledger:
             return False
         self.shared = True
         self.tally.executed += 1
-        self.tally.add(status)
+        self.tally.add(status, name)
         return True
 
     def _wait_for(self, run: RunSpec) -> None:
@@ -220,7 +234,7 @@ class Ledger:
             self._fail(run, error)
         else:
             self.tally.executed += 1
-            self.tally.add(status)
+            self.tally.add(status, run.id)
 
     def put_back(self, runs: Iterable[RunSpec], reason: str = "", *, alone: bool = True) -> None:
         """Take back runs that were to be trained side by side, to be trained one by one unless `alone` is false."""
@@ -274,7 +288,7 @@ class Ledger:
         except StoreError as error_of_disk:
             self.note(str(error_of_disk))
         self.tally.executed += 1
-        self.tally.add("failed")
+        self.tally.add("failed", run.id)
 
 
 def _from_another_place(names: list[str], number: int) -> list[str]:

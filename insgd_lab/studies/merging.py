@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from insgd_lab.store import FINISHED, RunFolder, StoreError, StudyFolder, replacing
+from insgd_lab.studies.history import joined_changes
 from insgd_lab.studies.planning import essence_of
 from insgd_lab.studies.presence import in_use
 
@@ -27,8 +28,8 @@ __all__ = ["MergeError", "Merged", "merge"]
 
 Info = Mapping[str, Any]
 _SHOWN = 5
-# What of study.json may differ between machines: where and when it was written, and how it is described.
-_INCIDENTAL = frozenset({"versions", "created", "asked", "title", "description"})
+# What of study.json may differ between machines: where and when it was written and changed, and how it is described.
+_INCIDENTAL = frozenset({"versions", "created", "asked", "title", "description", "primary_changes"})
 # Equal ones promise equal bytes.
 _PROMISE = ("versions", "commit", "dirty", "device", "device_name", "processes", "threads")
 
@@ -85,12 +86,19 @@ def merge(sources: Sequence[StudyFolder], target: StudyFolder) -> Merged:
     merged = Merged()
     copies = _copies(folders, names, merged)
     merged.notes += _disagreements(copies)
-    if not target.exists:
-        target.write_info(first)
+    _write_plan(folders, target)
     for name in names:
         _merge_run(copies.get(name, []), target.run(name), merged)
     merged.missing = len(names) - merged.copied - merged.there
     return merged
+
+
+def _write_plan(folders: Sequence[StudyFolder], target: StudyFolder) -> None:
+    """Write `study.json` of a new target; of one that is there only what it did not know of earlier primary tests."""
+    infos = [folder.info() for folder in folders]
+    changes = joined_changes(infos)
+    if not target.exists or changes != (infos[0].get("primary_changes") or []):
+        target.write_info({**infos[0], **({"primary_changes": changes} if changes else {})})
 
 
 # ------------------------------------------------------------------------------------------------ checks

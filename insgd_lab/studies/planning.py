@@ -12,17 +12,32 @@ planning is quick.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-
-from pydantic import ValidationError
 
 from insgd_lab import registry
 from insgd_lab.config import ArmSpec, Cell, ConfigError, Interval, Problem, RunSpec, StudySpec, TrainSpec
 from insgd_lab.config.merging import as_table
+from insgd_lab.config.study import alike, cell_problem
 
-__all__ = ["Plan", "essence_of", "make_plan", "study_info"]
+__all__ = ["Plan", "Stages", "essence_of", "gathered", "make_plan", "study_info"]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What a search comes to in all, as far as can be told.
+
+    Attributes:
+        trials: runs of trials, those that are not chosen yet as well.
+        finals: final runs, those of winners that are not known yet as well.
+        final: the names of those that are planned.
+    """
+
+    trials: int
+    finals: int
+    final: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,11 @@ class Plan:
             self.rows.append({**row, "seed": run.seed, **more})
         return names
 
+    @property
+    def stages(self) -> Stages | None:
+        """The two stages of a search; None where the study has none."""
+        return None
+
     def sort(self, seeds: Sequence[int]) -> None:
         """Put the runs in the order of their seeds, so that all arms grow together."""
         order = {seed: k for k, seed in enumerate(seeds)}
@@ -65,11 +85,34 @@ def make_plan(study: StudySpec) -> Plan:
     if study.search is not None:
         raise ValueError(f"{study.name} has a search, whose plan depends on its results; use studies.search.next_plan")
     plan = Plan(study)
-    for arm in study.arm:
-        for cell, tuned in itertools.product(study.cells(arm), _tuned(arm)):
-            plan.add(arm, cell, tuned, study.seeds)
+    with gathered(study) as refused:
+        for arm in study.arm:
+            for cell, tuned in itertools.product(study.cells(arm), study.tuned(arm)):
+                with refused():
+                    plan.add(arm, cell, tuned, study.seeds)
     plan.sort(study.seeds)
     return plan
+
+
+@contextmanager
+def gathered(study: StudySpec) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Give a context for each part of a plan, and in the end tell what all of them were refused for.
+
+    Raises:
+        ConfigError: one of them was.
+    """
+    problems: list[Problem] = []
+
+    @contextmanager
+    def refused() -> Iterator[None]:
+        try:
+            yield
+        except ConfigError as error:
+            problems.extend(error.problems)
+
+    yield refused
+    if problems:
+        raise ConfigError(study.name, alike(problems))
 
 
 def _shared(there: RunSpec | None, run: RunSpec) -> RunSpec:
@@ -79,21 +122,11 @@ def _shared(there: RunSpec | None, run: RunSpec) -> RunSpec:
     return run.model_copy(update={"resources": there.resources.covering(run.resources)})
 
 
-def _tuned(arm: ArmSpec) -> list[dict[str, Any]]:
-    return [dict(zip(arm.tune, values, strict=True)) for values in itertools.product(*arm.tune.values())]
-
-
 def _run(study: StudySpec, arm: ArmSpec, settings: Mapping[str, Any]) -> RunSpec:
     try:
         return study.run(arm, settings, seed=0)
     except ValueError as error:
-        raise ConfigError(study.name, [Problem(("arm", arm.name), dict(settings), _message(error))]) from None
-
-
-def _message(error: ValueError) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
-    return str(error)
+        raise ConfigError(study.name, [cell_problem(arm.name, settings, error)]) from None
 
 
 def study_info(plan: Plan, versions: Mapping[str, str], created: str) -> dict[str, Any]:

@@ -10,18 +10,26 @@ from typing import TextIO
 
 from insgd_lab.studies.ledger import Tally
 
-__all__ = ["duration", "shown", "summary"]
+__all__ = ["duration", "shown", "stages", "summary"]
 
 _PLAIN_SECONDS = 5.0
 
 
 def summary(tally: Tally) -> str:
-    """Return the counts in words, such as "12 of 360 runs: 11 done, 1 diverged, 0 failed"."""
-    ended = tally.finished + tally.failed
-    counts = f"{ended} of {tally.total} runs: {tally.done} done, {tally.diverged} diverged, {tally.failed} failed"
+    """Return the counts in words, "12 of 360 runs: 11 done, 1 diverged, 0 failed", of a search stage by stage."""
+    how = f"{tally.done} done, {tally.diverged} diverged, {tally.failed} failed"
+    counts = f"{stages(tally) or f'{tally.ended} of {tally.total} runs'}: {how}"
     if not tally.elsewhere:
         return counts
     return f"{counts}; {len(tally.elsewhere)} held by other processes, such as {tally.elsewhere[0]}"
+
+
+def stages(tally: Tally) -> str:
+    """Return how far each stage of a search is, "trials 12 of 48, final runs 0 of 15"; nothing without a search."""
+    if tally.stages is None:
+        return ""
+    trials = f"trials {tally.ended - tally.finals} of {tally.stages.trials}"
+    return f"{trials}, final runs {tally.finals} of {tally.stages.finals}"
 
 
 def duration(seconds: float) -> str:
@@ -77,8 +85,7 @@ def _bars(name: str, stream: TextIO) -> Iterator[Callable[[Tally], None]]:
             counts = [f"{tally.running} running"] if tally.running or tally.elsewhere else ["starting workers"]
             words = {"held by others": len(tally.elsewhere), "diverged": tally.diverged, "failed": tally.failed}
             counts += [f"{n} {word}" for word, n in words.items() if n]
-            state = ", ".join(counts) + _time_left(tally)
-            ended = tally.finished + tally.failed
-            progress.update(task, total=tally.total, completed=ended, state=state)
+            state = "; ".join(filter(None, [stages(tally), ", ".join(counts)])) + _time_left(tally)
+            progress.update(task, total=tally.in_all, completed=tally.ended, state=state)
 
         yield update

@@ -16,8 +16,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import re
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +32,7 @@ from insgd_lab.studies.jobs import job_of, variables
 from insgd_lab.studies.ledger import Ledger, Tally
 from insgd_lab.studies.placement import gpu_slots, settings_over, times_in
 from insgd_lab.studies.planning import Plan
+from insgd_lab.studies.ray_address import check_answers
 
 __all__ = ["execute", "lifetime", "requested", "require_ray", "slots"]
 
@@ -41,7 +40,6 @@ _AHEAD = 2
 _TICK_SECONDS = 0.5
 _LOOK_SECONDS = 2.0  # between two looks at what the cluster has
 _PATIENCE_SECONDS = 120.0  # for a cluster without any room
-_CONNECT_SECONDS = 10.0
 _OBJECTS = 100 * 2**20  # bytes of Ray's object store, which nothing of ours uses
 _DIGITS = 4  # of a resource, as Ray counts them
 
@@ -142,7 +140,7 @@ def _connected(ray: Any, address: str | None, cores: int) -> Iterator[None]:
     this process if a task ends just then.)
     """
     if address is not None:
-        _check_answers(address)
+        check_answers(address)
     common = {"log_to_driver": False, "runtime_env": {"env_vars": variables()}}
     try:
         try:
@@ -157,17 +155,6 @@ def _connected(ray: Any, address: str | None, cores: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _check_answers(address: str) -> None:
-    """Refuse an address where nobody listens, which Ray would ask again and again for many minutes."""
-    found = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+)\]?:(\d+)", address)
-    if found is None:
-        return  # such as "auto"
-    try:
-        socket.create_connection((found[1], int(found[2])), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise ExecutionError(f"there is no Ray to join at {address}: {error}") from None
 
 
 def requested(demand: ResourcesSpec, device: str) -> dict[str, float]:

@@ -26,7 +26,7 @@ from insgd_lab import registry
 from insgd_lab.config import ArmSpec, Cell, ConfigError, Interval, Problem, SearchSpec, StudySpec
 from insgd_lab.config.grids import drawn
 from insgd_lab.store import FINISHED, Damaged, RunFolder, StudyFolder
-from insgd_lab.studies.planning import Plan, make_plan
+from insgd_lab.studies.planning import Plan, Stages, gathered, make_plan
 
 __all__ = ["SearchPlan", "Verdict", "final_runs", "next_plan"]
 
@@ -65,6 +65,18 @@ class SearchPlan(Plan):
 
     verdicts: list[Verdict] = field(default_factory=list)
 
+    @property
+    def stages(self) -> Stages:
+        """The runs of trials and the final runs."""
+        search = self.study.search
+        assert search is not None
+        final = frozenset(row["run"] for row in self.rows if row["stage"] == "final")
+        # Only a method that learns from trials leaves some of them open.
+        open_trials = len(self.verdicts) * search.trials * len(search.seeds) if search.method == "optuna" else 0
+        waiting = sum(verdict.trial is None for verdict in self.verdicts)
+        trials = max(len(self.runs) - len(final), open_trials)
+        return Stages(trials, len(final) + waiting * len(self.study.seeds), final)
+
 
 def next_plan(study: StudySpec, folder: StudyFolder | None = None) -> Plan:
     """Work out every run that a study asks for, given what has finished in its folder.
@@ -80,9 +92,11 @@ def next_plan(study: StudySpec, folder: StudyFolder | None = None) -> Plan:
     if study.search is None:
         return make_plan(study)
     plan = SearchPlan(study)
-    for arm in study.arm:
-        for cell in study.cells(arm):
-            _Contest(plan, study.search, arm, cell, folder).hold()
+    with gathered(study) as refused:
+        for arm in study.arm:
+            for cell in study.cells(arm):
+                with refused():
+                    _Contest(plan, study.search, arm, cell, folder).hold()
     plan.sort([*study.search.seeds, *study.seeds])
     return plan
 

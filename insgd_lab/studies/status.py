@@ -19,13 +19,16 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 from insgd_lab.store import FINISHED, InUse, Missing, RunFolder, StoreError, StudyFolder
 from insgd_lab.studies.failures import Failure, failures
 from insgd_lab.studies.presence import in_use
 
-__all__ = ["ArmState", "Best", "Lab", "StudyState", "Survey", "set_stale_aside", "stale_runs"]
+__all__ = [
+    "ArmState", "Best", "Lab", "StudyState", "Survey", "runs_of_other_data", "set_stale_aside", "stale_runs",
+]  # fmt: skip
 
 Info = Mapping[str, Any]
 # Of a run.json, while a study is watched.
@@ -63,10 +66,25 @@ def stale_runs(infos: Mapping[str, Info], lab: Lab) -> dict[str, Lab]:
     return {run: by for run, by in made.items() if by is not None and by.differs(lab)}
 
 
-def set_stale_aside(folder: StudyFolder, runs: Iterable[str], lab: Lab) -> list[str]:
+def runs_of_other_data(infos: Mapping[str, Info], fingerprints: Mapping[str, str]) -> list[str]:
+    """The finished runs that have learnt from other data than there are now.
+
+    Args:
+        infos: by run, its `run.json`.
+        fingerprints: by run, that of its data now, for runs whose data may change.
+    """
+    made = {run: info.get("data_fingerprint") for run, info in infos.items() if info.get("status") in FINISHED}
+    return [
+        run for run, fingerprint in made.items() if fingerprint and fingerprints.get(run, fingerprint) != fingerprint
+    ]
+
+
+def set_stale_aside(
+    folder: StudyFolder, runs: Iterable[str], lab: Lab, fingerprints: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
     """Rename all files of those of `runs` that are stale, to run.json.stale-1 and so on, so that they run again.
 
-    A run that someone else holds is left alone.
+    A run that someone else holds is left alone. Stale are, too, `runs_of_other_data`.
 
     Returns:
         The names of the runs.
@@ -74,17 +92,19 @@ def set_stale_aside(folder: StudyFolder, runs: Iterable[str], lab: Lab) -> list[
     Raises:
         DiskError: something cannot be renamed.
     """
-    aside = []
-    for name in stale_runs(folder.infos(list(runs)), lab):
+    aside, infos = [], folder.infos(list(runs))
+    for name in dict.fromkeys([*stale_runs(infos, lab), *runs_of_other_data(infos, fingerprints)]):
         with suppress(InUse), folder.run(name).locked():
-            if _is_stale(folder.run(name), lab):  # still: another process may have done it again meanwhile
+            # Still: another process may have done it again meanwhile.
+            if _is_stale(folder.run(name), lab, fingerprints):
                 folder.run(name).set_aside("stale", scratch=True)
                 aside.append(name)
     return aside
 
 
-def _is_stale(run: RunFolder, lab: Lab) -> bool:
-    return run.exists and bool(stale_runs({run.id: run.info()}, lab))
+def _is_stale(run: RunFolder, lab: Lab, fingerprints: Mapping[str, str]) -> bool:
+    infos = {run.id: run.info()} if run.exists else {}
+    return bool(stale_runs(infos, lab) or runs_of_other_data(infos, fingerprints))
 
 
 # ------------------------------------------------------------------------------------------------ arms

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from insgd_lab.registry import OptimizerSpec, resolve_factory
+from insgd_lab.registry import OptimizerSpec, raised_in, resolve_factory
 from insgd_lab.testing.problems import Layers
 
 __all__ = ["CannotBuild", "accepted", "build", "takes_groups", "takes_parameters"]
@@ -88,7 +88,8 @@ def _probed(key: _Identified) -> tuple[frozenset[str], str]:
         try:
             _called(spec, given, spec.defaults, layers)
         except Exception as error:  # a user's factory may raise anything
-            complaints.append(f"called with {words} it raised {type(error).__name__}: {error}")
+            where = raised_in(error, resolve_factory(spec.factory))
+            complaints.append(f"called with {words} it raised {type(error).__name__}: {error}{where}")
         else:
             taken.add(way)
     return frozenset(taken), "; ".join(complaints)

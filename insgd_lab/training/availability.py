@@ -6,18 +6,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from insgd_lab import registry
+from insgd_lab.config import RunSpec
 from insgd_lab.training import files
 from insgd_lab.training.file_sets import FILE_SETS
 from insgd_lab.training.files import DataError, FileStatus
 from insgd_lab.training.image_folders import find_folder, read_layout
 from insgd_lab.training.imagenet import find_imagenet, imagenet_status
 
-__all__ = ["check", "remedy", "statuses"]
+__all__ = ["check", "fingerprints", "remedy", "statuses"]
 
 Place = Path | str | None
 
@@ -39,6 +40,27 @@ def check(name: str, path: str = "", data_dir: Place = None) -> None:
         folder = files.data_folder(data_dir)
         names = ", ".join(str(path.relative_to(folder)) for path in missing)
         raise DataError(f"{name} needs {names} in {folder}; put them there, or name another --data-dir")
+
+
+def fingerprints(runs: Iterable[RunSpec], data_dir: Place = None) -> dict[str, str]:
+    """By the names of runs that learn from anyone's own images, what tells those that are there now from others.
+
+    Nothing is said of runs whose images are not there, or not as they must be, nor of other data, which do not change.
+    """
+    found: dict[str, str] = {}
+    folders: dict[str, str | None] = {}
+    for run in runs:
+        if run.task.data.name != "image-folder":
+            continue
+        path = str(run.task.data.options.get("path", ""))
+        if path not in folders:
+            try:
+                folders[path] = read_layout(find_folder(path, data_dir)).fingerprint
+            except DataError:
+                folders[path] = None
+        if (fingerprint := folders[path]) is not None:
+            found[run.id] = fingerprint
+    return found
 
 
 def statuses(name: str, data_dir: Place = None) -> list[FileStatus]:

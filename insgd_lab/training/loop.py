@@ -277,6 +277,7 @@ def first_info(spec: RunSpec, device: str, ranks: Ranks, packing: int = 1) -> di
         "processes": ranks.size,
         "packing": packing,
         "threads": torch.get_num_threads(),
+        "init_from": None if (init := spec.task.init_from) is None else {"path": init.path, "sha256": init.sha256},
         "finished": None,
         "images_per_second": None,
         "parameters": None,

@@ -7,7 +7,8 @@ means it: torch's own default lets a GPU's convolutions round to tf32, which onl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -31,13 +32,30 @@ def scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
 @contextmanager
 def fp32_arithmetic(precision: str) -> Iterator[None]:
     """Run a block with a GPU's float32 products rounded to tf32 if that is the precision, else exact."""
-    # The newer fp32_precision makes these older names raise when read, as torch's own compiler still does.
-    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [place.allow_tf32 for place in places]
+    with _unwarned():
+        before = [place.allow_tf32 for place in _PLACES]
     try:
-        for place in places:
-            place.allow_tf32 = precision == "tf32"
+        _allow_tf32([precision == "tf32"] * len(_PLACES))
         yield
     finally:
-        for place, allowed in zip(places, before, strict=True):
-            place.allow_tf32 = allowed
+        _allow_tf32(before)
+
+
+_PLACES: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+
+
+def _allow_tf32(allowed: Sequence[bool]) -> None:
+    with _unwarned():
+        for place, value in zip(_PLACES, allowed, strict=True):
+            place.allow_tf32 = value
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Without torch 2.9's advice to use the newer `fp32_precision`.
+
+    That makes these older names raise when read, as torch's own compiler still does.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API settings to control TF32", UserWarning)
+        yield

@@ -66,7 +66,8 @@ def build_model(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> nn
         with global_stream(spec.seed, "initial weights"):
             model: nn.Module = make(input_shape, classes, **{**entry.defaults, **chosen})
     except ValueError as error:
-        raise ConfigError("run", [Problem(("task", "model"), spec.task.model.name, str(error))]) from error
+        message = f"{error}{registry.raised_in(error, make)}"
+        raise ConfigError("run", [Problem(("task", "model"), spec.task.model.name, message)]) from error
     return model
 
 

@@ -176,7 +176,7 @@ def table():
     ]
     names = ["printed", "condition", "paper_mean", "paper_sd", "seeds", "best_mean", "best_sd", "final_mean",
              "paper_lead", "lead", "lead_low", "lead_high"]  # fmt: skip
-    return pd.DataFrame(rows, columns=names).assign(final_sd=0.5)
+    return pd.DataFrame(rows, columns=names).assign(final_sd=0.5, baseline=[None, "SGD", None])
 
 
 def test_published_means_stand_beside_ours_and_leads_beside_leads(table):
@@ -192,6 +192,9 @@ def test_published_means_stand_beside_ours_and_leads_beside_leads(table):
     ends = leads.collections[0].get_segments()[1]
     assert (ends[0][0], ends[1][0]) == (-0.5, 2.5)
     assert len({line.get_marker() for line in accuracies.lines}) == 3
+    assert leads.get_xlabel() == "lead over SGD (percentage points)"
+    several = draw_published(table.assign(baseline=["Adam", "SGD", None])).axes[1]
+    assert several.get_xlabel() == "lead over the baseline (percentage points)"
 
 
 def test_rows_are_grouped_by_condition(table):

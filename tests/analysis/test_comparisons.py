@@ -142,7 +142,9 @@ def test_equivalence_is_judged_by_the_corrected_p(study, choices):
     first = frame["role"] == "primary"
     raw, corrected = frame["p_equivalence"], frame["p_equivalence_corrected"]
     np.testing.assert_array_equal(corrected[first], holm(raw[first].to_numpy()))
-    np.testing.assert_array_equal(corrected[~first], holm(raw.to_numpy())[~first])
+    together = holm([*frame["p"], *raw])  # that two are the same is a statement as that they differ is one
+    np.testing.assert_array_equal(frame["p_holm"], together[: len(frame)])
+    np.testing.assert_array_equal(corrected[~first], together[len(frame) :][~first])
     within = frame["verdict"].str.contains("equivalent|margin")
     np.testing.assert_array_equal(within, corrected < 0.05)
     assert ((raw < 0.05) & ~within).any()
@@ -189,6 +191,27 @@ def test_a_margin_lets_no_difference_be_said(study, choices, margin, verdict):
     frame = compare(declaring(study, margin=margin), choices)
     assert row(frame, axis="eps", level=0.001, at="best")["verdict"] == ("equivalent" if margin else verdict)
     assert row(frame, kind="arm", arm="adam")["verdict"] == verdict
+
+
+@pytest.mark.parametrize("test", ["welch", "paired-t"])
+@pytest.mark.parametrize(
+    ("worse", "inside", "outside"),
+    [(0.0, "equivalent", "unresolved"), (0.4, "higher by less than the margin", "higher"),
+     (-0.4, "lower by less than the margin", "lower")],
+)  # fmt: skip
+def test_the_verdict_turns_where_scipys_interval_ends(study, choices, test, worse, inside, outside):
+    """Of one primary comparison nothing is corrected: it is within the margin from the end of its 90 % interval on."""
+    moved = {"test_error": study.scores["test_error"] + worse * (study.scores["arm"] == "insgd")}
+    ours, theirs = (errors(changed(study, **moved), choices, name) for name in ("insgd", "sgd"))
+    values = [[scores[seed] for seed in sorted(ours)] for scores in (ours, theirs)]
+    found = stats.ttest_ind(*values, equal_var=False) if test == "welch" else stats.ttest_rel(*values)
+    ends = found.confidence_interval(0.90)
+    bound = max(abs(ends.low), abs(ends.high))
+    for factor, verdict in ((1 + 1e-6, inside), (1 - 1e-6, outside)):
+        asked = declaring(study, margin=bound * factor, test=test, arm="insgd", baseline="sgd")
+        one = row(compare(changed(asked, **moved), choices), role="primary")
+        assert one["verdict"] == verdict
+        assert one["p_equivalence_corrected"] == pytest.approx(0.05, rel=1e-3)
 
 
 def test_a_found_difference_within_the_margin_is_said_to_be(study, choices):

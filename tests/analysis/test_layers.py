@@ -6,10 +6,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from insgd_lab.analysis import layer_figures, layers
 from insgd_lab.analysis.layer_findings import interventions_table, layer_findings, speeds_table
 from insgd_lab.analysis.runs import Arm
+from insgd_lab.analysis.statistics import holm
 
 from .synthetic import LAYERS
 
@@ -58,6 +60,33 @@ def test_speeds_are_of_the_seeds_and_steps_that_both_arms_recorded():
     assert speeds["ratio"]["b"] == pytest.approx(4)
     logs = [math.log(2), np.mean([math.log(1e-9 / 2), math.log(2), math.log(2)]), math.log(2)]
     assert speeds["ratio"]["a"] == pytest.approx(math.exp(np.mean(logs)))
+
+
+def test_the_p_of_a_layer_is_that_of_a_t_test_of_its_relative_logarithms_over_seeds():
+    rng = np.random.default_rng(3)
+    noise = {(seed, name): rng.normal(0, 0.2) for seed in range(5) for name in "abc"}
+    values = {
+        (seed, 1, name, "effective_step"): factor * math.exp(noise[seed, name])
+        for seed in range(5)
+        for name, factor in {"a": 1.0, "b": 1.3, "c": 2.0}.items()
+    }
+    plain = records_of("sgd", dict.fromkeys(values, 0.5))
+    found = layers.speeds([plain, records_of("mine", values)]).set_index("parameter")
+    logs = np.log([[values[seed, 1, name, "effective_step"] for name in "abc"] for seed in range(5)])
+    expected = stats.ttest_1samp(logs - logs.mean(axis=1, keepdims=True), 0.0).pvalue
+    np.testing.assert_allclose(found["p"], expected, rtol=1e-4)
+    np.testing.assert_array_equal(found["p_holm"], holm(found["p"].to_numpy()))
+    turned = {(4 - seed, *rest): value for (seed, *rest), value in values.items()}
+    again = layers.speeds([plain, records_of("mine", turned)]).set_index("parameter")
+    pd.testing.assert_frame_equal(again[["p", "p_holm"]], found[["p", "p_holm"]], check_exact=True)
+
+
+def test_what_rounding_in_single_precision_does_is_no_speed_and_one_layer_or_seed_has_no_p():
+    factors = {"a": 0.3, "b": 0.3 * (1 + 3e-8), "c": 0.3 * (1 - 3e-8)}
+    assert layers.speeds([SGD, records_of("mine", steps_of(factors))])["p"].tolist() == [1.0, 1.0, 1.0]
+    lone = [records_of(name, steps_of({"a": factor})) for name, factor in {"sgd": 1.0, "mine": 2.0}.items()]
+    assert layers.speeds(lone)["p"].isna().all()
+    assert layers.speeds([SGD, records_of("mine", steps_of({"a": 2.0, "b": 1.0, "c": 1.0}, 1))])["p"].isna().all()
 
 
 def test_without_sgd_there_are_no_speeds():
@@ -178,27 +207,38 @@ def test_sentences_name_the_layers_that_are_told_apart_and_how_often_rules_acted
     sgd = dict.fromkeys(values, 1.0)
     gains = {(seed, step, "a", "norm_gain"): 2.0 if step == 1 else 1.0 for seed, step in jitter}
     mine, plain = records_of("mine", values | gains, "Mine"), records_of("sgd", sgd, "SGD")
-    speed, often = layer_findings([plain, mine])
+    speeds = layers.speeds([plain, mine])
+    speed, often = layer_findings([plain, mine], speeds)
     beside = "Mine, beside SGD and relative to its own mean over layers: "
-    assert speed.startswith(f"{beside}of the 2 of 3 layers whose 95 % interval leaves out 1, sped up most is c, 2.0")
+    told = f"{beside}2 of 3 layers are told apart from the others after correction; sped up most is c, 2.0"
+    assert speed.startswith(told)
     assert "; slowed down most is a, 0.49" in speed
+    assert speed.count("; p < 0.001, corrected <0.001)") == 2
+    barely = speeds.assign(p_holm=[0.01, 0.2, 0.2])
+    assert layer_findings([plain, mine], barely)[0].startswith(f"{beside}1 of 3 layers is told apart")
+    assert "sped up" not in layer_findings([plain, mine], barely)[0]
     assert often == (
         "Mine: the norm correction raised a parameter's gradient in 50 % (95 % interval 50 to 50, 3 seeds) of the "
         "recorded steps, most often at a (50 %); where it did, by 2 times (geometric mean)."
     )
     same = records_of("mine", sgd, "Mine")
-    assert layer_findings([plain, same]) == [
-        "Mine, beside SGD and relative to its own mean over layers: all 95 % intervals contain 1."
+    assert layer_findings([plain, same], layers.speeds([plain, same])) == [
+        "Mine, beside SGD and relative to its own mean over layers: none of 3 layers is told apart from the others at "
+        "0.05 after correction."
     ]
+    [lone] = layer_findings([plain, mine], speeds.assign(p=math.nan))
+    assert lone == often
 
 
 def test_a_rule_that_never_acted_is_said_to(study, choices):
-    sentences = layer_findings(layers.layer_records(study, choices))
+    records = layers.layer_records(study, choices)
+    sentences = layer_findings(records, layers.speeds(records))
     assert any("log P stood below its floor ε in none of the recorded steps." in sentence for sentence in sentences)
 
 
 def test_the_tables_hold_what_the_figures_show(study, choices):
     records = layers.layer_records(study, choices)
-    pd.testing.assert_frame_equal(speeds_table(records).frame, layers.speeds(records))
+    speeds = layers.speeds(records)
+    pd.testing.assert_frame_equal(speeds_table(speeds).frame, speeds)
     pd.testing.assert_frame_equal(interventions_table(records).frame, layers.interventions(records))
-    assert "INSGD" in speeds_table(records).markdown()
+    assert "INSGD" in speeds_table(speeds).markdown()

@@ -204,7 +204,7 @@ def test_levels_that_diverged_are_drawn_off_the_axis(losses, chosen):
 
 def test_a_mean_is_said_of_the_survivors_after_the_median_of_all(losses, chosen):
     made = with_diverged(losses, "sgd", [1])
-    said = findings(made, chosen, main_effects(made, chosen), [])
+    said = findings(made, chosen, compare(made, chosen), [])
     [sgd] = [sentence for sentence in said if sentence.startswith("SGD (")]
     known = chosen_losses(losses, chosen, "sgd")
     middle = LOSS.text(max(known[0], known[2]))
@@ -223,7 +223,7 @@ def test_a_diverged_run_leaves_ranks_alone_and_is_said_to(losses, chosen):
     [sentence] = [said for said in primary_sentences(made, frame) if said.startswith("Adam")]
     assert "no mean difference in final test loss, as a run has none" in sentence
     assert "not tested, since a diverged run has no loss; by ranks alone, where it is the worst" in sentence
-    assert f"with chance {row['improvement']:.2f} (Wilcoxon p = {row['p_wilcoxon']:.2f}, uncorrected)" in sentence
+    assert f"with chance {row['improvement']:.2f} (Wilcoxon's p, uncorrected: {row['p_wilcoxon']:.2f})" in sentence
     assert f"the 2 pairs that survived differ by {LOSS.signed(row['survivor_difference'])})" in sentence
     assert "–" in comparisons_table(made, frame).markdown()
 
@@ -237,10 +237,10 @@ def test_seeds_that_change_nothing_are_one_run_and_no_sample(losses, chosen):
     frame = compare(made, choose(made))
     assert (frame["verdict"] == "untested").all()
     assert frame.loc[(frame["diverged"] == 0) & (frame["reference_diverged"] == 0), "pairs"].eq(1).all()
-    said = findings(made, chosen, main_effects(made, chosen), [])
+    said = findings(made, chosen, compare(made, chosen), [])
     [told] = [sentence for sentence in said if "bit-identical, since nothing in them" in sentence]
     assert "these seeds are one run and no sample" in told
-    assert not [s for s in findings(losses, chosen, main_effects(losses, chosen), []) if "no sample" in s]
+    assert not [s for s in findings(losses, chosen, compare(losses, chosen), []) if "no sample" in s]
     half = alike.assign(test_loss=alike["test_loss"].where(alike["arm"] != "sgd", losses.scores["test_loss"]))
     mixed = dataclasses.replace(losses)
     mixed.__dict__["scores"] = half

@@ -92,8 +92,8 @@ def test_importances_of_random_grids_are_drawn_with_what_they_are_worth(study):
 
 
 def test_interactions_are_drawn_with_their_intervals_and_bold_where_told_apart(study, choices):
-    [one] = interaction_maps(study, choices)
     known = interactions(study, choices=choices)
+    [one] = interaction_maps(study, known)
     assert (one.first, one.second) == ("p (against 2)", "granularity (against layer)")
     [row] = known[(known["first_level"] == "inf") & (known["second_level"] == "neuron")].to_dict("records")
     assert one.tables["interaction"].loc["∞", "neuron"] == row["interaction"]
@@ -114,7 +114,7 @@ def test_of_many_pairs_those_of_smallest_p_are_shown(study):
         return 0.1 + 0.05 * (c * d) + 0.001 * noise(seed, a, b, c, d, e)
 
     made = crossed_study(study, {name: [0, 1] for name in "abcde"}, score)
-    maps = interaction_maps(made, choose(made))
+    maps = interaction_maps(made, interactions(made))
     assert len(maps) == 6
     assert ("c (against 0)", "d (against 0)") in [(one.first, one.second) for one in maps]
 

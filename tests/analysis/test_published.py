@@ -1,20 +1,9 @@
 import re
-import shutil
-from pathlib import Path
 
 import pytest
 
 from insgd_lab import list_models, list_optimizers
-from insgd_lab.analysis.comparisons import compare
 from insgd_lab.analysis.published import PublishedError, list_papers, load_paper, parse_paper
-from insgd_lab.analysis.reproduction import _table, reproduce
-from insgd_lab.analysis.result_drawings import result_drawings
-from insgd_lab.analysis.runs import load_study
-from insgd_lab.analysis.selection import choose
-from insgd_lab.analysis.statements import comparisons
-from insgd_lab.analysis.statistics import paired_difference
-
-from .synthetic import arms, build_study
 
 TABLE_6 = [
     ("sgd", 0.1, 79.24, 0.39),
@@ -160,117 +149,3 @@ def test_unknown_papers_and_tables_list_the_known_ones():
         load_paper("nobody")
     with pytest.raises(PublishedError, match="there is: 3, 4, 5, 6"):
         load_paper("insgd").cells("99")
-
-
-# ---------------------------------------------------------------------------------------------- beside ours
-
-
-def table_6_arms():
-    plain = {"grid": "full", "axes": {"lr": [0.01, 0.1, 0.25]}, "base": {"lr": 0.1}, "tune": {}, "fixed": {}}
-    named = [("sgd", "sgd", {}), ("l1", "insgd-l1", {}), ("l2", "insgd-lp", {"p": 2})]
-    return [
-        {**arms()[2], **plain, "name": name, "label": name, "optimizer": optimizer, "options": {"lr": 0.1, **more}}
-        for name, optimizer, more in named
-    ]
-
-
-@pytest.fixture(scope="module")
-def short(tmp_path_factory) -> Path:
-    task = {
-        "data": {"name": "cifar10", "options": {"fraction": 0.2}, "revision": 1},
-        "model": {"name": "custom-cnn", "options": {}, "revision": 1},
-    }
-    path = tmp_path_factory.mktemp("runs") / "table06-short"
-    fields = {"compare": {"paper": "insgd", "table": "6"}, "task": task}
-    return build_study(path, arm_list=table_6_arms(), failed=0, epochs=3, steps=20, fields=fields).path
-
-
-def test_published_cells_stand_beside_ours_at_the_same_rate(short):
-    study = load_study(short)
-    frame = reproduce(study, choose(study)).table.frame
-    assert list(frame["paper_mean"]) == [mean for _, _, mean, _ in TABLE_6]
-    assert (frame["seeds"] == 3).all()
-    cell = study.find_cell("l2", {"lr": 0.25})
-    best = study.by_seed("l2", cell.key, "{}", "best_test_error")
-    control = study.by_seed("sgd", cell.key, "{}", "best_test_error")
-    row = frame.iloc[5]
-    assert row["best_mean"] == pytest.approx(100 - 100 * sum(best.values()) / 3)
-    assert row["lead"] == pytest.approx(-100 * paired_difference(best, control).mean)
-    assert row["paper_lead"] == pytest.approx(74.68 - 65.92)
-
-
-def test_leads_are_told_in_words(short):
-    study = load_study(short)
-    reproduction = reproduce(study, choose(study))
-    sentences = comparisons(reproduction)
-    assert len(sentences) == 6
-    [sentence] = [s for s in sentences if "learning rate = 0.25: the lead of INSGD-ℓ2 over SGD" in s]
-    assert "is +8.76 percentage points of test accuracy in the paper" in sentence
-    assert f"and {reproduction.table.frame.iloc[5]['lead']:+.2f}" in sentence.replace("\N{MINUS SIGN}", "-")
-
-
-def test_a_lead_counts_the_seeds_that_both_have(tmp_path, short):
-    shutil.copytree(short, tmp_path / "s")
-    study = load_study(tmp_path / "s")
-    cell = study.find_cell("sgd", {"lr": 0.25})
-    lost = study.finished("sgd", cell.key, "{}")["run"].iloc[0]
-    (tmp_path / "s" / lost / "run.json").unlink()
-    study = load_study(tmp_path / "s")
-    sentences = [s for s in comparisons(reproduce(study, choose(study))) if "learning rate = 0.25" in s]
-    assert len(sentences) == 2
-    assert all(", 2 seeds)" in sentence for sentence in sentences)
-
-
-def test_the_table_has_the_papers_unit_metric_and_decimals(short):
-    study = load_study(short)
-    table = reproduce(study, choose(study)).table
-    assert "paper (%)" in table.titles
-    assert "test accuracy of the best epoch on the test set" in table.caption
-    assert "custom-designed CNN on the CIFAR-10 dataset" in table.caption
-    assert "79.30 ± 0.38" in table.markdown()
-    printed = load_paper("insgd").find_table("6").model_copy(update={"decimals": 1, "unit": "points"})
-    table = _table("x", printed, table.frame)
-    assert "paper (points)" in table.titles
-    assert "79.3 ± 0.4" in table.markdown()
-
-
-def test_what_differs_in_scale_is_said(short):
-    study = load_study(short)
-    text = "\n".join(reproduce(study, choose(study)).differences)
-    assert "3 here, 200 in the paper" in text
-    assert "20 % of the training split" in text
-    assert "3 seeds here" in text
-    assert "best epoch on the test set" in text
-    study.info["task"]["data"] = {"name": "cifar10", "options": {"shots": 20, "imbalance": "step"}}
-    text = "\n".join(reproduce(study, choose(study)).differences)
-    assert "100 % of the training split here with shots = 20, imbalance = step, from which" in text
-
-
-def test_a_table_without_a_scale_of_its_own_is_compared_as_far_as_it_goes(short):
-    study = load_study(short)
-    study.info["compare"] = {"paper": "adanorm", "table": "1"}
-    reproduction = reproduce(study, choose(study))
-    text = "\n".join(reproduction.differences)
-    assert "3 here, 100 in the paper" in text
-    assert "the paper's text names no validation split." in text
-    assert "in the paper, test accuracy;" in text
-    assert "Task:" not in text
-    assert comparisons(reproduction) == []
-
-
-def test_the_figure_beside_the_table_tells_both(short):
-    study = load_study(short)
-    choices = choose(study)
-    reproduction = reproduce(study, choices)
-    [drawing] = [
-        d for d in result_drawings(study, choices, compare(study, choices), reproduction) if d.name == "published"
-    ]
-    frame = reproduction.table.frame
-    drawn = {line.get_label(): line.get_xdata() for line in drawing.figure.axes[0].lines}
-    assert list(drawn["paper"]) == list(frame["paper_mean"])
-    assert list(drawn["here, best epoch"]) == list(frame["best_mean"])
-    assert f"74.68 in the paper, {frame.iloc[5]['best_mean']:.2f} here" in drawing.alt
-
-
-def test_a_study_that_compares_with_nothing_has_no_such_table(study, choices):
-    assert reproduce(study, choices) is None

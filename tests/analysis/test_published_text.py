@@ -301,28 +301,79 @@ def test_quotations_are_word_for_word(paper: str, text: Text) -> None:
             assert f"{figure.value:.2f}" in claim.quote, claim.id
 
 
+# Where a place of a document starts and ends: the beginnings of two lines, of which the second is behind the first.
 PLACES = {
-    "abstract": ("Abstract", "1 Introduction"),
-    "section 3.2": ("3.2 Models Architecture", "4 Experimental Results"),
-    "section 4.1": ("4.1 CIFAR-10 Classification", "4.2 CIFAR-100 Experiment"),
-    "section 4.2": ("4.2 CIFAR-100 Experiment", "4.3 ImageNet-1K Results"),
-    "section 4.3": ("4.3 ImageNet-1K Results", "5 Conclusion"),
-    "section 5": ("5 Conclusion", "References"),
-    "section 5.1": ("5.1. Results Comparison", "5.2. Experimental Convergence Analysis"),
-    "section 5.3": ("5.3. Impact of Proposed Gradient Norm Correction", "6. Ablation Study"),
-    "section 6.1": ("6.1. Impact of AdaNorm Hyperparameter", "6.2. Impact of AdaNorm on Second Moment"),
-    "section 6.2": ("6.2. Impact of AdaNorm on Second Moment", "6.3. Impact of Learning Rate"),
-    "section 6.3": ("6.3. Impact of Learning Rate", "6.4. Impact of Batch Size"),
-    "section 6.4": ("6.4. Impact of Batch Size", "7. Conclusion"),
-    "section 7": ("7. Conclusion", "References"),
+    "paper": {
+        "title page": ("Input Normalized Stochastic Gradient Descent Training", "Abstract"),
+        "abstract": ("Abstract", "1 Introduction"),
+        "Algorithm 1": ("Algorithm 1 Input Normalized", "3.2 Models Architecture"),
+        "section 3.2": ("3.2 Models Architecture", "4 Experimental Results"),
+        "section 4.1": ("4.1 CIFAR-10 Classification", "4.2 CIFAR-100 Experiment"),
+        "section 4.2": ("4.2 CIFAR-100 Experiment", "4.3 ImageNet-1K Results"),
+        "section 4.3": ("4.3 ImageNet-1K Results", "5 Conclusion"),
+        "section 5": ("5 Conclusion", "References"),
+        "Table 1": ("Table 1. ", "\n"),
+        "Figure 3": ("Figure 3. ", "\n"),
+        "section 5.1": ("5.1. Results Comparison", "5.2. Experimental Convergence Analysis"),
+        "section 5.3": ("5.3. Impact of Proposed Gradient Norm Correction", "6. Ablation Study"),
+        "section 6.1": ("6.1. Impact of AdaNorm Hyperparameter", "6.2. Impact of AdaNorm on Second Moment"),
+        "section 6.2": ("6.2. Impact of AdaNorm on Second Moment", "6.3. Impact of Learning Rate"),
+        "section 6.3": ("6.3. Impact of Learning Rate", "6.4. Impact of Batch Size"),
+        "section 6.4": ("6.4. Impact of Batch Size", "7. Conclusion"),
+        "section 7": ("7. Conclusion", "References"),
+    },
+    "project page a": {
+        "abstract": ("## Abstract", "## Introduction"),
+        "Stochastic Gradient Descent": ("### Stochastic Gradient Descent", "### Normalized Least Mean Squares"),
+        "Algorithm 1": ("#### Algorithm 1", "### Models Architecture"),
+        "models architecture": ("### Models Architecture", "## Experimental Results"),
+        "CIFAR-10 classification": ("### CIFAR-10 Classification", "### CIFAR-100 Experiment"),
+        "CIFAR-100 experiment": ("### CIFAR-100 Experiment", "### ImageNet-1K Results"),
+        "ImageNet-1K results": ("### ImageNet-1K Results", "## Conclusion"),
+    },
+    "project page b": {
+        "publication": ("## Publication", "## The Problem"),
+        "technical details": ("## Technical Details", "## Experimental Results"),
+        "experimental results": ("## Experimental Results", "## Visual Results"),
+        "code implementation": ("## Code Implementation", "## Applications"),
+    },
+    "README": {"introduction": ("# INSGD", "Let us assume")},
 }
 
 
+def words_at(body: str, document: str, place: str) -> str:
+    """What stands at a place; a place that is not known, or not in the text, is an error."""
+    numbered = re.fullmatch(r"Eq\. (\d+)", place)
+    if numbered:
+        [line] = [line for line in body.splitlines() if line.endswith(f"({numbered[1]})$$")]
+        return line
+    first, last = PLACES[document][place]
+    start = body.index(f"\n{first}") + 1
+    return body[start : body.index(f"\n{last}", start)]
+
+
 @pytest.mark.parametrize("paper", list_papers())
-def test_quotations_stand_in_the_section_that_is_named(paper: str, text: Text) -> None:
+def test_quotations_stand_at_the_place_that_is_named(paper: str, text: Text) -> None:
     record = load_paper(paper)
-    body = text(record.documents["paper"])
     for claim in record.claims:
-        if claim.document == "paper" and claim.place in PLACES:
-            start, end = (body.index(f"\n{heading}\n") for heading in PLACES[claim.place])
-            assert claim.quote in re.sub(r"\s+", " ", body[start:end]), claim.id
+        body = "\n" + text(record.documents[claim.document])
+        assert claim.quote in re.sub(r"\s+", " ", words_at(body, claim.document, claim.place)), claim.id
+
+
+def test_a_place_that_no_text_has_is_an_error() -> None:
+    with pytest.raises(KeyError, match=r"section 9"):
+        words_at("\n4.1 CIFAR-10 Classification\n", "paper", "section 9")
+    with pytest.raises(KeyError, match=r"nowhere"):
+        words_at("\n## Abstract\n", "project page a", "nowhere")
+    with pytest.raises(ValueError, match=r"unpack"):
+        words_at("\n$$x = y, \\quad (28)$$\n", "paper", "Eq. 29")
+
+
+def test_only_table_5_is_said_to_show_standard_deviations(text: Text) -> None:
+    """The other standard deviations that the text speaks of are those by which images are normalised."""
+    body = re.sub(r"\s+", " ", text("insgd.txt"))
+    said = re.findall(r"[^.]*standard (?:deviation|error)s?(?! of \[)[^.]*\.", body)
+    assert [re.findall(r"Table (\d+)", sentence) for sentence in said] == [["5"]]
+    assert [table.number for table in INSGD.table if table.spread] == ["5"]
+    assert "±" not in text("adanorm.txt")
+    assert {cell.sd for cell in ADANORM.cell} == {None}

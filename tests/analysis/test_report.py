@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from insgd_lab.analysis import report as module
-from insgd_lab.analysis.effects import main_effects
+from insgd_lab.analysis.comparisons import compare
 from insgd_lab.analysis.report import is_current, report_path, write_report
 from insgd_lab.analysis.runs import StudyError, load_study
 from insgd_lab.analysis.selection import choose, tune_at
@@ -305,5 +305,5 @@ def test_unequal_numbers_of_trials_are_said(tmp_path):
     chosen = dict(setup(study).facts)["Choice of settings"]
     assert "a number of trials that differs by arm: SGD 4, Adam 2 (random)" in chosen
     choices = choose(study)
-    [told] = [text for text in findings(study, choices, main_effects(study, choices), []) if "unequal" in text]
+    [told] = [text for text in findings(study, choices, compare(study, choices), []) if "unequal" in text]
     assert "unequal numbers of trials (SGD 4, Adam 2)" in told

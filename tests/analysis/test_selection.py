@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from insgd_lab.analysis.effects import main_effects
+from insgd_lab.analysis.comparisons import compare
 from insgd_lab.analysis.runs import Study, load_study
 from insgd_lab.analysis.selection import choose, tune_at, tune_label
 from insgd_lab.analysis.statements import findings
@@ -94,7 +94,7 @@ def test_where_every_rate_lost_as_many_seeds_all_take_part(folder):
 
 def test_what_was_left_out_for_missing_seeds_is_said(folder):
     study = without(folder, lambda rate, seed: rate == 0.3 and seed > 0)
-    [said] = [s for s in findings(study, choose(study), main_effects(study, choose(study)), []) if "left out" in s]
+    [said] = [s for s in findings(study, choose(study), compare(study), []) if "left out" in s]
     assert "In 2 of 2 cells tuned values were left out" in said
     assert "SGD / base (learning rate 0.3; chosen among those with 3 seeds)" in said
 

@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
+from insgd_lab.analysis.statistics import holm
 from insgd_lab.analysis.theory import (
     drawings,
     filtering,
@@ -167,6 +169,30 @@ def test_differences_are_paired_by_seed() -> None:
     found = games.differences(made(-0.5, offset=0.25)).iloc[0]
     assert [found["difference"], found["low"], found["high"]] == pytest.approx([0.25] * 3)
     assert found["n"] == 3
+
+
+def test_costs_and_exponents_are_judged_by_p_corrected_over_both() -> None:
+    rng = np.random.default_rng(1)
+    parts = [
+        made(slope).assign(problem=name, problem_label=name, dimension=dimension)
+        for name, slope, dimension in (("costly", -0.5, 10), ("even", -0.5, 10), ("slow", -0.1, 1))
+    ]
+    frame = pd.concat(parts, ignore_index=True)
+    noise = frame.groupby(["problem", "rule", "seed"])["seed"].transform(lambda _: rng.normal(0, 0.01))
+    raised = 1 + 0.5 * ((frame["problem"] == "costly") & frame["corrected"])
+    frame["average_regret"] *= raised * np.exp(noise * (1 + np.log10(frame["T"])))
+    gaps, slopes = games.tested(frame)
+    np.testing.assert_array_equal([*gaps["p_holm"], *slopes["p_holm"]], holm([*gaps["p"], *slopes["p"]]))
+    ends = frame[(frame["T"] == 1000) & (frame["problem"] == "costly")].pivot(
+        index="seed", columns="rule", values="average_regret"
+    )
+    assert gaps["p"].iloc[0] == pytest.approx(stats.ttest_rel(ends["sgd-corrected"], ends["sgd"]).pvalue)
+    apart = gaps[gaps["p_holm"] < 0.05]
+    costs, pays = (apart["difference"] > 0).sum(), (apart["difference"] < 0).sum()
+    told = games.findings(frame)[0]
+    assert f"told apart from 0 in {len(apart)} of 2 pairs: it costs in {costs} and pays in {pays} (" in told
+    assert "over all 8 tests of differences and exponents" in told
+    assert len(apart) < 2, "one of the two was made without a difference"
 
 
 @pytest.fixture(scope="module")

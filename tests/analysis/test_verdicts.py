@@ -6,11 +6,15 @@ import re
 import pytest
 
 from insgd_lab.analysis.comparisons import compare
+from insgd_lab.analysis.effects import inert_levels
+from insgd_lab.analysis.family import family_of
+from insgd_lab.analysis.labels import p_text, p_words
 from insgd_lab.analysis.verdicts import (
+    changed_primary,
     comparisons_table,
     exploratory_sentences,
+    furthest_sentences,
     introduction,
-    p_text,
     primary_sentences,
 )
 
@@ -37,18 +41,22 @@ def test_each_primary_comparison_has_a_sentence_with_its_numbers(study, compared
         assert f"corrected {p_text(row['p_primary'])}" in told
 
 
-def test_without_a_fixed_test_the_page_says_that_it_took_the_usual_one(study, compared):
-    text = introduction(study, compared)
+def test_without_a_fixed_test_the_page_says_that_it_took_the_usual_one_and_what_it_tests(study, choices, compared):
+    family = family_of(study, choices)
+    text = introduction(study, family)
     assert "fixes no primary test ([analysis] would), so it is the usual one: the paired t-test by seed" in text
     firsts = (compared["role"] == "primary").sum()
     assert f"Holm's method over {firsts} comparisons" in text
-    assert f"over all {len(compared)} comparisons" in text
+    speeds, pairs = family.speeds["p"].count(), family.interactions["p"].count()
+    total = len(compared) + speeds + pairs
+    assert f"over all {total} statements of this page that have a p-value, the primary ones among them: " in text
+    assert f": {len(compared)} comparisons, {speeds} speeds of layers, {pairs} interactions; what is picked" in text
 
 
 def test_a_fixed_test_is_named_and_the_others_are_exploratory(study, choices):
     fixed = declared(study, arm="insgd", baseline="adam", test="welch")
     frame = compare(fixed, choices)
-    text = introduction(fixed, frame)
+    text = introduction(fixed, family_of(fixed, choices))
     assert "The study file fixes the primary test: Welch's t-test of the final test error, INSGD, one at a" in text
     assert "over 1 comparison;" in text
     [sentence] = primary_sentences(fixed, frame)
@@ -62,6 +70,46 @@ def test_exploratory_sentences_are_of_what_stands_after_correction(study, compar
     assert first.startswith(f"Of {len(others)} comparisons {len(standing)} stand")
     assert len(each) == len(standing)
     assert all("higher" in sentence or "lower" in sentence for sentence in each)
+
+
+def test_only_what_was_tested_counts_and_the_rest_is_said(study, compared):
+    others = compared["role"] != "primary"
+    lost = compared.index[others][:3]
+    frame = compared.copy()
+    frame.loc[lost, ["p", "p_holm", "p_equivalence_corrected"]] = float("nan")
+    first, *_ = exploratory_sentences(study, frame)
+    assert first.startswith(f"Of {others.sum() - 3} comparisons ")
+    assert "; 3 comparisons could not be tested, for want of two pairs that differ or of a mean" in first
+    [none] = exploratory_sentences(study, frame.loc[lost])
+    assert none.startswith("3 comparisons could not be tested")
+
+
+def test_the_furthest_level_has_the_p_of_its_comparison(study, compared):
+    inert = inert_levels(study)
+    sentences = furthest_sentences(study, compared, inert)
+    [told] = [s.replace("\N{MINUS SIGN}", "-") for s in sentences if s.startswith("granularity (INSGD, one at a time)")]
+    rows = compared[(compared["arm"] == "insgd") & (compared["axis"] == "granularity") & (compared["at"] == "best")]
+    row = rows.loc[rows["difference"].abs().idxmax()]
+    assert f"the level furthest from layer, each at its own best learning rate, is {row['level']}, " in told
+    assert f"{row['difference']:+.2f} percentage points of final test error (95 % interval {row['low']:+.2f} to" in told
+    assert f"{p_words(row['p'], row['p_holm'])}: " in told
+    assert not any(s.startswith("ε") for s in sentences), "an axis that does nothing has its own sentence"
+    single = furthest_sentences(study, compared.assign(p=float("nan"), pairs=1), inert)
+    assert all("(1 pair, so no test)" in s for s in single)
+
+
+def test_a_primary_test_that_was_changed_later_is_told(study, choices):
+    assert changed_primary(study) is None
+    before = {"test": "welch", "arm": "gone", "baseline": "sgd", "metric": "test_loss", "margin": 0.5}
+    changes = [{"before": None, "finished": 1}, {"before": before, "finished": 7}]
+    edited = dataclasses.replace(study, info={**study.info, "primary_changes": changes})
+    told = changed_primary(edited)
+    assert told.startswith(
+        "The primary test was changed after results were there: none was fixed, so it was the usual one, the paired "
+        "t-test by seed of the final test error, every other arm against SGD, when 1 run had finished; it was Welch's "
+        "t-test of the final test loss, gone against SGD, with a margin of ±0.5, when 7 runs had finished."
+    )
+    assert told in introduction(edited, family_of(edited, choices))
 
 
 def test_diverged_runs_are_said_with_what_the_survivors_say(study, compared):

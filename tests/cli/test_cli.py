@@ -184,6 +184,8 @@ def test_the_data_folder_is_the_option_else_the_variable_else_the_cache(cli: Cli
         (("train", "--optimizer", "sgd", "--set", "train.epochs.x=1"), "train.epochs.x: epochs is not a table"),
         (("train", "--optimizer", "sgd", "--device", "tpu"), "device 'tpu' cannot be used"),
         (("train", "no.toml"), "no.toml: 1 problem"),
+        (("train", "compared.toml", "--epochs", 1), "compared.toml is a study, as it has arms or a base"),
+        (("train", "compared.toml"), "To train all of the study's runs: insgd-lab study run compared.toml"),
         (("study", "run", "digts"), "unknown study 'digts'; did you mean 'digits'?"),
         (("study", "plan", "no.toml"), "No such file or directory; check the path"),
         (("study", "run", "digits", "--workers", 0), "--workers"),

@@ -15,11 +15,20 @@ from insgd_lab.studies.planning import make_plan
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = [block for _, block in re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)]
-STUDY, CALL, TOUR, PLUGIN, LAWS, RULE, _, DATA = BLOCKS[:8]
+STUDY, RUN, CALL, TOUR, PLUGIN, LAWS, RULE, _, DATA = BLOCKS[:9]
 
 
 def test_the_study_can_be_planned() -> None:
     assert len(make_plan(parse_study(tomllib.loads(STUDY))).runs) == 54
+
+
+def test_the_run_takes_the_settings_that_are_shown(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(RUN)
+    settings = re.findall(r"--set \S+", next(line for line in README.splitlines() if "run.toml --set" in line))
+    assert len(settings) == 3
+    result = cli("train", "run.toml", *" ".join(settings).split())
+    assert result.returncode == 0, result.stderr
+    assert "epoch 2/2" in result.stdout
 
 
 def test_the_call_trains(tmp_path: Path) -> None:

@@ -342,7 +342,7 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
         ({"train__schedule": {"name": "multi-step"}}, "train.schedule.milestones: is required, such as [60, 120]"),
         (
             {"train__schedule": {"name": "multi-step", "milestones": [9]}},
-            "train.schedule.milestones = 9: must lie before the last epoch, 4",
+            "train.schedule.milestones = [9]: must lie before the last epoch, 4; set train.schedule.milestones as",
         ),
         (
             {"train__schedule": {"name": "multi-step", "milestones": [3, 2]}},
@@ -427,8 +427,8 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
         ),
         ({"arm__0__axes__beta": {"range": [0, 1], "step": 3}}, "arm.insgd.axes.beta.step = 3: unknown key of a range"),
         (
-            {"arm__0__axes__beta": {"range": [0, 2], "steps": 3}},
-            "arm.insgd.axes.beta = 1: expected a number in [0, 1)",
+            {"arm__0__axes__beta": {"range": [0, 1], "steps": 3}},
+            "arm.insgd.axes.beta = 1.0: expected a number in [0, 1)",
         ),
         ({"arm__0__include": [{}]}, "arm.insgd.include.0 = {}: expected at least one axis"),
         ({"arm__0__include": [{"bta": 0.5}]}, "arm.insgd.include.0.bta = 0.5: unknown axis of this arm 'bta'; did you"),
@@ -459,14 +459,14 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
         ),
         (
             {"search": {"final_seeds": 5}, "arm": SEARCHED},
-            "seeds = 2: are the final runs' seeds, as search.final_seeds",
+            "search.final_seeds = [0, 1, 2, 3, 4]: are other seeds than the study's own",
         ),
         ({"search": {"trials_at_once": 2}, "arm": SEARCHED}, 'search.trials_at_once = 2: is read by method = "optuna"'),
         (
             {"search": {}, "arm__0__search": {"lr": [1]}},
             "arm.insgd.tune = ['lr']: is what the study's [search] would try",
         ),
-        ({"search": {}, "arm__0__tune": {}, "arm__0__search": {"p": [1]}}, "arm.insgd.search.p = [1.0]: is an axis as"),
+        ({"search": {}, "arm__0__tune": {}, "arm__0__search": {"p": [1]}}, "arm.insgd.search.p = [1]: is an axis as"),
         ({"search": {}, "arm": [{**SGD, "search": {"lr": [-1]}}]}, "arm.sgd.search.lr = -1: expected a finite number"),
         (
             {"search": {}, "arm": [{**SGD, "search": {"lr": 3}}]},
@@ -496,7 +496,7 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
         ({"arm__0__axes__task.model.norm": [0]}, "arm.insgd.axes.task.model.norm = 0: unknown option of digits-cnn"),
         ({"arm__0__axes__task.model": [0]}, "arm.insgd.axes.task.model = 0: expected task.model.OPTION"),
         ({"arm__0__axes__eps": [0.1, 1]}, "arm.insgd.axes.eps = [0.1, 1.0]: has no value to return to; set eps"),
-        ({"arm__0__axes__lr": [0.1]}, "arm.insgd.tune.lr = [0.1, 1.0]: is an axis as well"),
+        ({"arm__0__axes__lr": [0.1]}, "arm.insgd.tune.lr = [0.1, 1]: is an axis as well"),
         ({"arm__0__tune__lr": [1]}, "arm.insgd.tune.lr = [1.0]: does not hold 0.1, the value outside tuning"),
         ({"arm__0__tune": 3}, "arm.insgd.tune = 3: expected a"),
     ],

@@ -9,6 +9,7 @@ import pytest
 
 from insgd_lab.studies import progress
 from insgd_lab.studies.ledger import Tally
+from insgd_lab.studies.planning import Stages
 
 
 class Terminal(io.StringIO):
@@ -58,3 +59,25 @@ def test_the_time_left_is_told_once_a_run_has_ended(monkeypatch: pytest.MonkeyPa
     with progress.shown("mine", stream) as update:
         update(tally)
     assert stream.getvalue().endswith("1 done, 0 diverged, 0 failed; about 30 min left\n")
+
+
+def test_a_search_is_shown_stage_by_stage_with_both_totals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0)
+    tally = Tally(4, Stages(trials=8, finals=6, final=frozenset({"third"})))
+    stream = io.StringIO()
+    with progress.shown("mine", stream) as update:
+        for run, status in {"first": "done", "second": "failed", "third": "diverged"}.items():
+            tally.add(status, run)
+            update(tally)
+    assert stream.getvalue().splitlines() == [
+        "mine: trials 1 of 8, final runs 0 of 6: 1 done, 0 diverged, 0 failed",
+        "mine: trials 2 of 8, final runs 0 of 6: 1 done, 0 diverged, 1 failed",
+        "mine: trials 2 of 8, final runs 1 of 6: 1 done, 1 diverged, 1 failed",
+    ]
+    assert (tally.left, tally.in_all - tally.ended) == (1, 11)
+
+
+def test_the_time_left_of_a_search_is_that_of_both_stages() -> None:
+    tally = Tally(4, Stages(trials=4, finals=6, final=frozenset()), executed=2, done=2)
+    tally.started -= 20
+    assert tally.seconds_left == pytest.approx(80, abs=1)

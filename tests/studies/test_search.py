@@ -370,6 +370,8 @@ def test_one_command_searches_and_reruns_the_winners(tmp_path: Path, cli: Cli) -
     done = cli("study", "run", "small.toml", "--workers", 1)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("; see insgd-lab report runs/small") == 1, "the trials are no results to look at"
+    assert done.stdout.startswith("small: trials 0 of 6, final runs 0 of 4; 1 worker; ")
+    assert "small: trials 6 of 6, final runs 4 of 4: 5 done, 5 diverged, 0 failed (" in done.stdout
     assert "sgd: best of 3 trials: lr = " in done.stdout
     assert "wild: all 3 trials diverged; the first one stands for the arm" in done.stdout
     folder = StudyFolder(tmp_path / "runs/small")

@@ -142,3 +142,13 @@ class Drawing(Ranks):
 
     def __init__(self, rank: int) -> None:
         super().__init__(rank, 1)
+
+
+def test_a_refused_setting_is_told_once_below_all_that_torchrun_says() -> None:
+    done = torchrun("train", "--optimizer", "sgd", "--set", "lr=-1")
+    assert done.returncode != 0
+    last = [line.strip() for line in done.stderr.splitlines() if line.strip(" =")][-2:]
+    assert last == [
+        "traceback : error: options: 1 problem", "optimizer.lr = -1: expected a finite number >= 0",
+    ]  # fmt: skip
+    assert done.stderr.count("expected a finite number") == 1

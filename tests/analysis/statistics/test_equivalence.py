@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy import stats
 
 from insgd_lab.analysis.statistics import paired_t, tost_paired, tost_published, tost_welch, welch
 
@@ -50,6 +51,31 @@ def test_p_is_below_alpha_exactly_where_the_interval_lies_within_the_margin(arms
 @given(paired(), st.floats(0.01, 0.5), st.floats(1.01, 3))
 def test_a_wider_margin_is_easier(arms, margin, factor):
     assert tost_paired(*arms, margin * factor).p <= tost_paired(*arms, margin).p
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, -0.3])
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+def test_at_the_end_of_scipys_interval_equivalence_begins(shift, alpha):
+    """The margin at which p is alpha is the farther end of the interval at 1 - 2 alpha; statsmodels says the same."""
+    rng = np.random.default_rng(1)
+    ours, theirs = list(93 + shift + 0.4 * rng.normal(size=6)), list(93 + 0.2 * rng.normal(size=7))
+    pairs = dict(enumerate(ours)), dict(enumerate(theirs[:6]))
+    summary = (float(np.mean(theirs)), float(np.std(theirs, ddof=1)), len(theirs))
+    weightstats = statsmodels("stats.weightstats")
+    cases = [
+        (stats.ttest_ind(ours, theirs, equal_var=False), lambda margin: tost_welch(ours, theirs, margin, alpha)),
+        (stats.ttest_ind(ours, theirs, equal_var=False), lambda margin: tost_published(ours, *summary, margin, alpha)),
+        (stats.ttest_rel(ours, theirs[:6]), lambda margin: tost_paired(*pairs, margin, alpha)),
+    ]
+    for test, found in cases:
+        ends = test.confidence_interval(1 - 2 * alpha)
+        bound = max(abs(ends.low), abs(ends.high))
+        assert found(bound).p == pytest.approx(alpha, rel=1e-6)
+        assert found(bound * 1.0001).equivalent
+        assert not found(bound * 0.9999).equivalent
+        assert (found(bound).low, found(bound).high) == pytest.approx((ends.low, ends.high))
+        if test is cases[0][0]:
+            assert weightstats.ttost_ind(ours, theirs, -bound, bound, usevar="unequal")[0] == pytest.approx(alpha)
 
 
 def test_no_difference_found_is_not_equivalence():

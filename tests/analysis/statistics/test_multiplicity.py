@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
-from insgd_lab.analysis.statistics import holm
+from insgd_lab.analysis.statistics import holm, holm_together
 
 from .samples import statsmodels
 
@@ -37,6 +37,15 @@ def test_what_was_not_tested_is_not_counted(values, place):
     found = holm([*values[:place], np.nan, *values[place:]])
     assert np.isnan(found[place])
     assert np.delete(found, place).tolist() == holm(values).tolist()
+
+
+@given(st.lists(probabilities, min_size=1, max_size=4))
+def test_lists_are_corrected_as_one_and_a_further_list_lowers_none(lists):
+    found = holm_together(*lists)
+    assert [len(part) for part in found] == [len(part) for part in lists]
+    np.testing.assert_array_equal(np.concatenate(found), holm(np.concatenate(lists)))
+    for before, after in zip(holm_together(*lists[:-1]) if lists[1:] else [], found, strict=False):
+        assert (after >= before).all()
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.5])

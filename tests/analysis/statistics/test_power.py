@@ -69,6 +69,23 @@ def test_five_seeds_find_it_as_often_as_reckoned():
     assert np.mean(found) == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.parametrize(("n", "sd", "other_sd"), [(5, 1.2, 0.5), (3, 1.0, 0.1), (7, 0.43, 0.16), (6, 0.02, 1.0)])
+def test_power_of_arms_with_sds_of_their_own_is_what_a_simulation_finds(n, sd, other_sd):
+    numbers = np.random.default_rng(0).normal(size=(2, 20_000, n))
+    difference = 2.2 * math.hypot(sd, other_sd) / math.sqrt(n)
+    treated, control = difference + sd * numbers[0], other_sd * numbers[1]
+    found = (stats.ttest_ind(treated, control, axis=1, equal_var=False).pvalue < 0.05).mean()
+    assert power_of(difference, sd, n, paired=False, other_sd=other_sd) == pytest.approx(found, abs=0.015)
+
+
+@given(effects, sizes)
+def test_arms_with_one_sd_are_the_special_case_and_their_order_is_free(effect, n):
+    assert power_of(effect, 1, n, paired=False, other_sd=1) == power_of(effect, 1, n, paired=False)
+    either = [power_of(effect, one, n, paired=False, other_sd=other) for one, other in ((1, 2), (2, 1))]
+    assert either[0] == pytest.approx(either[1])
+    assert seeds_needed(effect, 1, paired=False) <= seeds_needed(effect, 1, paired=False, other_sd=1.5)
+
+
 def test_power_stays_a_number_where_scipys_tail_underflows():
     assert power_of(2, 1, 100) == 1
     assert power_of(10, 1, 3) == pytest.approx(0.999, abs=0.001)
@@ -81,6 +98,9 @@ def test_power_stays_a_number_where_scipys_tail_underflows():
         (lambda: seeds_needed(1e-9, 1), "needs more than"),
         (lambda: seeds_needed(1, 0), "above 0"),
         (lambda: seeds_needed(1, 1, power=0.01), "more than alpha"),
+        (lambda: seeds_needed(1, 0, paired=False, other_sd=0), "sd = 0 and other_sd = 0: expected a finite"),
+        (lambda: seeds_needed(1, 1, paired=False, other_sd=-1), "above 0"),
+        (lambda: seeds_needed(1, 1, other_sd=2), "paired=False"),
         (lambda: power_of(1, 1, 1), "at least 2 seeds"),
         (lambda: detectable_difference(5, 1, power=1.0), "between 0 and 1"),
     ],
