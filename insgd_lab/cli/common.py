@@ -162,3 +162,13 @@ def check_data(runs: Iterable[RunSpec], data_dir: Path | None) -> None:
     wanted = [run.task.data for run in runs]
     for name, path in sorted({(data.name, str(data.options.get("path", ""))) for data in wanted}):
         availability.check(name, path, data_dir)
+
+
+def images_now(runs: Iterable[RunSpec], data_dir: Path | None) -> dict[str, str]:
+    """By the names of runs that learn from the user's own images, what tells those that are there now from others."""
+    own = [run for run in runs if run.task.data.name == "image-folder"]
+    if not own:  # and nothing is imported for it
+        return {}
+    from insgd_lab.training.availability import fingerprints
+
+    return fingerprints(own, data_dir)

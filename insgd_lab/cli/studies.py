@@ -22,6 +22,7 @@ from insgd_lab.cli.common import (
     check_data,
     check_device,
     check_out,
+    images_now,
     plain_errors,
     print_table,
     refuse,
@@ -149,9 +150,8 @@ def _check_same_study(study: StudySpec, folder: StudyFolder) -> None:
 def _set_stale_aside(plan: Plan, folder: StudyFolder, data_dir: Path | None) -> None:
     from insgd_lab.cli.study_tools import present_lab
     from insgd_lab.studies.status import set_stale_aside
-    from insgd_lab.training.availability import fingerprints
 
-    images = fingerprints(plan.runs.values(), data_dir)
+    images = images_now(plan.runs.values(), data_dir)
     aside = set_stale_aside(folder, [run.id for run in folder.runs()], present_lab(), images)
     whose = "other versions of the lab" + (", or of other images," if images else "")
     typer.echo(f"{folder.path}: {len(aside)} runs of {whose} are set aside, to be done again")
@@ -160,9 +160,8 @@ def _set_stale_aside(plan: Plan, folder: StudyFolder, data_dir: Path | None) -> 
 def _tell_other_data(plan: Plan, folder: StudyFolder, data_dir: Path | None) -> None:
     """Say which finished runs have learnt from other images than their folder holds now."""
     from insgd_lab.studies.status import runs_of_other_data
-    from insgd_lab.training.availability import fingerprints
 
-    images = fingerprints(plan.runs.values(), data_dir)
+    images = images_now(plan.runs.values(), data_dir)
     others = runs_of_other_data(folder.infos(list(images)), images) if images else []
     paths = sorted({str(plan.runs[run].task.data.options.get("path")) for run in others})
     if others:

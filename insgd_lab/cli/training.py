@@ -21,6 +21,7 @@ from insgd_lab.cli.common import (
     check_data,
     check_device,
     check_out,
+    images_now,
     input_errors,
     plain_errors,
     refuse,
@@ -109,9 +110,8 @@ def _look_at_stale(spec: RunSpec, folder: StudyFolder, data_dir: Path | None, *,
     """Say that a finished run has learnt from other images than there are now; `again`: set aside what is stale."""
     from insgd_lab.cli.study_tools import present_lab
     from insgd_lab.studies.status import runs_of_other_data, set_stale_aside
-    from insgd_lab.training.availability import fingerprints
 
-    images, run = fingerprints([spec], data_dir), folder.run(spec.id)
+    images, run = images_now([spec], data_dir), folder.run(spec.id)
     if again and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         refuse("--rerun stale with several processes, which would not see the same result; give it to one, then share")
     if again and set_stale_aside(folder, [spec.id], present_lab(), images):

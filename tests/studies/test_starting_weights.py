@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -40,3 +42,8 @@ def test_every_run_of_a_study_starts_from_the_weights_it_names(
         result = cli("study", "run", f"{packing}.toml", "--out", packing, "--workers", 1)
         assert result.returncode == 0, result.stderr
         assert "2 done" in result.stdout
+        weights = first / "weights.pt"
+        told = {"path": str(weights), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+        infos = [json.loads(path.read_text()) for path in (tmp_path / packing).glob("*/run.json")]
+        assert [info["init_from"] for info in infos] == [told, told]
+    assert json.loads((first / "run.json").read_text())["init_from"] is None
