@@ -167,9 +167,16 @@ class Study:
 
     def test_curve(self, run: str) -> pd.Series:
         """A run's test error by epoch; empty for a run without metrics."""
-        if run not in self.curves.index.get_level_values("run"):
+        rows = self._rows.get(run)
+        if rows is None:
             return pd.Series(dtype=float)
-        return self.curves.loc[run]["test_error"].dropna()
+        return self.curves["test_error"].iloc[rows].droplevel("run").dropna()
+
+    @cached_property
+    def _rows(self) -> Mapping[str, np.ndarray]:
+        """Where each run's rows are in the curves: pandas would look through all runs for each of them."""
+        rows: Mapping[str, np.ndarray] = self.curves.groupby(level="run", sort=False).indices
+        return rows
 
     @cached_property
     def evaluated_epochs(self) -> pd.Index:
