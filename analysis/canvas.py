@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from insgd_lab.analysis.labels import number
 
@@ -126,11 +126,11 @@ def plain_tick(value: float, position: int | None = None) -> str:
     return number(value)
 
 
-def plain_log(axis: Any, room: float = 2.5) -> None:
+def plain_log(axis: Any, room: float = 2.5, marks: bool = False) -> None:
     """Tick labels 0.3, 1, 20 instead of powers of ten, at 1, 2 and 5 of each decade.
 
     Over more than `room` decades at 1 and 3, over more again at 1 alone, unless that leaves fewer than three; an axis
-    that spans too little for three of these has evenly spaced ticks.
+    that spans too little for three of these has evenly spaced ticks. `marks`: it has tick marks, as a colour bar has.
     """
     low, high = sorted(axis.get_view_interval())
     decades = np.log10(high / low) if low > 0 else 1.0
@@ -138,7 +138,9 @@ def plain_log(axis: Any, room: float = 2.5) -> None:
     found = [subs for subs in _SUBS[sparse::-1] if low <= 0 or _ticks(low, high, subs) >= 3]
     axis.set_major_locator(LogLocator(base=10, subs=found[0], numticks=12) if found else MaxNLocator(5, **_EVEN))
     axis.set_major_formatter(FuncFormatter(plain_tick))
-    axis.set_minor_locator(NullLocator())  # such ticks would have neither marks nor labels, and cost as much as others
+    axis.set_minor_formatter(NullFormatter())
+    if not marks:
+        axis.set_minor_locator(NullLocator())  # minor ticks would show nothing, and cost as much as others
 
 
 _SUBS = ((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))

@@ -170,13 +170,13 @@ class Study:
         rows = self._rows.get(run)
         if rows is None:
             return pd.Series(dtype=float)
-        return self.curves["test_error"].iloc[rows].droplevel("run").dropna()
+        curve: pd.Series = self.curves["test_error"].iloc[rows].droplevel("run").dropna()
+        return curve
 
     @cached_property
-    def _rows(self) -> Mapping[str, np.ndarray]:
+    def _rows(self) -> Mapping[Any, Any]:
         """Where each run's rows are in the curves: pandas would look through all runs for each of them."""
-        rows: Mapping[str, np.ndarray] = self.curves.groupby(level="run", sort=False).indices
-        return rows
+        return self.curves.groupby(level="run", sort=False).indices
 
     @cached_property
     def evaluated_epochs(self) -> pd.Index:

@@ -113,7 +113,7 @@ class Saver:
             self._helper.stdin.flush()
         except BrokenPipeError:
             return None
-        told = self._hear()
+        told: dict[str, Path] | OSError | None = self._hear()
         if isinstance(told, OSError):
             raise told
         return told

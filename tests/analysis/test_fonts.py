@@ -59,10 +59,7 @@ def test_pdfs_hold_truetype_fonts_and_other_scripts_come_from_the_whole_one(tmp_
         figure.text(0.1, 0.7, "שלום ქართული", weight="bold")  # a warning of missing glyphs would be an error
     pdf = canvas.save_figure(figure, tmp_path, "x")["pdf"].read_bytes()
     names, files = embedded_fonts(pdf)
-    assert {name.split("+")[-1] for name in names} == {
-        "InsgdLabSans",
-        "InsgdLabSans-Bold",
-        "DejaVuSans-Bold",
-    }  # a space
-    assert len(files) == 3
+    expected = {"InsgdLabSans", "InsgdLabSans-Bold", "DejaVuSans-Bold"}  # the bold one of ours has the space
+    assert {name.split("+")[-1] for name in names} == expected
+    assert len(files) >= len(expected)
     assert b"/Type3" not in pdf
