@@ -66,8 +66,8 @@ def study(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["lab"], default=False)
 def bench(session: nox.Session) -> None:
-    """Measure speed beside peers, and studies, against the targets; arguments after -- go to the benchmarks."""
-    for arguments in [session.posargs] if session.posargs else [[], ["studies"]]:
+    """Measure speed beside peers, studies and reports against the targets; arguments after -- go to the benchmarks."""
+    for arguments in [session.posargs] if session.posargs else [[], ["studies"], ["report"]]:
         _run(session, "python", "-m", "benchmarks", *arguments)
 
 

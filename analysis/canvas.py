@@ -22,9 +22,10 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from insgd_lab.analysis.labels import number
 
@@ -52,9 +53,11 @@ MARKERS = "osD^vP"
 _STYLE: Any = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("paper"),
-    "font.family": ["DejaVu Sans"],  # ships with matplotlib and has the Greek letters, ∞ and ℓ
+    "font.family": ["Insgd Lab Sans", "DejaVu Sans"],
     "font.size": 9,
     "axes.titlesize": 9,
+    "axes.titley": 1.0,  # else matplotlib measures all tick labels once more for each, to dodge an offset over the axis
+    "axes.formatter.useoffset": False,
     "axes.labelsize": 9,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
@@ -70,6 +73,12 @@ _STYLE: Any = {
 }
 
 
+# Letters of Europe and mathematical signs of DejaVu Sans: cutting what a PDF needs out of the whole font
+# takes three times as long. The whole font, which ships with matplotlib, stands in for what these lack.
+for _file in sorted((Path(__file__).parent / "fonts").glob("*.ttf")):
+    fontManager.addfont(_file)
+
+
 def style() -> AbstractContextManager[None]:
     """The look of all figures, while it is entered."""
     return mpl.rc_context(_STYLE)
@@ -80,8 +89,10 @@ def save_figure(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
     paths = {form: folder / f"{name}.{form}" for form in FORMATS}
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     with style():
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # found once: "none" would still draw each format twice
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine(None)  # found once: each format would find it anew
         for form, path in paths.items():
             figure.savefig(path, format=form, metadata=dates[form])
     return paths
@@ -130,11 +141,11 @@ def plain_tick(value: float, position: int | None = None) -> str:
     return number(value)
 
 
-def plain_log(axis: Any, room: float = 2.5) -> None:
+def plain_log(axis: Any, room: float = 2.5, marks: bool = False) -> None:
     """Tick labels 0.3, 1, 20 instead of powers of ten, at 1, 2 and 5 of each decade.
 
     Over more than `room` decades at 1 and 3, over more again at 1 alone, unless that leaves fewer than three; an axis
-    that spans too little for three of these has evenly spaced ticks.
+    that spans too little for three of these has evenly spaced ticks. `marks`: it has tick marks, as a colour bar has.
     """
     low, high = sorted(axis.get_view_interval())
     decades = np.log10(high / low) if low > 0 else 1.0
@@ -143,6 +154,8 @@ def plain_log(axis: Any, room: float = 2.5) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=found[0], numticks=12) if found else MaxNLocator(5, **_EVEN))
     axis.set_major_formatter(FuncFormatter(plain_tick))
     axis.set_minor_formatter(NullFormatter())
+    if not marks:
+        axis.set_minor_locator(NullLocator())  # minor ticks would show nothing, and cost as much as others
 
 
 _SUBS = ((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
@@ -170,6 +183,8 @@ def fit_means(ax: Axes, means: Sequence[np.ndarray]) -> None:
         plain_log(ax.yaxis)
     elif len(values):
         low, high = float(values.min()), float(values.max())
+        if not 1e-3 < high < 1e5:  # a factor over the axis might stand in a title's way
+            ax.yaxis.set_major_formatter(FuncFormatter(plain_tick))
         room = 0.25 * (high - low) or 0.1 * abs(high) or 1.0
         ax.set_ylim(max(0.0, low - room) if low >= 0 else low - room, high + room)
 

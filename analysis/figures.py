@@ -307,7 +307,7 @@ def draw_grids(grids: Sequence[Grid], measure: Measure = MEASURES["test_error"])
                 ax.remove()
         mesh = axes[0, 0].collections[0]
         bar = figure.colorbar(mesh, ax=axes, label=measure.label, shrink=min(1.0, 2.0 / sum(heights)))
-        plain_log(bar.ax.yaxis)
+        plain_log(bar.ax.yaxis, marks=True)
     return figure
 
 

@@ -96,7 +96,7 @@ def _heat(figure: Figure, ax: Axes, table: pd.DataFrame, quantity: str, alike: S
     every = max(1, len(table.columns) // 8)
     sns.heatmap(table, ax=ax, cmap="cividis", norm=scale, cbar=False, yticklabels=True, xticklabels=every)
     bar = figure.colorbar(ax.collections[0], ax=ax, label="\n".join(quantity.split(" ", 2)[:2]), pad=0.01)
-    plain_log(bar.ax.yaxis, room=0.7 if len(table) < 8 else 2.5)
+    plain_log(bar.ax.yaxis, 0.7 if len(table) < 8 else 2.5, marks=True)
     ax.set(xlabel="", ylabel="")
     ax.tick_params(left=False, bottom=False)
     ax.tick_params(axis="both", rotation=0)

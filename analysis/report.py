@@ -9,17 +9,18 @@ Checking that is quick, so everything heavy is imported inside functions.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from insgd_lab.store import StoreError, StudyFolder, disk_error, read_json, replacing, write_json
 
 if TYPE_CHECKING:
-    from insgd_lab.analysis.reproduction import Reproduction
+    from insgd_lab.analysis.contents import Results, Words
+    from insgd_lab.analysis.drawings import Drawing
     from insgd_lab.analysis.runs import Study
+    from insgd_lab.analysis.saving import Saver
     from insgd_lab.analysis.tables import Table
 
 __all__ = ["is_current", "report_path", "write_report"]
@@ -48,25 +49,28 @@ def write_report(study_dir: str | Path, force: bool = False) -> Path:
     digest = _digest(Path(study_dir))  # before reading: a run that finishes meanwhile makes the report stale
     if not force and _is_made_from(study_dir, digest):
         return path
-    from insgd_lab.analysis.runs import load_study
+    from insgd_lab.analysis.saving import Saver
 
-    study = load_study(study_dir)
-    try:
-        files = _replace(study, path)
-        write_json(path.parent / ".inputs.json", {"digest": digest, "files": files})
-    except OSError as error:
-        raise disk_error(path, error) from error
+    with Saver(path.parent) as saver:  # first, for its helper comes up meanwhile
+        from insgd_lab.analysis.runs import load_study
+
+        study = load_study(study_dir)
+        try:
+            files = _replace(study, path, saver)
+            write_json(path.parent / ".inputs.json", {"digest": digest, "files": files})
+        except OSError as error:
+            raise disk_error(path, error) from error
     return path
 
 
-def _replace(study: Study, path: Path) -> list[str]:
+def _replace(study: Study, path: Path, saver: Saver) -> list[str]:
     """Write the report in the place of an earlier one; returns the names of the files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in _made_from(study.path).get("files", []):
         old = path.parent / Path(name).name  # only within the folder, whatever the list says
         if old.is_file():
             old.unlink()
-    return _write(study, path)
+    return _write(study, path, saver)
 
 
 # ------------------------------------------------------------------------------------------------ freshness
@@ -121,104 +125,52 @@ def _papers() -> list[Path]:
 # ------------------------------------------------------------------------------------------------ the page
 
 
-def _write(study: Study, path: Path) -> list[str]:
-    """Write page, figures and tables; returns the names of the files."""
-    from insgd_lab.analysis.convergence_tables import convergence_tables
-    from insgd_lab.analysis.drawings import drawings, embedded
-    from insgd_lab.analysis.effects import inert_levels, main_effects
-    from insgd_lab.analysis.family import family_of
-    from insgd_lab.analysis.layer_findings import interventions_table, layer_findings, speeds_table
-    from insgd_lab.analysis.layers import layer_records
-    from insgd_lab.analysis.option_series import valleys_table
-    from insgd_lab.analysis.reproduction_findings import published_sentences
-    from insgd_lab.analysis.result_drawings import result_drawings
-    from insgd_lab.analysis.saving import Saver
-    from insgd_lab.analysis.selection import choose
-    from insgd_lab.analysis.statements import findings, headline, mixture
-    from insgd_lab.analysis.tables import divergence_table, effects_table, failures_table, results_table
-    from insgd_lab.analysis.verdicts import (
-        changed_primary,
-        comparisons_table,
-        exploratory_sentences,
-        introduction,
-        primary_sentences,
-    )
+def _write(study: Study, path: Path, saver: Saver) -> list[str]:
+    """Write page, figures and tables; returns the names of the files.
 
-    choices = choose(study)
-    effects, inert = main_effects(study, choices), inert_levels(study)
-    records = layer_records(study, choices)
-    family = family_of(study, choices, records)
-    compared, reproduction = family.comparisons, family.reproduction
-    tables = {
-        "comparisons": comparisons_table(study, compared),
-        "best": results_table(study, choices, "best"),
-        "effects": effects_table(study, effects),
-        "failures": failures_table(study),
-        "divergences": divergence_table(study),
-        "layer-speeds": speeds_table(family.speeds),
-        "interventions": interventions_table(records),
-        "learning-rates": valleys_table(study),
-        **convergence_tables(study, choices),
-    }
-    if study.tuned:
-        tables["fixed"] = results_table(study, choices, "fixed")
-    if reproduction:
-        tables["published"] = reproduction.table
+    Figures are drawn first, for the helper has nothing to do until then.
+    """
+    from insgd_lab.analysis.contents import compute, report_drawings, report_tables, report_words
+
+    results = compute(study)
+    drawn = []
+    for drawing in report_drawings(results):
+        saver.save(drawing.figure, drawing.name)
+        drawn.append(drawing)
+    tables, words = report_tables(results), report_words(results)
     files = [file.name for table in tables.values() for file in table.save(path.parent)]
-    drawn = {}
-    with Saver(path.parent) as saver:
-        results = result_drawings(study, choices, family)
-        for drawing in itertools.chain(drawings(study, choices, effects, inert, records), results):
-            saver.save(drawing.figure, drawing.name)
-            drawn[drawing.name] = drawing
-    files += [file.name for saved in saver.paths.values() for file in saved.values()]
-    images = {name: embedded(drawing, saver.paths[name]) for name, drawing in drawn.items()}
-    page = _render(
-        study,
-        notice=" ".join(filter(None, (headline(study), mixture(study), changed_primary(study)))),
-        introduction=introduction(study, family),
-        findings={
-            "Primary test": primary_sentences(study, compared),
-            "Exploratory tests": exploratory_sentences(study, compared),
-            "Published and here": published_sentences(study, reproduction) if reproduction else [],
-            "Arms and axes": findings(study, choices, compared, inert),
-            "Layers": layer_findings(records, family.speeds),
-        },
-        tables=tables,
-        images=images,
-        reproduction=reproduction,
-    )
+    saved = saver.finish()
+    page = _render(results, words, tables, drawn, saved)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return [*files, path.name]
+    return [*files, *(file.name for paths in saved.values() for file in paths.values()), path.name]
 
 
 def _render(
-    study: Study,
-    *,
-    notice: str,
-    introduction: str,
-    findings: dict[str, list[str]],
+    results: Results,
+    words: Words,
     tables: dict[str, Table],
-    images: dict[str, Any],
-    reproduction: Reproduction | None,
+    drawn: Sequence[Drawing],
+    saved: dict[str, dict[str, Path]],
 ) -> str:
     import jinja2
 
+    from insgd_lab.analysis.drawings import embedded
     from insgd_lab.analysis.measures import reported
     from insgd_lab.analysis.setup import setup
 
+    study = results.study
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((_SOURCES / "templates" / "report.html.j2").read_text("utf-8"))
     return template.render(
         study=study,
         title=study.info.get("title") or study.info.get("name") or os.fspath(study.path.name),
-        notice=notice,
-        introduction=introduction,
-        findings=findings,
+        notice=words.notice,
+        introduction=words.introduction,
+        findings=words.findings,
         tables=tables,
-        images=images,
-        reproduction=reproduction,
+        images={drawing.name: embedded(drawing, saved[drawing.name]) for drawing in drawn},
+        reproduction=results.reproduction,
         setup=setup(study),
         measure=reported(study),
     )

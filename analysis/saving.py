@@ -3,27 +3,28 @@
     with Saver(folder) as saver:
         for drawing in drawings(...):
             saver.save(drawing.figure, drawing.name)
-    saver.paths["curves"]["svg"]
+        saver.finish()["curves"]["svg"]
 
 Writing one figure in three formats takes longer than all the numbers in it. The helper is a fresh process that is
 spoken to by pipes: a fork would inherit the threads of pyarrow, and a spawned one would import the caller's script.
+Figures wait in a queue, out of which a thread feeds the helper; once all are drawn, this process saves from it too.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import selectors
+import queue
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from matplotlib.figure import Figure
-
-from insgd_lab.analysis.canvas import save_figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Saver", "serve"]
 
@@ -31,104 +32,122 @@ _HELPER = "from insgd_lab.analysis.saving import serve; serve()"
 
 
 class Saver:
-    """Saves figures into a folder.
-
-    Attributes:
-        paths: of each figure by name and format, complete once the saver has been left.
-    """
+    """Saves figures into a folder. Made early, its helper comes up while something else is read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.paths: dict[str, dict[str, Path]] = {}
-        self._sent: tuple[Figure, str] | None = None  # what the helper is at
-        self._ready = False
+        self._paths: dict[str, dict[str, Path]] = {}
+        self._waiting: queue.SimpleQueue[tuple[Figure, str] | None] = queue.SimpleQueue()
         self._helper = _start() if _cores() > 1 else None
+        self._ready = False  # the helper has come up, so the thread may hold a figure
+        self._error: Exception | None = None
+        self._feeder = Thread(target=self._feed, daemon=True)
 
     def __enter__(self) -> Saver:
+        self._feeder.start()
         return self
 
     def save(self, figure: Figure, name: str) -> None:
-        """Save a figure, or have the helper do so while this process goes on.
+        """Have a figure saved by `finish` at the latest; nobody may change it any more."""
+        self._waiting.put((figure, name))
+
+    def finish(self) -> dict[str, dict[str, Path]]:
+        """Save what still waits, together with the helper; returns the paths by name and format.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: a figure cannot be written.
         """
-        if self._helper and self._has_time():
-            self._send(figure, name)
-        else:
-            self.paths[name] = save_figure(figure, self.folder, name)
+        self._save_waiting()
+        if self._ready:
+            self._waiting.put(None)
+            self._feeder.join()
+            self._save_waiting()  # what a helper that died was at
+        if self._error:
+            raise self._error
+        return self._paths
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._helper is None:
-            return
-        try:
-            if error is None and self._sent:
-                self._await()
-        finally:
-            self._helper.kill()  # it has answered, or nobody waits for its answer
+        """Part from helper and thread: they are done, or nobody waits for them any more."""
+        if self._helper is not None:
+            self._helper.kill()
+        self._waiting.put(None)
+        self._feeder.join()
+        if self._helper is not None:
             for pipe in (self._helper.stdin, self._helper.stdout):
                 assert pipe is not None
                 with suppress(BrokenPipeError):
                     pipe.close()
             self._helper.wait()
 
-    def _has_time(self) -> bool:
-        """Whether the helper is done with what it had, or has only now come up."""
-        assert self._helper is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._helper.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
-            if selector.select(0):
-                self._await()
-        return self._ready and self._sent is None
+    def _save_waiting(self) -> None:
+        """Save one figure after the other; this process's side."""
+        with suppress(queue.Empty):
+            while self._error is None:
+                if item := self._waiting.get_nowait():
+                    self._paths[item[1]] = _save(*item, self.folder)
 
-    def _send(self, figure: Figure, name: str) -> None:
+    def _feed(self) -> None:
+        """Give the helper one figure after the other; the thread's side. If it is gone, leave them to this process."""
+        if self._helper is None or self._hear() is None:
+            return
+        self._ready = True
+        while item := self._waiting.get():
+            try:
+                told = self._ask(*item)
+            except Exception as error:  # `finish` raises it
+                self._error = error
+                return
+            if told is None:
+                self._waiting.put(item)
+                return
+            self._paths[item[1]] = told
+
+    def _ask(self, figure: Figure, name: str) -> dict[str, Path] | None:
+        """Have the helper save a figure; None if it is gone, whose reason this process will meet itself."""
         assert self._helper is not None
         assert self._helper.stdin is not None
-        self._sent = (figure, name)
         try:
-            pickle.dump((figure, self.folder, name), self._helper.stdin)
+            pickle.dump((figure, name, self.folder), self._helper.stdin)
             self._helper.stdin.flush()
         except BrokenPipeError:
-            self._do_without()
+            return None
+        told: dict[str, Path] | OSError | None = self._hear()
+        if isinstance(told, OSError):
+            raise told
+        return told
 
-    def _await(self) -> None:
-        """Hear that the helper has come up, or has saved its figure; if it is gone, save that here."""
+    def _hear(self) -> Any:
+        """The helper's next word: nothing but a sign of life at first, then what `_save` returned or raised."""
         assert self._helper is not None
         assert self._helper.stdout is not None
         try:
-            told = pickle.load(self._helper.stdout)
+            return pickle.load(self._helper.stdout)
         except (EOFError, pickle.UnpicklingError):
-            self._do_without()
-            return
-        self._ready = True
-        if self._sent and told is not None:
-            (_, name), self._sent = self._sent, None
-            if isinstance(told, OSError):
-                raise told
-            self.paths[name] = told
+            return None
 
-    def _do_without(self) -> None:
-        """The helper has failed: whatever the reason, this process can do its work, and meet the reason itself."""
-        self._ready = False
-        if self._sent:
-            (figure, name), self._sent = self._sent, None
-            self.paths[name] = save_figure(figure, self.folder, name)
+
+def _save(figure: Figure, name: str, folder: Path) -> dict[str, Path]:
+    from insgd_lab.analysis.canvas import save_figure  # seaborn takes a second; the helper must start before
+
+    return save_figure(figure, folder, name)
 
 
 def serve() -> None:
     """Save what comes through standard input, one figure after the other; the helper's side."""
+    import insgd_lab.analysis.canvas  # noqa: F401  # before it says that it is there
+
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a library prints may come between the answers
-    _answer(answers, None)
+    _answer(answers, {})
     while True:
         try:
-            figure, folder, name = pickle.load(sys.stdin.buffer)
+            asked = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         try:
-            _answer(answers, save_figure(figure, folder, name))
+            _answer(answers, _save(*asked))
         except OSError as error:
             _answer(answers, error)
 

@@ -1,6 +1,7 @@
 """Print every ratio against its target (the Speed table of the design), one compute thread.
 
-`python -m benchmarks studies` measures what studies of many runs cost, which are no ratios, see `benchmarks.studies`.
+`python -m benchmarks studies` measures what studies of many runs cost, which are no ratios, see `benchmarks.studies`;
+`python -m benchmarks report` what their reports do, see `benchmarks.reports`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks import loops, packs, steps, studies, training
+from benchmarks import loops, packs, reports, steps, studies, training
 from benchmarks.pairing import compare
 from benchmarks.peers import peers_version
 from benchmarks.report import Measured, facts, heading, save, table
@@ -26,8 +27,9 @@ from benchmarks.report import Measured, facts, heading, save, table
 
 def main() -> None:
     """Measure the rows whose name matches, print them group by group, and keep them if asked."""
-    if sys.argv[1:2] == ["studies"]:
-        studies.main(sys.argv[2:])
+    others = {"studies": studies.main, "report": reports.main}
+    if sys.argv[1:2] and sys.argv[1] in others:
+        others[sys.argv[1]](sys.argv[2:])
         return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("pattern", nargs="?", default="*", help="rows to measure, e.g. 'step(ViT)*' (default: all)")

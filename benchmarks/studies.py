@@ -32,7 +32,7 @@ from insgd_lab.studies.planning import Plan, make_plan, study_info
 from insgd_lab.training.loop import train
 from insgd_lab.training.provenance import versions
 
-__all__ = ["Cost", "costs", "main"]
+__all__ = ["Cost", "costs", "main", "show"]
 
 _STUDY = """
 name = "scale"
@@ -214,15 +214,20 @@ def main(options: Sequence[str]) -> None:
     parser.add_argument("--cpu-time", action="store_true", help="count processors at work only: for a busy machine")
     arguments = parser.parse_args(options)
     torch.set_num_threads(1)
-    table = Table("what", "measured", "target", "verdict", title="studies")
     with tempfile.TemporaryDirectory() as folder:
         measured = list(costs(arguments.runs, Path(folder), _Clock(arguments.cpu_time)))
-    for cost in measured:
-        target = "" if cost.target is None else f"<= {cost.target:g} {cost.unit}"
-        table.add_row(cost.name, f"{cost.value:.3g} {cost.unit}", target, cost.verdict)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    show("studies", measured)
     if arguments.json is not None:
         rows = [{**asdict(cost), "verdict": cost.verdict} for cost in measured]
         arguments.json.write_text(
             json.dumps({"runs": arguments.runs, "cpu_time": arguments.cpu_time, "rows": rows}, indent=2) + "\n"
         )
+
+
+def show(title: str, measured: Sequence[Cost]) -> None:
+    """Print costs as a table."""
+    table = Table("what", "measured", "target", "verdict", title=title)
+    for cost in measured:
+        target = "" if cost.target is None else f"<= {cost.target:g} {cost.unit}"
+        table.add_row(cost.name, f"{cost.value:.3g} {cost.unit}", target, cost.verdict)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
