@@ -50,18 +50,30 @@ def differences(treated: Mapping[Key, float], control: Mapping[Key, float]) -> n
     """Return treated - control over the seeds that both have, sorted, shape [pairs].
 
     Raises:
+        TypeError: scores that are not by seed.
         ValueError: a difference is not finite.
     """
-    return finite(_differences([(treated[seed], control[seed]) for seed in treated if seed in control]))
+    return finite(_differences(_pairs(treated, control)))
 
 
 def ranked_differences(treated: Mapping[Key, float], control: Mapping[Key, float]) -> np.ndarray:
     """Return the differences for methods that only rank: two runs that are both infinitely bad differ by nothing.
 
     Raises:
+        TypeError: scores that are not by seed.
         ValueError: a value is NaN.
     """
-    return without_nan(_differences([(treated[seed], control[seed]) for seed in treated if seed in control]))
+    return without_nan(_differences(_pairs(treated, control)))
+
+
+def _pairs(treated: Mapping[Key, float], control: Mapping[Key, float]) -> list[tuple[float, float]]:
+    for scores in (treated, control):
+        if not isinstance(scores, Mapping):  # a list would be looked through for the other's scores, as if for seeds
+            raise TypeError(
+                f"scores of type {type(scores).__name__}: expected one a seed, as {{0: 93.1, 1: 93.4}}, since they are "
+                "paired by it; dict(enumerate(scores)) pairs two lists by their order"
+            )
+    return [(treated[seed], control[seed]) for seed in treated if seed in control]
 
 
 def _differences(pairs: Sequence[tuple[float, float]]) -> np.ndarray:

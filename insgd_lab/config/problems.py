@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +82,7 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
         elif item["type"] == "missing":
             found.append(Problem(path, Missing(), "is required and missing"))
         elif item["type"] == "extra_forbidden":
-            message = unknown(str(path[-1]), _fields_at(model, path[:-1]), "key")
-            found.append(Problem(path, item["input"], message))
+            found.append(Problem(path, item["input"], _unknown_key(str(path[-1]), _model_at(model, path[:-1]))))
         else:
             found.append(Problem(path, item["input"], _plain_message(item["type"], item["msg"], item["input"])))
     return found
@@ -110,11 +109,22 @@ def _plain_message(kind: str, message: str, value: Any) -> str:
     return message
 
 
-def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+def _unknown_key(key: str, model: type[BaseModel]) -> str:
+    """What is wrong with a key that `model` does not have; if a table inside has it, that too."""
+    message = unknown(key, list(model.model_fields), "key")
+    inner = [name for name, kind in _inner(model) if key in kind.model_fields]
+    return f"{message}; {inner[0]} has it: write {inner[0]}.{key}" if inner else message
+
+
+def _inner(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The tables that a model holds by name."""
+    for name, field in model.model_fields.items():
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        yield from ((name, kind) for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+
+
+def _model_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel]:
     for key in path:
-        if isinstance(key, int):
-            continue
-        annotation = model.model_fields[key].annotation
-        nested = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(kind for kind in nested if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return list(model.model_fields)
+        if not isinstance(key, int):
+            model = dict(_inner(model))[key]
+    return model

@@ -569,3 +569,9 @@ def test_options_that_do_not_go_together_are_refused_before_anything_runs() -> N
     run = {"task": {"data": "digits", "model": "mlp"}, "train": {"epochs": 1}}
     with pytest.raises(ConfigError, match=r"optimizer: insgd-l1: nesterov needs .*set dampening to 0"):
         parse_run({**run, "optimizer": {"name": "insgd-l1", "nesterov": True}})
+
+
+def test_a_key_that_belongs_into_a_table_inside_is_told_where() -> None:
+    assert [text for text in problems(edited(epochs=3)) if text.endswith("; train has it: write train.epochs")]
+    found = problems(edited(analysis={"test": "welch"}))
+    assert [text for text in found if text.endswith("; primary has it: write primary.test")]

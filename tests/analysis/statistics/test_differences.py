@@ -174,3 +174,11 @@ def test_welchs_degrees_lie_between_those_of_the_smaller_arm_and_of_both(sd, oth
 def test_welchs_error_refuses_single_scores():
     with pytest.raises(ValueError, match="at least two of each"):
         welch_error(0.1, 1, 0.1, 5)
+
+
+@pytest.mark.parametrize("test", [paired_t, wilcoxon])
+def test_scores_that_are_not_by_seed_are_not_paired(test):
+    with pytest.raises(TypeError, match=r"scores of type list: .* dict\(enumerate\(scores\)\)"):
+        test([1.0, 2.0], [2.0, 2.5])
+    with pytest.raises(TypeError, match="scores of type list"):
+        test({0: 1.0, 1: 2.0}, [2.0, 2.5])
