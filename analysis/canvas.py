@@ -55,6 +55,7 @@ _STYLE: Any = {
     **sns.plotting_context("paper"),
     "font.family": ["Insgd Lab Sans", "DejaVu Sans"],
     "font.size": 9,
+    "text.parse_math": False,  # names are the user's, and may have a dollar
     "axes.titlesize": 9,
     "axes.titley": 1.0,  # else matplotlib measures all tick labels once more for each, to dodge an offset over the axis
     "axes.formatter.useoffset": False,

@@ -288,9 +288,7 @@ def draw_grids(grids: Sequence[Grid], measure: Measure = MEASURES["test_error"])
     """
     heights = [0.75 + 0.45 * len(grid.best) for grid in grids]
     values = np.concatenate([errors.to_numpy(dtype=float).ravel() for grid in grids for _, errors, _ in grid.maps])
-    values = values[np.isfinite(values)]
-    low = max(float(values[values > 0].min()) if (values > 0).any() else 0.0, 1e-2 if measure.is_error else 1e-300)
-    high = max(float(values.max()) if len(values) else 0.0, 1.5 * low)
+    low, high = _heat_limits(values, 1e-2 if measure.is_error else 1e-300)
     with style():
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
         width = max(len(grid.maps) for grid in grids)
@@ -309,6 +307,15 @@ def draw_grids(grids: Sequence[Grid], measure: Measure = MEASURES["test_error"])
         bar = figure.colorbar(mesh, ax=axes, label=measure.label, shrink=min(1.0, 2.0 / sum(heights)))
         plain_log(bar.ax.yaxis, marks=True)
     return figure
+
+
+def _heat_limits(values: np.ndarray, least: float) -> tuple[float, float]:
+    """The ends of a logarithmic scale of colours, none of them below `least`; any, where no value is finite."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return 1.0, 10.0
+    low = max(float(known[known > 0].min()) if (known > 0).any() else 0.0, least)
+    return low, max(float(known.max()), 1.5 * low)
 
 
 def _heat(ax: Axes, title: str, values: pd.DataFrame, texts: pd.DataFrame, tunes: pd.DataFrame, norm: LogNorm) -> None:

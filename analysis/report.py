@@ -111,7 +111,7 @@ def _contents(folder: str) -> Iterator[tuple[str, bytes]]:
 
 def _own_files() -> list[Path]:
     papers = _papers()
-    own = [*_SOURCES.rglob("*.py"), *(_SOURCES / "templates").iterdir(), *papers]
+    own = [*_SOURCES.rglob("*.py"), *(_SOURCES / "templates").iterdir(), *(_SOURCES / "fonts").iterdir(), *papers]
     return sorted(path for path in own if path.is_file())
 
 

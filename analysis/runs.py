@@ -15,8 +15,9 @@ that has losses alone it has no error.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -268,7 +269,7 @@ def load_study(path: str | Path, *, trials: bool = False) -> Study:
         )
     info: Mapping[str, Any] = folder.info()
     try:
-        arms = {arm["name"]: _arm(arm) for arm in info["arms"]}
+        arms = _told_apart({arm["name"]: _arm(arm) for arm in info["arms"]})
         plan, cells, tunes = _plan([row for row in info["plan"] if (row.get("stage") == "trial") == trials])
     except (KeyError, TypeError, AttributeError) as error:
         raise StudyError(
@@ -315,6 +316,15 @@ def _arm(raw: Mapping[str, Any]) -> Arm:
         tune=raw.get("tune") or {},
         fixed=raw.get("fixed") or {},
     )
+
+
+def _told_apart(arms: Mapping[str, Arm]) -> dict[str, Arm]:
+    """The arms with labels of their own: by one label two arms would be one in every figure and table."""
+    counts = Counter(arm.label for arm in arms.values())
+    return {
+        name: replace(arm, label=f"{arm.label} ({name})") if counts[arm.label] > 1 else arm
+        for name, arm in arms.items()
+    }
 
 
 def _with_classes(info: Mapping[str, Any], runs: pd.DataFrame) -> Mapping[str, Any]:

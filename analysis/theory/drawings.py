@@ -278,6 +278,7 @@ def draw_nlms(curve: pd.DataFrame, steady: pd.DataFrame) -> Figure:
                     label=number(mu),
                 )
             ax.set(yscale="log", xlabel="samples", ylabel="E‖w − w_o‖²")
+            plain_log(ax.yaxis)
             set_title(ax, f"{kind} regressors")
             low = curve.loc[curve["mu"] < 2, ["deviation", "theory"]].min().min()
             ax.set_ylim(low / 2, 100)
@@ -301,6 +302,7 @@ def _draw_steady(ax: Axes, steady: pd.DataFrame) -> None:
         look: dict[str, Any] = {"fmt": MARKERS[k], "color": colour, "capsize": 2.5, "label": str(kind)}
         ax.errorbar(at, rows["mean"], yerr=np.nan_to_num(bars), **look)
     ax.set(yscale="log", xlabel="step size μ", ylabel="misadjustment")
+    plain_log(ax.yaxis)
     set_title(ax, "steady state")
     ax.legend(loc="upper left")
 

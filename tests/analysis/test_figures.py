@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from insgd_lab.analysis import canvas, figures, layer_figures, layers, series
 from insgd_lab.analysis.drawings import _layers_note, drawings
 from insgd_lab.analysis.effects import main_effects
+from insgd_lab.analysis.measures import MEASURES
 from insgd_lab.analysis.runs import load_study
 from insgd_lab.analysis.selection import choose, tune_at, tuned_name
 from insgd_lab.analysis.statistics import summarize
@@ -313,3 +314,20 @@ def test_logarithmic_axes_have_three_ticks_at_least(low, high, room):
     canvas.plain_log(ax.xaxis, room)
     ticks = [tick for tick in ax.xaxis.get_majorticklocs() if low <= tick <= high]
     assert len(ticks) >= 3
+
+
+@pytest.mark.parametrize("label", [r"$\frac$ of it", "5$ to 6$"])
+def test_a_dollar_in_a_name_is_a_dollar(label, tmp_path):
+    [plain] = [arm for arm in arms() if arm["name"] == "sgd"]
+    folder = build_study(tmp_path / "study", arm_list=[{**plain, "label": label}], failed=0, epochs=3, steps=20)
+    study = load_study(folder.path)
+    figure = figures.draw_curves(series.test_curves(study, choose(study)))
+    canvas.save_figure(figure, tmp_path, "curves")
+    assert label in (tmp_path / "curves.svg").read_text(encoding="utf-8")  # above the outlines of its letters
+
+
+def test_grids_without_a_finite_value_are_drawn(study, choices):
+    [grid, *_] = series.grids(study, choices)
+    lost = dataclasses.replace(grid, best=grid.best * np.inf, fixed=grid.fixed * np.inf)
+    figure = figures.draw_grids([lost], MEASURES["test_loss"])
+    assert {text.get_text().split("\n")[0] for ax in figure.axes for text in ax.texts} == {"∞"}

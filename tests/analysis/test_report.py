@@ -89,6 +89,13 @@ def test_figures_and_tables_lie_beside_the_page_and_it_is_small(report):
     assert (report / "report.html").stat().st_size < 5e6
 
 
+def test_no_label_is_left_in_the_notation_of_formulas(report):
+    """Names may have a dollar, so none is a sign of a formula, and an axis that is labelled by formulas shows them."""
+    drawn = [path.read_text(encoding="utf-8") for path in report.glob("*.svg")]
+    assert drawn
+    assert not [text for text in drawn if "mathdefault" in text]
+
+
 def test_the_first_line_says_that_the_study_is_incomplete(page, study):
     assert page.texts[0].startswith("Incomplete: ")  # the title
     first = page.texts[1]

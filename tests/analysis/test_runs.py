@@ -136,3 +136,10 @@ def test_reading_and_asking_whether_a_report_is_current_needs_no_torch_or_matplo
         "assert not {'torch', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_arms_of_one_label_are_told_apart(tmp_path):
+    [sgd] = SGD_ONLY
+    other = {**sgd, "name": "other", "options": {"lr": 0.2}}
+    folder = build_study(tmp_path, arm_list=[sgd, other], failed=0, epochs=3, steps=20)
+    assert [arm.label for arm in load_study(folder.path).arms.values()] == ["SGD (sgd)", "SGD (other)"]

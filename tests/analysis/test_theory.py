@@ -323,6 +323,7 @@ def test_the_page_has_all_findings_and_says_what_is_missing(lab: Path) -> None:
     assert "Incomplete" not in page
     for name in ("regret.csv", "stability.md", "nlms.tex", "regret-ends.svg", "stability.pdf"):
         assert (lab / name).is_file()
+    assert not [path for path in lab.glob("*.svg") if "mathdefault" in path.read_text(encoding="utf-8")]
 
 
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
