@@ -21,7 +21,7 @@ import pandas as pd
 from insgd_lab.analysis.effects import ablated_axes, base_level, is_level, level_cells
 from insgd_lab.analysis.labels import describe
 from insgd_lab.analysis.mean_tests import ALPHA, Scores, mean_test, mean_tests
-from insgd_lab.analysis.primary import Primary, primary_of
+from insgd_lab.analysis.primary import Primary, changes_of, primary_of
 from insgd_lab.analysis.runs import Arm, Cell, Study
 from insgd_lab.analysis.scores import once, scored
 from insgd_lab.analysis.selection import At, Choices, choose
@@ -44,6 +44,7 @@ class Statement:
     axis: str = ""
     level: Any = None
     role: str = "exploratory"
+    """"primary"; "changed" for what is called so since results were there; else "exploratory"."""
 
 
 def statements_of(study: Study, primary: Primary) -> list[Statement]:
@@ -59,7 +60,7 @@ def statements_of(study: Study, primary: Primary) -> list[Statement]:
     found = [statement for arm in arms for statement in _arm_statements(study, arm, primary)]
     for arm in study.arms.values():
         found += [*_level_statements(study, arm), *_cell_statements(study, arm)]
-    return sorted(found, key=lambda statement: statement.role != "primary")
+    return sorted(found, key=lambda statement: statement.role == "exploratory")
 
 
 def _arm_statements(study: Study, arm: Arm, primary: Primary) -> Iterator[Statement]:
@@ -71,7 +72,8 @@ def _arm_statements(study: Study, arm: Arm, primary: Primary) -> Iterator[Statem
     for cell in study.cells_of(arm.name):
         twin = study.find_cell(primary.baseline, cell.settings) if cell.settings else None
         if cell == shown and (has_base or named):
-            role = "primary" if named or primary.arm is None else "exploratory"
+            fixed = "changed" if changes_of(study) else "primary"
+            role = fixed if named or primary.arm is None else "exploratory"
             yield Statement("arm", arm.name, (cell,), (twin or reference,), "best", role=role)
         elif twin is not None:
             yield Statement("arm", arm.name, (cell,), (twin,), "best")
@@ -109,8 +111,9 @@ def compare(study: Study, choices: Choices | None = None, level: float = 0.95) -
         level: coverage of the intervals, in (0, 1).
 
     Returns:
-        What is compared: kind, arm, axis, level, setting, reference_arm, reference (in words), at, role ("primary" or
-        "exploratory"), test, metric. How it came out: pairs, n, n_reference, mean, reference_mean, difference, low,
+        What is compared: kind, arm, axis, level, setting, reference_arm, reference (in words), at, role ("primary";
+        "changed" if it is so since results were there, and then judged and corrected like the rest; or "exploratory"),
+        test, metric. How it came out: pairs, n, n_reference, mean, reference_mean, difference, low,
         high (t-interval: Welch's where that is the primary test, else paired by seed), p (of the primary test's kind),
         p_primary (Holm over the primary statements alone), p_holm (Holm over all statements, those of equivalence
         among them; on the page of a report over all of that page, see `family`), verdict. Beside it:

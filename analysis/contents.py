@@ -116,11 +116,12 @@ def report_words(results: Results) -> Words:
     """What the page says in sentences."""
     study, choices, family = results.study, results.choices, results.family
     reproduction, compared = family.reproduction, family.comparisons
+    changed = changed_primary(study)
     return Words(
-        notice=" ".join(filter(None, (headline(study), mixture(study), changed_primary(study)))),
+        notice=" ".join(filter(None, (headline(study), mixture(study), changed))),
         introduction=introduction(study, family),
         findings={
-            "Primary test": primary_sentences(study, compared),
+            f"Primary test{', changed after results were there' if changed else ''}": primary_sentences(study, compared),
             "Exploratory tests": exploratory_sentences(study, compared),
             "Published and here": published_sentences(study, reproduction) if reproduction else [],
             "Arms and axes": findings(study, choices, compared, results.inert),

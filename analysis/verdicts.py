@@ -53,18 +53,25 @@ def introduction(study: Study, family: Family) -> str:
     usual = "no primary test ([analysis] would), so it is the usual one"
     fixed = f"The study file fixes {'the primary test' if primary.declared else usual}: {_named(study, primary)}."
     frame = family.comparisons
-    firsts = int(frame.loc[frame["role"] == "primary", "p"].notna().sum())
+    changed = changed_primary(study)
     return " ".join(
         part
         for part in (
             f"Made from the numbers by program. {fixed}",
-            changed_primary(study),
-            f"Its p-values are corrected by Holm's method over {_tests(firsts)}; all else is exploratory"
-            f"{_corrected_over(family)}. Intervals are each by itself, without correction; what has no p-value is a "
-            "description.",
+            changed,
+            f"{'All' if changed else _primary_corrected(frame)} is exploratory{_corrected_over(family)}. Intervals are "
+            "each by itself, without correction; what has no p-value is a description.",
         )
         if part
     )
+
+
+def _primary_corrected(frame: pd.DataFrame) -> str:
+    """What the p-values of the primary test are corrected for; one alone is not."""
+    firsts = int(frame.loc[frame["role"] == "primary", "p"].notna().sum())
+    if firsts < 2:
+        return "It is a single test, so nothing is corrected there; all else" if firsts else "All else"
+    return f"Its p-values are corrected by Holm's method over {_tests(firsts)}; all else"
 
 
 def _corrected_over(family: Family) -> str:
@@ -75,9 +82,11 @@ def _corrected_over(family: Family) -> str:
         return ""
     each = [kind.counted(counts[kind.part, kind.p]) for kind in KINDS if (kind.part, kind.p) in counts]
     of = f": {', '.join(each)}" if len(each) > 1 else ""
+    primary = family.comparisons["role"] == "primary"
+    among = ", the primary ones among them" if family.comparisons.loc[primary, "p"].notna().any() else ""
     return (
-        f", corrected over all {len(found)} statements of this page that have a p-value, the primary ones among them"
-        f"{of}; what is picked as the furthest of many is judged so too, since all of them count"
+        f", corrected by Holm's method over all {len(found)} statements of this page that have a p-value{among}{of}; "
+        "what is picked as the furthest of many is judged so too, since all of them count"
     )
 
 
@@ -97,8 +106,8 @@ def changed_primary(study: Study) -> str | None:
         return None
     each = "; ".join(f"{_was(study, change)} when {_runs(change.finished)} finished" for change in changes)
     return (
-        f"The primary test was changed after results were there: {each}. What is called primary here was therefore not "
-        "fixed beforehand, and weighs no more than what is exploratory."
+        f"The primary test was changed after results were there: {each}. So the one named now is judged and corrected "
+        "like what is exploratory."
     )
 
 
@@ -118,15 +127,16 @@ def _tests(number_of: int) -> str:
 def primary_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
     """One sentence a primary comparison, with what these seeds could have found."""
     primary = primary_of(study)
-    rows = frame[frame["role"] == "primary"].to_dict("records")
+    rows = frame[frame["role"] != "exploratory"].to_dict("records")
     return [f"{_sentence(study, primary, row)}{_detectable(primary, row)}." for row in rows]
 
 
 def exploratory_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
     """How many of the other comparisons stand after correction, and each of these; how many could not be tested."""
     primary = primary_of(study)
-    others = frame[(frame["role"] != "primary") & frame["p"].notna()]
-    lacking = int((frame["role"] != "primary").sum()) - len(others)
+    mine = frame[frame["role"] == "exploratory"]
+    others = mine[mine["p"].notna()]
+    lacking = len(mine) - len(others)
     untested = f"{_tests(lacking)} could not be tested, for want of two pairs that differ or of a mean"
     if others.empty:
         return [f"{untested.capitalize()}."] if lacking else []

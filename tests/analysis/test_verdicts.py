@@ -5,7 +5,9 @@ import re
 
 import pytest
 
+from insgd_lab.analysis.comparison_series import forest_of
 from insgd_lab.analysis.comparisons import compare
+from insgd_lab.analysis.contents import compute, report_words
 from insgd_lab.analysis.effects import inert_levels
 from insgd_lab.analysis.family import family_of
 from insgd_lab.analysis.labels import p_text, p_words
@@ -58,7 +60,7 @@ def test_a_fixed_test_is_named_and_the_others_are_exploratory(study, choices):
     frame = compare(fixed, choices)
     text = introduction(fixed, family_of(fixed, choices))
     assert "The study file fixes the primary test: Welch's t-test of the final test error, INSGD, one at a" in text
-    assert "over 1 comparison;" in text
+    assert "It is a single test, so nothing is corrected there; all else is exploratory" in text
     [sentence] = primary_sentences(fixed, frame)
     assert re.match(r"INSGD, one at a time, against Adam", sentence)
 
@@ -109,7 +111,29 @@ def test_a_primary_test_that_was_changed_later_is_told(study, choices):
         "t-test by seed of the final test error, every other arm against SGD, when 1 run had finished; it was Welch's "
         "t-test of the final test loss, gone against SGD, with a margin of ±0.5, when 7 runs had finished."
     )
-    assert told in introduction(edited, family_of(edited, choices))
+    family = family_of(edited, choices)
+    assert told in introduction(edited, family)
+    assert "beforehand" not in told and "the primary ones" not in introduction(edited, family)
+
+
+def test_a_primary_test_that_was_changed_later_is_judged_like_the_exploratory_ones(study, choices):
+    changes = [{"before": None, "finished": 1}]
+    edited = dataclasses.replace(study, info={**study.info, "primary_changes": changes})
+    before, family = family_of(study, choices), family_of(edited, choices)
+    frame, mine = family.comparisons, family.comparisons["role"] == "changed"
+    assert mine.sum() == (before.comparisons["role"] == "primary").sum() > 0
+    assert not (frame["role"] == "primary").any()
+    assert frame["p_primary"].isna().all()
+    assert ((frame["verdict"] == "unresolved") == (frame["p_holm"] >= 0.05)).all()
+    for sentence, row in zip(primary_sentences(edited, frame), frame[mine].to_dict("records"), strict=True):
+        assert f"corrected {p_text(row['p_holm'])}" in sentence
+    [words] = [heading for heading in report_words(compute(edited)).findings if heading.startswith("Primary")]
+    assert words == "Primary test, changed after results were there"
+    forest = forest_of(edited, frame).rows
+    assert set(forest["role"]) == {"exploratory"}
+    assert forest["p_shown"].notna().all()
+    shown = comparisons_table(edited, frame).frame
+    assert (shown["corrected"] == shown["p_holm"]).all()
 
 
 def test_diverged_runs_are_said_with_what_the_survivors_say(study, compared):
