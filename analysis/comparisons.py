@@ -123,7 +123,8 @@ def compare(study: Study, choices: Choices | None = None, level: float = 0.95) -
         detectable (the difference that so many pairs, or for Welch's test runs, with their sd find with power 0.8).
         Where a margin was stated: margin, p_equivalence, p_equivalence_holm (as p_holm), p_equivalence_corrected (by
         Holm over the primary statements for these, p_equivalence_holm for the rest; the verdict follows it), inner_low,
-        inner_high (the 90 % interval, which lies within the margin exactly if p_equivalence is below 0.05). And
+        inner_high (the 90 % interval, which lies within the margin exactly if p_equivalence is below 0.05),
+        seeds_for_margin (how many seeds find a difference as large with power 0.8, spread as these are). And
         diverged, reference_diverged, and of the survivors: survivor_pairs, survivor_difference, survivor_low,
         survivor_high.
 
@@ -168,6 +169,7 @@ _COLUMNS = (
     "verdict", "p_paired", "p_welch", "p_wilcoxon", "rank_lean", "smallest_p", "g", "g_low", "g_high", "g_unpaired",
     "improvement", "improvement_low", "improvement_high", "detectable",
     "margin", "p_equivalence", "p_equivalence_holm", "p_equivalence_corrected", "inner_low", "inner_high",
+    "seeds_for_margin",
     "diverged", "reference_diverged", "survivor_pairs", "survivor_difference", "survivor_low", "survivor_high",
 )  # fmt: skip
 

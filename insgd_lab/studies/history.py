@@ -61,6 +61,6 @@ def told(info: Mapping[str, Any]) -> str | None:
     finished = changes[-1]["finished"]
     runs = "1 run had" if finished == 1 else f"{finished} runs had"
     return (
-        f"{info['name']}: the primary test was changed when {runs} finished; the report says so, and judges the new one "
-        "like the exploratory ones"
+        f"{info['name']}: the primary test was changed when {runs} finished; the report says so, and judges the "
+        "new one like the exploratory ones"
     )
