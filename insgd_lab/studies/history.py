@@ -40,9 +40,12 @@ def primary_changes(folder: StudyFolder, before: Mapping[str, Any], spec: Mappin
 
 
 def _primary(spec: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The primary test of a study's spec with all its keys, also of a spec that an earlier version wrote."""
+    """The primary test of a study's spec with all its keys, also of a spec that an earlier version wrote.
+
+    One without a metric is of the time when there were errors alone; since then the spec says which it is.
+    """
     given = (spec.get("analysis") or {}).get("primary")
-    return None if given is None else {**PrimarySpec().model_dump(), **given}
+    return None if given is None else {**PrimarySpec(metric="test_error").model_dump(), **given}
 
 
 def joined_changes(infos: Iterable[Mapping[str, Any]]) -> Changes:
