@@ -58,9 +58,13 @@ def _speed_sentence(rows: pd.DataFrame) -> str | None:
 
 def _two_layers(row: pd.Series) -> str:
     """Of two layers one is as much faster than their mean as the other is slower: one test, told once."""
-    beside = f"{row['label']}, beside {row['reference']}: of its two layers, relative to their mean,"
+    beside = f"{row['label']}, beside {row['reference']} and relative to its own mean over layers"
     apart = "told apart" if row["p_holm"] < ALPHA else "not told apart"
-    return f"{beside} {_layer(row)}, and the other one over that; the two are {apart} after correction."
+    moved = "sped up" if row["relative"] > 1 else "slowed down"
+    return (
+        f"{beside}: its two layers, which are one test, are {apart} after correction; {moved} is {_layer(row)}, and "
+        "the other one the reverse."
+    )
 
 
 def _layer(row: pd.Series) -> str:

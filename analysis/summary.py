@@ -82,7 +82,7 @@ def _several(study: Study, primary: Primary, rows: Sequence[Row]) -> str:
         for words, (start, how) in kinds.items()
         if (found := [row for row in rows if row["verdict"].startswith(start)])
     ]
-    return f"Beside {other} ({of}) {'; '.join(told)}"
+    return f"Of {len(rows)} arms against {other} ({of}), {'; '.join(told)}"
 
 
 def _open(primary: Primary, row: Row) -> str:

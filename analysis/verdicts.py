@@ -60,7 +60,8 @@ def introduction(study: Study, family: Family) -> str:
     """What was fixed beforehand, what is exploratory, and what p-values are corrected for."""
     primary = primary_of(study)
     usual = "no primary test ([analysis] would), so it is the usual one"
-    fixed = f"The study file fixes {'the primary test' if primary.declared else usual}: {_named(study, primary)}."
+    verb = "now names" if changes_of(study) and primary.declared else "fixes"
+    fixed = f"The study file {verb} {'the primary test' if primary.declared else usual}: {_named(study, primary)}."
     frame = family.comparisons
     changed = changed_primary(study)
     return " ".join(

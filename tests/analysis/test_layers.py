@@ -100,8 +100,9 @@ def test_of_two_layers_one_test_counts_once_and_is_told_once():
     assert found["p"].notna().tolist() == [True, False]
     assert found["p_holm"][0] == found["p"][0], "a family of one"
     [told] = layer_findings([plain, mine], found)
-    assert told.startswith("Mine, beside SGD: of its two layers, relative to their mean, a, 0.")
-    assert told.endswith("and the other one over that; the two are told apart after correction.")
+    beside = "Mine, beside SGD and relative to its own mean over layers: its two layers, which are one test, are "
+    assert told.startswith(f"{beside}told apart after correction; slowed down is a, 0.")
+    assert told.endswith(", and the other one the reverse.")
     assert "it stands with the first" in speeds_table(found).caption
 
 

@@ -70,7 +70,8 @@ def test_several_arms_are_told_by_what_was_found_of_them(study, choices):
     rows = (frame["role"] == "primary").sum()
     mixed = frame[frame["role"] == "primary"].assign(**NUMBERS, verdict=["lower", *["untested"] * (rows - 1)])
     [first, *_] = in_short(study, choices, mixed)
-    assert first.startswith("Beside SGD (final test error) better: INSGD, one at a time by 0.67 (0.19 to 1.14) points")
+    said = f"Of {rows} arms against SGD (final test error), better: INSGD, one at a time by 0.67 (0.19 to 1.14) points"
+    assert first.startswith(said)
     assert "; not tested: " in first
 
 
