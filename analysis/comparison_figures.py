@@ -25,7 +25,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from insgd_lab.analysis.canvas import WIDTH, key_below, style
 from insgd_lab.analysis.comparison_series import Forest
-from insgd_lab.analysis.labels import MISSING, number
+from insgd_lab.analysis.labels import MISSING, half_up, number
 from insgd_lab.analysis.measures import MEASURES, Measure, rounded
 
 __all__ = ["COLUMN", "draw_forest", "draw_published", "forest_limit", "forest_pages"]
@@ -212,7 +212,7 @@ def _difference_text(row: dict[Any, Any], measure: Measure) -> str:
 def _p_text(p: float) -> str:
     if np.isnan(p):
         return MISSING
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else half_up(p, 3)
 
 
 def _forest_key(figure: Figure, forest: Forest) -> None:

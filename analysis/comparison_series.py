@@ -29,7 +29,8 @@ class Forest:
     """Comparisons from top to bottom, those of one `group` together.
 
     `rows` are those of `compare`, with group (a title), name (of what is compared) and p_shown: among the primary
-    statements for these, over all statements for the rest, as the verdicts have it.
+    statements for these, over all statements for the rest, as the verdicts have it. A primary test that was changed
+    when results were there is exploratory here.
     """
 
     rows: pd.DataFrame
@@ -56,6 +57,7 @@ def forest_of(study: Study, compared: pd.DataFrame, most: int = MOST_ROWS) -> Fo
     known = own[own["difference"].notna()]
     places = known.assign(later=known["role"] != "primary").sort_values(["later", "p"], kind="stable").index[:most]
     rows = known.loc[known.index.isin(places)]
+    rows = rows.assign(role=rows["role"].where(rows["role"] == "primary", "exploratory"))
     rows = rows.assign(several=rows.groupby(["kind", "arm"])["arm"].transform("size") > 1)
     rows = rows.assign(
         group=[_group(study, row) for row in rows.to_dict("records")],

@@ -21,7 +21,7 @@ import pandas as pd
 from insgd_lab.analysis.effects import ablated_axes, base_level, is_level, level_cells
 from insgd_lab.analysis.labels import describe
 from insgd_lab.analysis.mean_tests import ALPHA, Scores, mean_test, mean_tests
-from insgd_lab.analysis.primary import Primary, primary_of
+from insgd_lab.analysis.primary import Primary, changes_of, primary_of
 from insgd_lab.analysis.runs import Arm, Cell, Study
 from insgd_lab.analysis.scores import once, scored
 from insgd_lab.analysis.selection import At, Choices, choose
@@ -44,6 +44,7 @@ class Statement:
     axis: str = ""
     level: Any = None
     role: str = "exploratory"
+    """"primary"; "changed" for what is called so since results were there; else "exploratory"."""
 
 
 def statements_of(study: Study, primary: Primary) -> list[Statement]:
@@ -59,7 +60,7 @@ def statements_of(study: Study, primary: Primary) -> list[Statement]:
     found = [statement for arm in arms for statement in _arm_statements(study, arm, primary)]
     for arm in study.arms.values():
         found += [*_level_statements(study, arm), *_cell_statements(study, arm)]
-    return sorted(found, key=lambda statement: statement.role != "primary")
+    return sorted(found, key=lambda statement: statement.role == "exploratory")
 
 
 def _arm_statements(study: Study, arm: Arm, primary: Primary) -> Iterator[Statement]:
@@ -71,7 +72,8 @@ def _arm_statements(study: Study, arm: Arm, primary: Primary) -> Iterator[Statem
     for cell in study.cells_of(arm.name):
         twin = study.find_cell(primary.baseline, cell.settings) if cell.settings else None
         if cell == shown and (has_base or named):
-            role = "primary" if named or primary.arm is None else "exploratory"
+            fixed = "changed" if changes_of(study) else "primary"
+            role = fixed if named or primary.arm is None else "exploratory"
             yield Statement("arm", arm.name, (cell,), (twin or reference,), "best", role=role)
         elif twin is not None:
             yield Statement("arm", arm.name, (cell,), (twin,), "best")
@@ -109,8 +111,9 @@ def compare(study: Study, choices: Choices | None = None, level: float = 0.95) -
         level: coverage of the intervals, in (0, 1).
 
     Returns:
-        What is compared: kind, arm, axis, level, setting, reference_arm, reference (in words), at, role ("primary" or
-        "exploratory"), test, metric. How it came out: pairs, n, n_reference, mean, reference_mean, difference, low,
+        What is compared: kind, arm, axis, level, setting, reference_arm, reference (in words), at, role ("primary";
+        "changed" if it is so since results were there, and then judged and corrected like the rest; or "exploratory"),
+        test, metric. How it came out: pairs, n, n_reference, mean, reference_mean, difference, low,
         high (t-interval: Welch's where that is the primary test, else paired by seed), p (of the primary test's kind),
         p_primary (Holm over the primary statements alone), p_holm (Holm over all statements, those of equivalence
         among them; on the page of a report over all of that page, see `family`), verdict. Beside it:
@@ -120,7 +123,8 @@ def compare(study: Study, choices: Choices | None = None, level: float = 0.95) -
         detectable (the difference that so many pairs, or for Welch's test runs, with their sd find with power 0.8).
         Where a margin was stated: margin, p_equivalence, p_equivalence_holm (as p_holm), p_equivalence_corrected (by
         Holm over the primary statements for these, p_equivalence_holm for the rest; the verdict follows it), inner_low,
-        inner_high (the 90 % interval, which lies within the margin exactly if p_equivalence is below 0.05). And
+        inner_high (the 90 % interval, which lies within the margin exactly if p_equivalence is below 0.05),
+        seeds_for_margin (how many seeds find a difference as large with power 0.8, spread as these are). And
         diverged, reference_diverged, and of the survivors: survivor_pairs, survivor_difference, survivor_low,
         survivor_high.
 
@@ -165,6 +169,7 @@ _COLUMNS = (
     "verdict", "p_paired", "p_welch", "p_wilcoxon", "rank_lean", "smallest_p", "g", "g_low", "g_high", "g_unpaired",
     "improvement", "improvement_low", "improvement_high", "detectable",
     "margin", "p_equivalence", "p_equivalence_holm", "p_equivalence_corrected", "inner_low", "inner_high",
+    "seeds_for_margin",
     "diverged", "reference_diverged", "survivor_pairs", "survivor_difference", "survivor_low", "survivor_high",
 )  # fmt: skip
 

@@ -29,6 +29,7 @@ from insgd_lab.analysis.result_drawings import result_drawings
 from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import Choices, choose
 from insgd_lab.analysis.statements import findings, headline, mixture
+from insgd_lab.analysis.summary import in_short
 from insgd_lab.analysis.tables import Table, divergence_table, effects_table, failures_table, results_table
 from insgd_lab.analysis.verdicts import (
     changed_primary,
@@ -61,9 +62,11 @@ class Results:
 
 @dataclass(frozen=True)
 class Words:
-    """The notice at the top of the page, what its findings are, and the findings under their headings."""
+    """The notice at the top of the page, what came out in short, and the findings under their headings."""
 
     notice: str
+    summary: list[str]
+    """Who is better, and what next."""
     introduction: str
     findings: dict[str, list[str]]
 
@@ -116,11 +119,15 @@ def report_words(results: Results) -> Words:
     """What the page says in sentences."""
     study, choices, family = results.study, results.choices, results.family
     reproduction, compared = family.reproduction, family.comparisons
+    changed = changed_primary(study)
     return Words(
-        notice=" ".join(filter(None, (headline(study), mixture(study), changed_primary(study)))),
+        notice=" ".join(filter(None, (headline(study), mixture(study), changed))),
+        summary=in_short(study, choices, compared),
         introduction=introduction(study, family),
         findings={
-            "Primary test": primary_sentences(study, compared),
+            f"Primary test{', changed after results were there' if changed else ''}": primary_sentences(
+                study, compared, choices
+            ),
             "Exploratory tests": exploratory_sentences(study, compared),
             "Published and here": published_sentences(study, reproduction) if reproduction else [],
             "Arms and axes": findings(study, choices, compared, results.inert),

@@ -48,9 +48,7 @@ CAPTIONS = {
         the training and over the seeds that trained to the end. Colours are on a logarithmic scale.""",
     "layer-speeds": """
         How far each layer's parameters move a step for their gradient, beside the same layer under SGD{chosen}:
-        geometric means over the steps that both recorded, paired by seed, with 95 % t-intervals. On the right each
-        ratio is divided by its mean over the layers, which takes out what one learning rate for all would do: right
-        of 1 a layer is sped up beside the others, left of it slowed down.""",
+        geometric means over the steps that both recorded, paired by seed, with 95 % t-intervals.""",
     "gradient-norms": """
         Norm of the gradient of all layers together{chosen}: geometric means over the seeds that trained to the end,
         bands 95 % t-intervals.""",
@@ -160,7 +158,7 @@ def _drawn_layers(records: Sequence[layers.LayerRecords]) -> Iterator[tuple[str,
     yield "layer-maps", layer_figures.draw_heat_maps(traces), _maps_alt(traces), note
     speeds = layers.speeds(records)
     if len(speeds):
-        yield "layer-speeds", layer_figures.draw_speeds(speeds), _speeds_alt(speeds), ""
+        yield "layer-speeds", layer_figures.draw_speeds(speeds), _speeds_alt(speeds), _speeds_note(speeds)
     norms = layers.gradient_norms(records)
     if len(norms):
         alt = f"Norm of the whole gradient over training of {', '.join(norms['label'].unique())}."
@@ -222,6 +220,16 @@ def _layers_alt(traces: Sequence[layers.LayerTraces]) -> str:
 def _maps_alt(traces: Sequence[layers.LayerTraces]) -> str:
     maps = (f"{trace.label}: {', '.join(map(name_label, layers.heat_maps(trace)))}" for trace in traces)
     return f"Heat maps by layer and time. {'; '.join(maps)}."
+
+
+def _speeds_note(speeds: pd.DataFrame) -> str:
+    """What the right side shows, which one layer alone has not."""
+    if speeds["parameter"].nunique() < 2:
+        return ""
+    return (
+        "On the right each ratio is divided by its mean over the layers, which takes out what one learning rate for "
+        "all would do: right of 1 a layer is sped up beside the others, left of it slowed down."
+    )
 
 
 def _speeds_alt(speeds: pd.DataFrame) -> str:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 __all__ = [
     "describe",
+    "half_up",
     "interval",
     "metric_label",
     "name_label",
     "number",
     "option_name",
+    "p_equation",
     "p_text",
     "p_words",
     "percent",
@@ -98,13 +101,22 @@ def interval(low: float, high: float) -> str:
 
 
 def p_text(p: float) -> str:
-    """A p-value to two digits: 0.25, 0.031, <0.001."""
+    """A p-value to two decimals, below 0.1 to two digits: 0.25, 0.031, 0.0045, <0.001; halves are rounded up."""
     if math.isnan(p):
         return MISSING
-    return "<0.001" if p < 0.001 else f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
+    return "<0.001" if p < 0.001 else half_up(p, 2 if p >= 0.0995 else 3 if p >= 0.00995 else 4)
+
+
+def half_up(value: float, decimals: int) -> str:
+    """A number with so many decimals; halves go up, so 0.125, which a rank test gives, is 0.13 as one expects."""
+    return str(Decimal(str(value)).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
+
+
+def p_equation(p: float) -> str:
+    """A p-value by itself: "p = 0.031", "p < 0.001"."""
+    return f"p {p_text(p)}".replace("<", "< ") if p < 0.001 else f"p = {p_text(p)}"
 
 
 def p_words(p: float, corrected: float) -> str:
     """A p-value and what it is corrected to: "p = 0.031, corrected 0.25", "p < 0.001, corrected <0.001"."""
-    equation = f"p {p_text(p)}".replace("<", "< ") if p < 0.001 else f"p = {p_text(p)}"
-    return f"{equation}, corrected {p_text(corrected)}"
+    return f"{p_equation(p)}, corrected {p_text(corrected)}"

@@ -105,16 +105,18 @@ def _heat(figure: Figure, ax: Axes, table: pd.DataFrame, quantity: str, alike: S
 def draw_speeds(speeds: pd.DataFrame) -> Figure:
     """Each layer's effective step over the same layer's under SGD: left as it is, right over its mean over layers.
 
-    Points are geometric means over seeds, bars 95 % t-intervals.
+    Of one layer alone there is no right side, since it is its own mean. Points are geometric means over seeds, bars
+    95 % t-intervals.
     """
     names, arms = list(speeds["parameter"].unique()), list(speeds["label"].unique())
     ratio = f"effective step / that of {speeds['reference'].iloc[0]}"
     sides = {ratio: ("ratio", "low", "high"), "the same / its mean over layers": _RELATIVE}
+    shown = list(sides.items())[: 2 if len(names) > 1 else 1]
     with style():
         height = 0.9 + (0.12 + 0.1 * len(arms)) * len(names) + 0.2 * len(arms)
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        for ax, (label, columns) in zip(axes, sides.items(), strict=True):
+        axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for ax, (label, columns) in zip(axes, shown, strict=True):
             for k, arm in enumerate(arms):
                 rows = speeds[speeds["label"] == arm].set_index("parameter").reindex(names)
                 _draw_speeds(ax, rows[list(columns)].to_numpy(dtype=float), k, len(arms), arm)

@@ -40,9 +40,11 @@ def layer_findings(records: Sequence[LayerRecords], moved: pd.DataFrame) -> list
 
 def _speed_sentence(rows: pd.DataFrame) -> str | None:
     """The layers furthest from the others that are told apart from them; None where there is nothing to test."""
-    rows = rows[rows["p"].notna()]
+    layers, rows = len(rows), rows[rows["p"].notna()]
     if rows.empty:
         return None
+    if layers == 2:
+        return _two_layers(rows.iloc[0])
     beside = f"{rows['label'].iloc[0]}, beside {rows['reference'].iloc[0]} and relative to its own mean over layers"
     apart = rows[rows["p_holm"] < ALPHA]
     if apart.empty:
@@ -52,6 +54,17 @@ def _speed_sentence(rows: pd.DataFrame) -> str | None:
     parts += [f"slowed down most is {_layer(slow)}"] if slow["relative"] < 1 else []
     told = f"{len(apart)} of {len(rows)} layers {'is' if len(apart) == 1 else 'are'} told apart from the others"
     return f"{beside}: {told} after correction; {'; '.join(parts)}."
+
+
+def _two_layers(row: pd.Series) -> str:
+    """Of two layers one is as much faster than their mean as the other is slower: one test, told once."""
+    beside = f"{row['label']}, beside {row['reference']} and relative to its own mean over layers"
+    apart = "told apart" if row["p_holm"] < ALPHA else "not told apart"
+    moved = "sped up" if row["relative"] > 1 else "slowed down"
+    return (
+        f"{beside}: its two layers, which are one test, are {apart} after correction; {moved} is {_layer(row)}, and "
+        "the other one the reverse."
+    )
 
 
 def _layer(row: pd.Series) -> str:
@@ -83,25 +96,33 @@ def _share(row: pd.Series) -> str:
 # ------------------------------------------------------------------------------------------------ tables
 
 
+_TESTED = " p: a t-test over seeds that the last ratio is 1, corrected by Holm's method over all that this page tests."
+_ONCE = " Of two layers the last ratio of one is 1 over the other's, and one test is both's: it stands with the first."
+
+
 def speeds_table(frame: pd.DataFrame) -> Table:
     """How far each layer moves a step for its gradient, beside the same layer under SGD.
 
     Args:
         frame: what `layers.speeds` returned.
     """
+    relative = (
+        Column("the same / its mean over layers", ("relative", "relative_low", "relative_high"), _ratio, True),
+        Column("p", ("p",), p_text, True),
+        Column("corrected", ("p_holm",), p_text, True),
+    )
+    layers = frame["parameter"].nunique()
     columns = (
         Column("arm", ("label",)),
         Column("parameter", ("parameter",)),
         Column("seeds", ("n",), count, True),
         Column("effective step / that of SGD", ("ratio", "low", "high"), _ratio, True),
-        Column("the same / its mean over layers", ("relative", "relative_low", "relative_high"), _ratio, True),
-        Column("p", ("p",), p_text, True),
-        Column("corrected", ("p_holm",), p_text, True),
+        *(relative if layers > 1 else ()),
     )
     beside = f" ({frame['reference'].iloc[0]})" if len(frame) else ""
     caption = (
-        f"Effective steps beside those of SGD{beside}: geometric means over steps and seeds, with 95 % t-intervals. "
-        "p: a t-test over seeds that the last ratio is 1, corrected by Holm's method over all that this page tests."
+        f"Effective steps beside those of SGD{beside}: geometric means over steps and seeds, with 95 % t-intervals."
+        f"{_TESTED if layers > 1 else ''}{_ONCE if layers == 2 else ''}"
     )
     return Table("layer-speeds", caption, frame, columns)
 

@@ -175,8 +175,8 @@ def speeds(records: Sequence[LayerRecords]) -> pd.DataFrame:
     Returns:
         Columns arm, label, reference (the label of that of SGD), parameter, n (seeds), ratio, low, high, relative,
         relative_low, relative_high: geometric means over seeds with 95 % t-intervals of their logarithms; p (t-test
-        over seeds that `relative` is 1; NaN for one seed, or a single layer), p_holm (over all rows). Empty without an
-        arm of SGD.
+        over seeds that `relative` is 1; NaN for one seed, a single layer, or the second of two, whose `relative` is one
+        over the first's: one test counts once), p_holm (over all rows). Empty without an arm of SGD.
     """
     reference, names = reference_of(records), shared_weights(records)
     others = [each for each in records if each is not reference] if reference else []
@@ -194,7 +194,8 @@ _DIGITS = 6
 def _speed_rows(records: LayerRecords, reference: LayerRecords, names: Sequence[str]) -> Iterator[dict[str, object]]:
     logs = _log_ratios(records, reference, names)
     relative = logs.sub(logs.mean(axis=1), axis=0)
-    for name in logs.columns:
+    tested = {1: 0, 2: 1}.get(len(logs.columns), len(logs.columns))
+    for k, name in enumerate(logs.columns):
         ratio, own = summarize(logs[name].tolist()), summarize(relative[name].tolist())
         yield {
             "arm": records.arm.name,
@@ -204,7 +205,7 @@ def _speed_rows(records: LayerRecords, reference: LayerRecords, names: Sequence[
             "n": ratio.n,
             **dict(zip(_RATIO, _powers(ratio), strict=True)),
             **dict(zip(_RELATIVE, _powers(own), strict=True)),
-            "p": _p(relative[name]) if len(logs.columns) > 1 else math.nan,
+            "p": _p(relative[name]) if k < tested else math.nan,
         }
 
 

@@ -24,6 +24,7 @@ from insgd_lab.analysis.statistics import (
     hedges_g,
     hedges_g_paired,
     paired_t,
+    seeds_needed,
     summarize,
     tost_paired,
     tost_welch,
@@ -45,6 +46,8 @@ class _Routines:
     test: MeanTest
     size: EffectSize
     detectable: float
+    seeds: float
+    """That find a difference as large as the margin; NaN without one."""
     equivalence: Equivalence | None
 
 
@@ -91,7 +94,7 @@ def mean_tests(
     if made.equivalence is None:
         return found
     same = {"p_equivalence": made.equivalence.p, "inner_low": made.equivalence.low}
-    return {**found, **same, "inner_high": made.equivalence.high}
+    return {**found, **same, "inner_high": made.equivalence.high, "seeds_for_margin": made.seeds}
 
 
 def _paired(scores: Scores, reference: Scores, margin: float | None, level: float) -> _Routines:
@@ -100,6 +103,7 @@ def _paired(scores: Scores, reference: Scores, margin: float | None, level: floa
         paired_t(scores, reference, level),
         hedges_g_paired(scores, reference, level),
         detectable_difference(len(scores.keys() & reference.keys()), sd, alpha=ALPHA) if sd > 0 else math.nan,
+        _seeds(margin, sd, paired=True),
         None if margin is None else tost_paired(scores, reference, margin, ALPHA),
     )
 
@@ -111,8 +115,16 @@ def _unpaired(scores: Scores, reference: Scores, margin: float | None, level: fl
         welch(ours, theirs, level),
         hedges_g(ours, theirs, level),
         detectable_difference(fewest, sd, alpha=ALPHA, paired=False) if sd > 0 else math.nan,
+        _seeds(margin, sd, paired=False),
         None if margin is None else tost_welch(ours, theirs, margin, ALPHA),
     )
+
+
+def _seeds(margin: float | None, sd: float, paired: bool) -> float:
+    """The fewest seeds that find a difference of the margin with power 0.8; NaN if there are none worth naming."""
+    if margin is None or not sd > 0 or sd > 1000 * margin:  # that many times the margin takes millions of seeds
+        return math.nan
+    return float(seeds_needed(margin, sd, alpha=ALPHA, paired=paired))
 
 
 def _pooled(ours: list[float], theirs: list[float]) -> float:

@@ -166,6 +166,7 @@ def _render(
         study=study,
         title=study.info.get("title") or study.info.get("name") or os.fspath(study.path.name),
         notice=words.notice,
+        summary=words.summary,
         introduction=words.introduction,
         findings=words.findings,
         tables=tables,

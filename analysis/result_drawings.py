@@ -68,14 +68,22 @@ def _own_best(study: Study) -> str:
 # ------------------------------------------------------------------------------------------------ comparisons
 
 
+def _among(forest: comparison_series.Forest) -> str:
+    """Over which statements the p-values of the figure are corrected."""
+    firsts = int((forest.rows["role"] == "primary").sum())
+    if not firsts:
+        return " over all that this page tests"
+    own = "of the primary comparisons among these" if firsts > 1 else "the primary one not at all"
+    return f": {own}, of the others over all that this page tests"
+
+
 def _drawn_differences(study: Study, compared: pd.DataFrame) -> Iterator[Drawing]:
     forest = comparison_series.forest_of(study, compared)
     if forest.rows.empty:
         return
     how, n = _TAKEN[primary_of(study).test]
     caption = f"""Differences in {metric_label(forest.metric)}{how}{_each_at_best(study)}; left of zero is lower, that
-        is better. n are the {n}, p is corrected after Holm: of the primary comparisons among these, of the others
-        over all that this page tests."""
+        is better. n are the {n}, p is corrected after Holm{_among(forest)}."""
     pages, limit = comparison_figures.forest_pages(forest), comparison_figures.forest_limit(forest)
     for number_of, page in enumerate(pages, 1):
         of = f"Page {number_of} of {len(pages)}." if pages[1:] else ""

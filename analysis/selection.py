@@ -18,7 +18,18 @@ import pandas as pd
 from insgd_lab.analysis.labels import describe, name_label, value_label
 from insgd_lab.analysis.runs import Cell, Study
 
-__all__ = ["At", "Choice", "Choices", "choose", "tune_at", "tune_label", "tuned_name"]
+__all__ = [
+    "At",
+    "Choice",
+    "Choices",
+    "at_edge",
+    "better_cell",
+    "choose",
+    "edge_words",
+    "tune_at",
+    "tune_label",
+    "tuned_name",
+]
 
 At = Literal["best", "fixed"]
 
@@ -32,7 +43,7 @@ class Choice:
     """The mean over seeds that it was chosen by; NaN where the task has losses alone, and the loss decides."""
     val_loss: float
     edge: str | None
-    """Set to "lowest" or "highest" where a chosen number ends its grid, so that a better may lie beyond."""
+    """Set to "lowest" or "highest" where a chosen number ends its grid or range, so that a better may lie beyond."""
     seeds: int
     """How many seeds finished at the chosen tune; no other tune of the cell has more."""
     left_out: tuple[str, ...]
@@ -71,7 +82,8 @@ def _choose(study: Study, arm: str, rows: pd.DataFrame) -> Choice:
     _, _, _, tune = min(ranks)
     error, loss = means.loc[tune]
     left_out = tuple(other for other in study.tunes_of(arm) if seeds.get(other, 0) < most)
-    return Choice(tune, float(error), float(loss), _edge(study, arm, tune), most, left_out)
+    end = at_edge(study, arm, tune)
+    return Choice(tune, float(error), float(loss), end[1] if end else None, most, left_out)
 
 
 def _worst(value: float) -> float:
@@ -86,12 +98,52 @@ def _size(value: Any) -> float:
     return math.inf if isinstance(value, str) else float(value) if isinstance(value, (int, float)) else 0.0
 
 
-def _edge(study: Study, arm: str, tune: str) -> str | None:
+END = 0.05
+"""The share of a searched range, at either side, in which a winner counts as lying at its end."""
+
+
+def at_edge(study: Study, arm: str, tune: str) -> tuple[str, str] | None:
+    """The tuned option that lies at an end of what was tried, and "lowest" or "highest"; None if none does.
+
+    A search rarely hits the very end of a range: there the outermost twentieth counts, of a logarithmic one by its
+    logarithm.
+    """
+    spec = study.arms[arm]
     for name, value in study.tunes[tune].items():
-        sizes = sorted({_size(v) for v in study.arms[arm].tune.get(name, [])})
-        if len(sizes) > 1 and _size(value) in (sizes[0], sizes[-1]):
-            return "lowest" if _size(value) == sizes[0] else "highest"
+        if (end := _end((spec.search or spec.tune).get(name, []), value)) is not None:
+            return name, end
     return None
+
+
+def _end(tried: Any, value: Any) -> str | None:
+    if isinstance(tried, Mapping):
+        [(kind, ends)] = tried.items()
+        low, high, here = (math.log(x) if kind == "log_range" else float(x) for x in (*ends, value))
+        room = END * (high - low)
+    else:
+        sizes, here, room = sorted({_size(each) for each in tried}), _size(value), 0.0
+        if len(sizes) < 2:
+            return None
+        low, high = sizes[0], sizes[-1]
+    return "lowest" if here <= low + room else "highest" if here >= high - room else None
+
+
+def edge_words(study: Study, choices: Choices, cell: Cell) -> str:
+    """Which tuned setting of a cell ends what was tried: "learning rate is the highest tried"; empty if none does."""
+    choice = choices.get((cell.arm, cell.key))
+    end = at_edge(study, cell.arm, choice.tune) if choice else None
+    return f"{name_label(end[0])} is the {end[1]} tried" if end else ""
+
+
+def better_cell(study: Study, choices: Choices, cell: Cell) -> Cell | None:
+    """The cell of the same arm with the best validation score, if it is another and its score is better."""
+    own = choices.get((cell.arm, cell.key))
+    if own is None:
+        return None
+    known = [other for other in study.cells_of(cell.arm) if (cell.arm, other.key) in choices]
+    rivals = [other for other in known if choices[cell.arm, other.key].seeds >= own.seeds]
+    best = min(rivals, key=lambda other: choices[cell.arm, other.key].place)
+    return best if choices[cell.arm, best.key].place < own.place else None
 
 
 def tune_at(study: Study, choices: Choices, cell: Cell, at: At) -> str | None:

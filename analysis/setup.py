@@ -19,9 +19,10 @@ import pandas as pd
 from insgd_lab.analysis.labels import describe, name_label, option_name, value_label
 from insgd_lab.analysis.measures import chosen_by
 from insgd_lab.analysis.runs import Arm, Study, key_of
+from insgd_lab.analysis.series import main_arms
 from insgd_lab.analysis.tables import Column, Table
 
-__all__ = ["Setup", "commands", "setup", "training_text", "trials_by_arm"]
+__all__ = ["Setup", "commands", "settings_by_arm", "setup", "training_text", "trials_by_arm"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,13 @@ def trials_by_arm(study: Study) -> dict[str, int]:
             cell = tried.setdefault(study.arms[row["arm"]].label, {}).setdefault(key_of(row["settings"]), set())
             cell.add(key_of(row["tune"]))
     return {label: max(map(len, cells.values())) for label, cells in tried.items()}
+
+
+def settings_by_arm(study: Study) -> dict[str, int]:
+    """Among how many settings each arm's cells chose: the trials of a search, else its grid of tuned options."""
+    if study.info.get("search"):
+        return trials_by_arm(study)
+    return {arm.label: len(study.tunes_of(arm.name)) for arm in main_arms(study)} if study.tuned else {}
 
 
 def _record(record: Mapping[str, Any]) -> str:

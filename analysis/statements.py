@@ -22,7 +22,7 @@ from insgd_lab.analysis.primary import primary_of
 from insgd_lab.analysis.runs import Cell, Study
 from insgd_lab.analysis.selection import Choices, tune_at, tune_label
 from insgd_lab.analysis.series import main_arms
-from insgd_lab.analysis.setup import trials_by_arm
+from insgd_lab.analysis.setup import settings_by_arm
 from insgd_lab.analysis.statistics import Summary, summarize
 from insgd_lab.analysis.verdicts import furthest_sentences
 from insgd_lab.store import FINISHED
@@ -171,11 +171,13 @@ def _crossed(study: Study, choices: Choices) -> Iterator[str]:
 
 
 def _unequal_trials(study: Study) -> Iterator[str]:
-    counts = trials_by_arm(study)
+    counts = settings_by_arm(study)
     if len(set(counts.values())) > 1:
         each = ", ".join(f"{label} {count}" for label, count in counts.items())
         lower = "losses" if study.loss_alone else "errors"
-        yield f"The arms' cells were tuned by unequal numbers of trials ({each}): more trials find lower {lower}."
+        by = "trials" if study.info.get("search") else "settings"
+        how = f"by unequal numbers of trials ({each})" if by == "trials" else f"among unequal numbers of {by} ({each})"
+        yield f"The arms' cells were tuned {how}: more {by} find lower {lower}."
 
 
 def _edges(study: Study, choices: Choices) -> Iterator[str]:
@@ -186,9 +188,13 @@ def _edges(study: Study, choices: Choices) -> Iterator[str]:
     ]
     if names:
         yield (
-            f"In {_share(len(names), len(choices))} the chosen setting is the lowest or highest of its "
-            f"grid, so a better one may lie outside: {'; '.join(names)}."
+            f"In {_share(len(names), len(choices))} the chosen setting is the lowest or highest {_tried(study)}, so a "
+            f"better one may lie outside: {'; '.join(names)}."
         )
+
+
+def _tried(study: Study) -> str:
+    return "of those searched (of a range, in its outermost twentieth)" if study.info.get("search") else "of its grid"
 
 
 def _share(part: int, cells: int) -> str:

@@ -159,14 +159,17 @@ def results_table(study: Study, choices: Choices, at: At) -> Table:
     measure = reported(study)
     rows = [_result(study, choices, cell, at, measure) for arm in study.arms for cell in study.cells_of(arm)]
     frame = pd.DataFrame([row for row in rows if row])
+    searched = bool(study.info.get("search")) and not study.tuned
     how = "each cell as it ran"
+    if searched:
+        how = "each cell at what its search found (‡: the end of its values, or the outermost twentieth of its range)"
     if study.tuned:
         tuned = tuned_name(study)
         best = f"each cell at its own best {tuned}, chosen on the validation split (‡: the end of its grid)"
         how = {"best": best, "fixed": f"each cell at the fixed {tuned} of its arm"}[at]
     columns = (
         Column("arm", ("arm_label",)),
-        Column("setting", ("setting",)),
+        Column("setting", ("setting", "edge"), _tuned) if searched else Column("setting", ("setting",)),
         *([Column(tuned_name(study), ("tuned", "edge"), _tuned, True)] if study.tuned else []),
         Column("seeds", ("seeds",), count, True),
         *(_error_columns() if measure.is_error else _loss_columns(measure)),

@@ -16,10 +16,19 @@ import pandas as pd
 from insgd_lab.analysis.comparisons import ALPHA
 from insgd_lab.analysis.effects import Inert, base_level
 from insgd_lab.analysis.family import KINDS, Family
-from insgd_lab.analysis.labels import MISSING, name_label, number, p_text, p_words, signed, value_label
+from insgd_lab.analysis.labels import (
+    MISSING,
+    name_label,
+    number,
+    p_equation,
+    p_text,
+    p_words,
+    signed,
+    value_label,
+)
 from insgd_lab.analysis.primary import Change, Primary, changes_of, primary_of
 from insgd_lab.analysis.runs import Study
-from insgd_lab.analysis.selection import tuned_name
+from insgd_lab.analysis.selection import Choices, better_cell, choose, edge_words, tuned_name
 from insgd_lab.analysis.tables import Column, Table, count
 
 __all__ = [
@@ -37,10 +46,10 @@ _TESTS = {
     "wilcoxon": "the Wilcoxon signed-rank test",
 }
 _WORDS = {
-    "lower": "lower",
-    "higher": "higher",
-    "lower by less than the margin": "lower, and",
-    "higher by less than the margin": "higher, and",
+    "lower": "lower (better)",
+    "higher": "higher (worse)",
+    "lower by less than the margin": "lower (better), and",
+    "higher by less than the margin": "higher (worse), and",
     "equivalent": "",
     "unresolved": "not told apart",
     "untested": "not tested: it takes two pairs that differ",
@@ -51,20 +60,28 @@ def introduction(study: Study, family: Family) -> str:
     """What was fixed beforehand, what is exploratory, and what p-values are corrected for."""
     primary = primary_of(study)
     usual = "no primary test ([analysis] would), so it is the usual one"
-    fixed = f"The study file fixes {'the primary test' if primary.declared else usual}: {_named(study, primary)}."
+    verb = "now names" if changes_of(study) and primary.declared else "fixes"
+    fixed = f"The study file {verb} {'the primary test' if primary.declared else usual}: {_named(study, primary)}."
     frame = family.comparisons
-    firsts = int(frame.loc[frame["role"] == "primary", "p"].notna().sum())
+    changed = changed_primary(study)
     return " ".join(
         part
         for part in (
             f"Made from the numbers by program. {fixed}",
-            changed_primary(study),
-            f"Its p-values are corrected by Holm's method over {_tests(firsts)}; all else is exploratory"
-            f"{_corrected_over(family)}. Intervals are each by itself, without correction; what has no p-value is a "
-            "description.",
+            changed,
+            f"{'All' if changed else _primary_corrected(frame)} is exploratory{_corrected_over(family)}. Intervals are "
+            "each by itself, without correction; what has no p-value is a description.",
         )
         if part
     )
+
+
+def _primary_corrected(frame: pd.DataFrame) -> str:
+    """What the p-values of the primary test are corrected for; one alone is not."""
+    firsts = int(frame.loc[frame["role"] == "primary", "p"].notna().sum())
+    if firsts < 2:
+        return "It is a single test, so nothing is corrected there; all else" if firsts else "All else"
+    return f"Its p-values are corrected by Holm's method over {_tests(firsts)}; all else"
 
 
 def _corrected_over(family: Family) -> str:
@@ -75,9 +92,11 @@ def _corrected_over(family: Family) -> str:
         return ""
     each = [kind.counted(counts[kind.part, kind.p]) for kind in KINDS if (kind.part, kind.p) in counts]
     of = f": {', '.join(each)}" if len(each) > 1 else ""
+    primary = family.comparisons["role"] == "primary"
+    among = ", the primary ones among them" if family.comparisons.loc[primary, "p"].notna().any() else ""
     return (
-        f", corrected over all {len(found)} statements of this page that have a p-value, the primary ones among them"
-        f"{of}; what is picked as the furthest of many is judged so too, since all of them count"
+        f", corrected by Holm's method over all {len(found)} statements of this page that have a p-value{among}{of}; "
+        "what is picked as the furthest of many is judged so too, since all of them count"
     )
 
 
@@ -97,8 +116,8 @@ def changed_primary(study: Study) -> str | None:
         return None
     each = "; ".join(f"{_was(study, change)} when {_runs(change.finished)} finished" for change in changes)
     return (
-        f"The primary test was changed after results were there: {each}. What is called primary here was therefore not "
-        "fixed beforehand, and weighs no more than what is exploratory."
+        f"The primary test was changed after results were there: {each}. So the one named now is judged and corrected "
+        "like what is exploratory."
     )
 
 
@@ -115,18 +134,43 @@ def _tests(number_of: int) -> str:
     return f"{number_of} comparison{'' if number_of == 1 else 's'}"
 
 
-def primary_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
-    """One sentence a primary comparison, with what these seeds could have found."""
-    primary = primary_of(study)
-    rows = frame[frame["role"] == "primary"].to_dict("records")
-    return [f"{_sentence(study, primary, row)}{_detectable(primary, row)}." for row in rows]
+def primary_sentences(study: Study, frame: pd.DataFrame, choices: Choices | None = None) -> list[str]:
+    """One sentence a primary comparison, with its caveats and what these seeds could have found.
+
+    Args:
+        study: read from disk.
+        frame: what `compare` returned.
+        choices: what `selection.choose` chose; chosen anew if None.
+    """
+    primary, choices = primary_of(study), choose(study) if choices is None else choices
+    rows = frame[frame["role"] != "exploratory"].to_dict("records")
+    return [
+        f"{_sentence(study, primary, row, alone=len(rows) == 1 and row['role'] == 'primary')}"
+        f"{_caveats(study, choices, row)}{_detectable(primary, row)}."
+        for row in rows
+    ]
+
+
+def _caveats(study: Study, choices: Choices, row: Mapping[Any, Any]) -> str:
+    """Where the setting of either side ends what was tried, and where the arm has a better cell than this one."""
+    found = []
+    for name in (row["arm"], row["reference_arm"]):
+        cell = study.shown_cell(name)
+        if cell and (words := edge_words(study, choices, cell)):
+            whose = "its" if name == row["arm"] else f"{study.arms[name].label}'s"
+            found.append(f"{whose} {words}, so a better one may lie beyond")
+    cell = study.shown_cell(row["arm"])
+    if cell and (best := better_cell(study, choices, cell)):
+        found.append(f"its best cell by validation is {study.cell_label(best)}, which is not the one compared")
+    return "".join(f"; {caveat}" for caveat in found)
 
 
 def exploratory_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
     """How many of the other comparisons stand after correction, and each of these; how many could not be tested."""
     primary = primary_of(study)
-    others = frame[(frame["role"] != "primary") & frame["p"].notna()]
-    lacking = int((frame["role"] != "primary").sum()) - len(others)
+    mine = frame[frame["role"] == "exploratory"]
+    others = mine[mine["p"].notna()]
+    lacking = len(mine) - len(others)
     untested = f"{_tests(lacking)} could not be tested, for want of two pairs that differ or of a mean"
     if others.empty:
         return [f"{untested.capitalize()}."] if lacking else []
@@ -164,7 +208,8 @@ def _furthest(study: Study, arm: str, axis: str, rows: pd.DataFrame) -> str:
         if len(own := rows[rows["at"] == at])
     }
     words = {"best": f", each at its own best {tuned}," if spec.tuned else "", "fixed": f" at the fixed {tuned}"}
-    each = (f"the level furthest from {base}{words[at]} is {part}" for at, part in parts.items())
+    what, of = "error" if primary.measure.is_error else "loss", f"{name_label(axis)} = {base}"
+    each = (f"the level whose {what} differs most from that of {of}{words[at]} is {part}" for at, part in parts.items())
     return f"{name_label(axis)} ({spec.label}): {'; '.join(each)}."
 
 
@@ -187,14 +232,14 @@ def _margin(primary: Primary) -> str:
     return f"±{margin}{primary.measure.points}"
 
 
-def _sentence(study: Study, primary: Primary, row: Mapping[Any, Any]) -> str:
+def _sentence(study: Study, primary: Primary, row: Mapping[Any, Any], alone: bool = False) -> str:
     difference = _difference(primary, row)
     if math.isnan(row["difference"]):
         difference = f"no mean difference in {primary.measure.words}, as a run has none"
     span = f"{_interval_name(primary)} {_span(primary)(row['low'], row['high'])}, "
     span = "" if math.isnan(row["low"]) else span
     corrected = row["p_primary"] if row["role"] == "primary" else row["p_holm"]
-    p = "" if math.isnan(row["p"]) else f"; {p_words(row['p'], corrected)}"
+    p = "" if math.isnan(row["p"]) else f"; {p_equation(row['p']) if alone else p_words(row['p'], corrected)}"
     lost = _lost(primary, row)
     return (
         f"{_who(study, row, 'arm', 'setting')}, against {_who(study, row, 'reference_arm', 'reference')}"
@@ -266,12 +311,13 @@ def _lost(primary: Primary, row: Mapping[Any, Any]) -> str:
 def _detectable(primary: Primary, row: Mapping[Any, Any]) -> str:
     if math.isnan(row["detectable"]):
         return ""
-    spread = "scores" if primary.test == "welch" else "differences"
     if primary.measure.is_error and row["detectable"] > 100:
-        return f". So many seeds, with {spread} spread as these are, can find no difference of 100 points in one test"
+        return (
+            ". With this many seeds and this spread, not even 100 points of true difference would be found 4 times in 5"
+        )
     found = number(round(row["detectable"], 2)) if primary.measure.is_error else primary.measure.text(row["detectable"])
-    found += primary.measure.points
-    return f". So many seeds, with {spread} spread as these are, find {found} in 4 of 5 single tests"
+    found += " points" if primary.measure.is_error else ""
+    return f". With this many seeds and this spread, a true difference of {found} would be found 4 times in 5"
 
 
 # ------------------------------------------------------------------------------------------------ the table
@@ -323,14 +369,28 @@ def _at_most(primary: Primary) -> Callable[[float], str]:
 
 def _caption(study: Study, primary: Primary, frame: pd.DataFrame) -> str:
     least = frame["smallest_p"].min()
-    ranks = f" A Wilcoxon test of so few pairs cannot get below p = {p_text(least)}." if least >= 0.01 else ""
+    few = 0.01 <= least < 1.0  # one pair has no such test
+    ranks = f" A Wilcoxon test of so few pairs cannot get below p = {p_text(least)}." if few else ""
     return (
         f"Differences in {primary.measure.words}, negative where the first is lower, that is better: "
-        f"{_TESTS[primary.test]}; p corrected by Holm's method, primary ones among themselves, others over all that "
-        "this page tests. "
+        f"{_TESTS[primary.test]}{_correction(frame)}. "
         f"{_detectable_by(primary)}{_equivalence_note(primary)}{ranks} "
         f"{_beside(primary)}, and what the runs that survived say alone."
     )
+
+
+def _correction(frame: pd.DataFrame) -> str:
+    """What p-values are corrected over; nothing where there is but one."""
+    tested = frame[frame["p"].notna()]
+    kinds = frame[["p", "p_equivalence"]].notna().sum().sum()
+    if kinds < 2 and (tested["p"] == tested["p_holm"]).all():
+        return ""
+    others = "others over all that this page tests"
+    firsts = int((tested["role"] == "primary").sum())
+    if firsts:
+        own = "primary ones among themselves" if firsts > 1 else "but the one primary p not at all"
+        return f"; p corrected by Holm's method, {own}, {others}"
+    return "; p corrected by Holm's method over all that this page tests"
 
 
 def _detectable_by(primary: Primary) -> str:

@@ -255,7 +255,7 @@ def _write_plan(plan: Plan, folder: StudyFolder, asked: Mapping[str, Any]) -> Pl
     from datetime import UTC, datetime
 
     from insgd_lab.store import to_json_value
-    from insgd_lab.studies.history import primary_changes
+    from insgd_lab.studies.history import primary_changes, told
     from insgd_lab.studies.planning import study_info
     from insgd_lab.studies.search import SearchPlan, next_plan
     from insgd_lab.training import provenance
@@ -269,6 +269,8 @@ def _write_plan(plan: Plan, folder: StudyFolder, asked: Mapping[str, Any]) -> Pl
             info["primary_changes"] = changes
         if {**info, "versions": None} != {**before, "versions": None}:
             folder.write_info(info)
+    if line := told(info):
+        typer.echo(line)
     left_out = sum(run.id not in plan.runs for run in folder.runs())
     if left_out:
         typer.echo(f"{plan.study.name}: {left_out} runs of an earlier plan are kept and ignored")
@@ -407,8 +409,12 @@ def report(
     """Write a study's report: HTML, figures and tables."""
     with plain_errors():
         from insgd_lab.analysis.report import is_current, report_path, write_report
+        from insgd_lab.store import StudyFolder
+        from insgd_lab.studies.history import told
 
         if not force and is_current(study_dir):
             typer.echo(f"The report is up to date: {report_path(study_dir)}")
-            return
-        typer.echo(f"Report: {write_report(study_dir, force=force)}")
+        else:
+            typer.echo(f"Report: {write_report(study_dir, force=force)}")
+        if line := told(StudyFolder(study_dir).info()):
+            typer.echo(line)

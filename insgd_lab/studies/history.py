@@ -14,7 +14,7 @@ from typing import Any
 from insgd_lab.config import PrimarySpec
 from insgd_lab.store import FINISHED, StudyFolder
 
-__all__ = ["joined_changes", "primary_changes"]
+__all__ = ["joined_changes", "primary_changes", "told"]
 
 Changes = list[dict[str, Any]]
 
@@ -40,9 +40,12 @@ def primary_changes(folder: StudyFolder, before: Mapping[str, Any], spec: Mappin
 
 
 def _primary(spec: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The primary test of a study's spec with all its keys, also of a spec that an earlier version wrote."""
+    """The primary test of a study's spec with all its keys, also of a spec that an earlier version wrote.
+
+    One without a metric is of the time when there were errors alone; since then the spec says which it is.
+    """
     given = (spec.get("analysis") or {}).get("primary")
-    return None if given is None else {**PrimarySpec().model_dump(), **given}
+    return None if given is None else {**PrimarySpec(metric="test_error").model_dump(), **given}
 
 
 def joined_changes(infos: Iterable[Mapping[str, Any]]) -> Changes:
@@ -51,3 +54,16 @@ def joined_changes(infos: Iterable[Mapping[str, Any]]) -> Changes:
     for info in infos:
         found += [change for change in info.get("primary_changes") or [] if change not in found]
     return found
+
+
+def told(info: Mapping[str, Any]) -> str | None:
+    """One line for the terminal about what `study.json` remembers; None where the primary test was fixed beforehand."""
+    changes = info.get("primary_changes")
+    if not changes:
+        return None
+    finished = changes[-1]["finished"]
+    runs = "1 run had" if finished == 1 else f"{finished} runs had"
+    return (
+        f"{info['name']}: the primary test was changed when {runs} finished; the report says so, and judges the "
+        "new one like the exploratory ones"
+    )

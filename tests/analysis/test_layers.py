@@ -89,6 +89,32 @@ def test_what_rounding_in_single_precision_does_is_no_speed_and_one_layer_or_see
     assert layers.speeds([SGD, records_of("mine", steps_of({"a": 2.0, "b": 1.0, "c": 1.0}, 1))])["p"].isna().all()
 
 
+def test_of_two_layers_one_test_counts_once_and_is_told_once():
+    """Relative to their mean, one layer's ratio is 1 over the other's, seed by seed."""
+    rng = np.random.default_rng(1)
+    pairs = ((seed, name) for seed in range(4) for name in "ab")
+    values = {(seed, 1, name, "effective_step"): math.exp(rng.normal(name == "b", 0.1)) for seed, name in pairs}
+    plain, mine = records_of("sgd", dict.fromkeys(values, 1.0), "SGD"), records_of("mine", values, "Mine")
+    found = layers.speeds([plain, mine])
+    assert found["relative"].prod() == pytest.approx(1)
+    assert found["p"].notna().tolist() == [True, False]
+    assert found["p_holm"][0] == found["p"][0], "a family of one"
+    [told] = layer_findings([plain, mine], found)
+    beside = "Mine, beside SGD and relative to its own mean over layers: its two layers, which are one test, are "
+    assert told.startswith(f"{beside}told apart after correction; slowed down is a, 0.")
+    assert told.endswith(", and the other one the reverse.")
+    assert "it stands with the first" in speeds_table(found).caption
+
+
+def test_one_layer_alone_has_no_relative_speed_to_show():
+    lone = [records_of(name, steps_of({"a": factor})) for name, factor in {"sgd": 1.0, "mine": 2.0}.items()]
+    found = layers.speeds(lone)
+    assert speeds_table(found).titles == ["arm", "parameter", "seeds", "effective step / that of SGD"]
+    assert "last ratio" not in speeds_table(found).caption
+    assert len(layer_figures.draw_speeds(found).axes) == 1
+    assert layer_findings(lone, found) == []
+
+
 def test_without_sgd_there_are_no_speeds():
     assert layers.speeds([records_of("mine", steps_of({"a": 2.0}))]).empty
 

@@ -314,3 +314,8 @@ def test_unequal_numbers_of_trials_are_said(tmp_path):
     choices = choose(study)
     [told] = [text for text in findings(study, choices, compare(study, choices), []) if "unequal" in text]
     assert "unequal numbers of trials (SGD 4, Adam 2)" in told
+    plain = dataclasses.replace(study, info={**study.info, "search": None})
+    [told] = [text for text in findings(plain, choices, compare(study, choices), []) if "unequal" in text]
+    assert told == (
+        "The arms' cells were tuned among unequal numbers of settings (SGD 4, Adam 2): more settings find lower errors."
+    )

@@ -107,3 +107,13 @@ def test_an_empty_table_prints(tmp_path):
     table = Table("t", "nothing", pd.DataFrame({"a": []}), (Column("a", ("a",)),))
     assert [path.suffix for path in table.save(tmp_path)] == [".md", ".tex", ".csv"]
     assert "<tbody>" in table.html()
+
+
+def test_winners_at_the_end_of_what_a_search_tried_are_marked(study, choices):
+    """A searched arm has nothing tuned left: what was found is part of its setting."""
+    arms = {name: dataclasses.replace(arm, tune={}) for name, arm in study.arms.items()}
+    searched = dataclasses.replace(study, arms=arms, info={**study.info, "search": {"method": "random"}})
+    ends = {key: "highest" if key[0] == "adam" else None for key in choices}
+    table = results_table(searched, {k: dataclasses.replace(choices[k], edge=end) for k, end in ends.items()}, "best")
+    assert "‡: the end of its values, or the outermost twentieth of its range" in table.caption
+    assert {row[0] for row in table.cells() if row[1].endswith(" ‡")} == {"Adam"}

@@ -94,8 +94,12 @@ def test_the_command_remembers_it_and_leaves_the_runs_alone(cli: Cli, tmp_path: 
     before = {path: path.read_bytes() for run in folder.runs() for path in run.path.iterdir() if path.is_file()}
     file.write_text(STUDY + '[analysis]\nprimary = { arm = "b" }\n')
     for _ in range(2):
-        assert cli("study", "run", "s.toml", "--out", "runs", "--workers", 1).returncode == 0
+        again = cli("study", "run", "s.toml", "--out", "runs", "--workers", 1)
+        assert again.returncode == 0
+        assert "the primary test was changed when 4 runs had finished" in " ".join(again.stdout.split())
     assert folder.info()["primary_changes"] == [{"before": None, "finished": 4}]
     assert {path: path.read_bytes() for path in before} == before
+    reported = cli("report", "runs")
+    assert "the primary test was changed when 4 runs had finished" in " ".join(reported.stdout.split())
     [change] = changes_of(load_study(folder.path))
     assert (change.finished, change.before.arm, change.before.declared) == (4, None, False)
