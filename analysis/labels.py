@@ -92,7 +92,7 @@ def percent(value: float) -> str:
 
 def signed(value: float) -> str:
     """A difference in percentage points, with its sign."""
-    return MISSING if math.isnan(value) else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+    return MISSING if math.isnan(value) else f"{round(value, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def interval(low: float, high: float) -> str:

@@ -15,6 +15,7 @@ from statistics import median
 
 import pandas as pd
 
+from insgd_lab.analysis.ablation.crossed import crossed
 from insgd_lab.analysis.effects import Inert, level_notes
 from insgd_lab.analysis.labels import describe, number
 from insgd_lab.analysis.measures import MEASURES, Measure, chosen_by, reported
@@ -96,6 +97,7 @@ def findings(study: Study, choices: Choices, compared: pd.DataFrame, inert: Sequ
         furthest_sentences(study, compared, inert),
         (one.sentence(study) for one in inert),
         level_notes(study),
+        _uncrossed(study, choices),
         _unequal_trials(study),
         _edges(study, choices),
         _left_out(study, choices),
@@ -129,12 +131,14 @@ def _score_text(study: Study, choices: Choices, cell: Cell) -> str:
     """The mean of a cell in words; where a diverged run has no loss, that of the others, after the median of all."""
     measure, tune = reported(study), tune_at(study, choices, cell, "best")
     scores = list(study.by_seed(cell.arm, cell.key, tune, measure.name).values()) if tune else []
-    known = [score for score in scores if math.isfinite(score)]
-    if len(known) == len(scores):
-        return mean_text(summarize(known) * measure.unit, measure)
-    lost = f"median {measure.text(median(scores))}, as {len(scores) - len(known)} of {len(scores)} runs diverged"
+    scored = [score * measure.unit for score in scores if not math.isnan(score)]
+    known = [score for score in scored if math.isfinite(score)]
+    lacking = f"; {len(scores) - len(scored)} of {len(scores)} runs have none" if len(scored) < len(scores) else ""
+    if len(known) == len(scored):
+        return mean_text(summarize(known), measure) + lacking
+    lost = f"median {measure.text(median(scored))}, as {len(scored) - len(known)} of {len(scores)} runs diverged"
     others = f"; {mean_text(summarize(known), measure)} of the others" if known else ""
-    return f"{measure.noun} {lost}{others}"
+    return f"{measure.noun} {lost}{others}{lacking}"
 
 
 def mean_text(mean: Summary, measure: Measure = MEASURES["test_error"]) -> str:
@@ -168,6 +172,17 @@ def _crossed(study: Study, choices: Choices) -> Iterator[str]:
 
 
 # ------------------------------------------------------------------------------------------------ warnings
+
+
+def _uncrossed(study: Study, choices: Choices) -> Iterator[str]:
+    """Which arms are crossed in full, and yet have no interactions."""
+    told = {arm.arm for arm in crossed(study, choices, "best")}
+    for arm in study.arms.values():
+        if arm.grid == "full" and arm.name not in told and sum(len(values) > 1 for values in arm.axes.values()) > 1:
+            yield (
+                f"{arm.label} is crossed in full and has no interactions and no shares of variance: these take a score "
+                "of every cell from the same seeds, which a run that is missing, or diverged and has no loss, breaks."
+            )
 
 
 def _unequal_trials(study: Study) -> Iterator[str]:

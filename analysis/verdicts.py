@@ -194,23 +194,35 @@ def furthest_sentences(study: Study, frame: pd.DataFrame, inert: Sequence[Inert]
         inert: axes of these that do nothing at all are left out.
     """
     whole = {(one.arm, one.axis) for one in inert if one.whole}
-    levels = frame[(frame["kind"] == "level") & frame["difference"].notna()]
-    axes = levels.groupby(["arm", "axis"], sort=False)
-    return [_furthest(study, str(arm), str(axis), rows) for (arm, axis), rows in axes if (arm, axis) not in whole]
+    axes = frame[frame["kind"] == "level"].groupby(["arm", "axis"], sort=False)
+    return [
+        _furthest(study, str(arm), str(axis), rows)
+        for (arm, axis), rows in axes
+        if (arm, axis) not in whole and rows["difference"].notna().any()
+    ]
 
 
 def _furthest(study: Study, arm: str, axis: str, rows: pd.DataFrame) -> str:
     primary, spec = primary_of(study), study.arms[arm]
     base, tuned = value_label(base_level(spec, axis)), tuned_name(study, arm)
+    known = rows[rows["difference"].notna()]
     parts = {
         at: _level_words(primary, own.iloc[int(own["difference"].abs().argmax())].to_dict())
         for at in ("best", "fixed")
-        if len(own := rows[rows["at"] == at])
+        if len(own := known[known["at"] == at])
     }
     words = {"best": f", each at its own best {tuned}," if spec.tuned else "", "fixed": f" at the fixed {tuned}"}
     what, of = "error" if primary.measure.is_error else "loss", f"{name_label(axis)} = {base}"
     each = (f"the level whose {what} differs most from that of {of}{words[at]} is {part}" for at, part in parts.items())
-    return f"{name_label(axis)} ({spec.label}): {'; '.join(each)}."
+    return f"{name_label(axis)} ({spec.label}): {_lost_levels(rows)}{'; '.join(each)}."
+
+
+def _lost_levels(rows: pd.DataFrame) -> str:
+    """The levels without a mean, for runs of theirs diverged and have no loss: they may be the furthest of all."""
+    lost = rows[rows["difference"].isna() & (rows["diverged"] > 0)]
+    levels = list(dict.fromkeys(f"{value_label(row['level'])} (of {row['n']} runs {row['diverged']} diverged)"
+                                for row in lost.to_dict("records")))  # fmt: skip
+    return f"no mean has {', '.join(levels)}; of the others, " if levels else ""
 
 
 def _level_words(primary: Primary, row: Mapping[Any, Any]) -> str:
@@ -235,7 +247,8 @@ def _margin(primary: Primary) -> str:
 def _sentence(study: Study, primary: Primary, row: Mapping[Any, Any], alone: bool = False) -> str:
     difference = _difference(primary, row)
     if math.isnan(row["difference"]):
-        difference = f"no mean difference in {primary.measure.words}, as a run has none"
+        why = "a run has none" if row["pairs"] else "no pair of runs has finished"
+        difference = f"no mean difference in {primary.measure.words}, as {why}"
     span = f"{_interval_name(primary)} {_span(primary)(row['low'], row['high'])}, "
     span = "" if math.isnan(row["low"]) else span
     corrected = row["p_primary"] if row["role"] == "primary" else row["p_holm"]
@@ -276,9 +289,8 @@ def _judged(primary: Primary, row: Mapping[Any, Any]) -> str:
 
 
 def _by_ranks(row: Mapping[Any, Any]) -> str:
-    """Wilcoxon's p, which is of no verdict, and how often the arm is ahead."""
-    chance = f"a run of it beats one of the others with chance {row['improvement']:.2f}"
-    return f"{chance} (Wilcoxon's p, uncorrected: {p_text(row['p_wilcoxon'])})" if row["p_wilcoxon"] <= 1 else chance
+    """How often the arm is ahead; a description, for its p-value would be one outside the page's family."""
+    return f"a run of it beats one of the others with chance {row['improvement']:.2f}"
 
 
 def _who(study: Study, row: Mapping[Any, Any], arm: str, setting: str) -> str:

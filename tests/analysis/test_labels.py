@@ -36,3 +36,7 @@ def test_missing_numbers_are_dashes():
     assert percent(math.nan) == signed(math.nan) == interval(math.nan, 1.0) == "–"
     assert interval(1.0, 2.345) == "1.00 to 2.35"
     assert signed(-0.5) == "\N{MINUS SIGN}0.50"
+
+
+def test_what_rounds_to_nought_has_no_minus():
+    assert [signed(value) for value in (-0.004, 0.0, 0.004, -0.006)] == ["+0.00", "+0.00", "+0.00", "−0.01"]

@@ -22,7 +22,7 @@ from insgd_lab.analysis.selection import choose, tune_at
 from insgd_lab.analysis.statements import findings
 from insgd_lab.analysis.statistics import summarize
 from insgd_lab.analysis.tables import effects_table, results_table
-from insgd_lab.analysis.verdicts import comparisons_table, primary_sentences
+from insgd_lab.analysis.verdicts import comparisons_table, furthest_sentences, primary_sentences
 
 from .synthetic import arms, build_study
 from .test_report import Page
@@ -223,9 +223,27 @@ def test_a_diverged_run_leaves_ranks_alone_and_is_said_to(losses, chosen):
     [sentence] = [said for said in primary_sentences(made, frame) if said.startswith("Adam")]
     assert "no mean difference in final test loss, as a run has none" in sentence
     assert "not tested, since a diverged run has no loss; by ranks alone, where it is the worst" in sentence
-    assert f"with chance {row['improvement']:.2f} (Wilcoxon's p, uncorrected: {row['p_wilcoxon']:.2f})" in sentence
+    assert f"a run of it beats one of the others with chance {row['improvement']:.2f} (" in sentence
+    assert "p =" not in sentence  # a p-value here would be one outside the page's family
     assert f"the 2 pairs that survived differ by {LOSS.signed(row['survivor_difference'])})" in sentence
     assert "–" in comparisons_table(made, frame).markdown()
+
+
+def test_a_level_without_a_mean_is_named_before_the_furthest_of_the_others(losses, chosen):
+    [cell] = [cell for cell in losses.cells_of("insgd") if cell.settings["beta"] == 0.0]
+    made, scores = dataclasses.replace(losses), losses.scores.copy()
+    lost = (scores["cell"] == cell.key) & (scores["seed"] == 1)
+    scores.loc[lost, ["test_loss", "val_loss"]], scores.loc[lost, "status"] = math.inf, "diverged"
+    made.__dict__["scores"] = scores
+    [said] = [text for text in furthest_sentences(made, compare(made, chosen), []) if text.startswith("β (")]
+    assert ": no mean has 0 (of 3 runs 1 diverged); of the others, the level whose loss differs most " in said
+
+
+def test_a_crossed_arm_without_interactions_is_named(losses, chosen):
+    assert not [text for text in findings(losses, chosen, compare(losses, chosen), []) if "no interactions" in text]
+    made = with_diverged(losses, "insgd-norms", [1])
+    [said] = [text for text in findings(made, chosen, compare(made, chosen), []) if "no interactions" in text]
+    assert said.startswith("INSGD, p × granularity is crossed in full and has no interactions")
 
 
 def test_seeds_that_change_nothing_are_one_run_and_no_sample(losses, chosen):

@@ -4,7 +4,10 @@ import sys
 import numpy as np
 import pytest
 
+from insgd_lab.analysis.comparisons import compare
 from insgd_lab.analysis.runs import StudyError, guess_error, key_of, load_study
+from insgd_lab.analysis.selection import choose, tune_at
+from insgd_lab.analysis.statements import findings
 from insgd_lab.store import StudyFolder
 
 from .synthetic import AXES, BASE, RATES, arms, build_study
@@ -143,3 +146,20 @@ def test_arms_of_one_label_are_told_apart(tmp_path):
     other = {**sgd, "name": "other", "options": {"lr": 0.2}}
     folder = build_study(tmp_path, arm_list=[sgd, other], failed=0, epochs=3, steps=20)
     assert [arm.label for arm in load_study(folder.path).arms.values()] == ["SGD (sgd)", "SGD (other)"]
+
+
+def test_a_run_without_a_score_is_not_called_diverged(tmp_path):
+    folder = small(tmp_path, seeds=3)
+    study = load_study(folder.path)
+    choices = choose(study)
+    cell = study.shown_cell("sgd")
+    row = study.finished("sgd", cell.key, tune_at(study, choices, cell, "best")).iloc[0]
+    run = StudyFolder(tmp_path).run(row["run"])
+    found = run.metrics()
+    run.write_metrics(found[found["split"] != "test"])
+    again = load_study(folder.path)
+    [said] = [text for text in findings(again, choices, compare(again, choices), []) if text.startswith("SGD ")]
+    others = study.by_seed("sgd", cell.key, tune_at(study, choices, cell, "best"))
+    mean = 100 * np.mean([error for seed, error in others.items() if seed != row["seed"]])
+    assert f": {mean:.2f} % test error (95 % interval" in said
+    assert said.endswith("2 seeds); 1 of 3 runs have none.")
