@@ -128,9 +128,7 @@ def _write_names(ax: Axes, layout: _Layout) -> None:
     ax.axis("off")
     for place, line, bold in layout.texts:
         weight = "bold" if bold else "normal"
-        text = ax.text(
-            0.0, place, line, transform=ax.get_yaxis_transform(), va="center", fontweight=weight, fontsize=8
-        )
+        text = ax.text(0.0, place, line, transform=ax.get_yaxis_transform(), va="center", fontweight=weight, fontsize=8)
         text.set_in_layout(False)  # it fits into its column, and measuring each takes long
 
 

@@ -7,6 +7,7 @@ Colours, sizes and saving: `canvas`.
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from collections.abc import Sequence
 
@@ -157,8 +158,8 @@ def draw_budgets(panels: Sequence[Panel], metric: str) -> Figure:
         figure, axes = subplots(len(panels), 1, 2.6)
         for ax, panel in zip(axes, panels, strict=True):
             for k, line in enumerate(panel.lines):
-                draw_line(ax, line, k)
-            fit_means(ax, [line.mean for line in panel.lines])
+                draw_line(ax, dataclasses.replace(line, high=np.minimum(line.high, _beyond(panel))), k)
+            _fit_budgets(ax, panel)
             most = max(float(line.x.max()) for line in panel.lines)
             if most > 12:
                 ax.set(xscale="log", xlim=(0.9, 1.1 * most))
@@ -168,3 +169,24 @@ def draw_budgets(panels: Sequence[Panel], metric: str) -> Figure:
             ax.set(xlabel="settings tried", ylabel=f"expected {metric}")
             side_legend(ax, panel.legend, 24)
     return figure
+
+
+def _beyond(panel: Panel) -> float:
+    """A number above all that the panel shows, for the ends of bands that are infinite."""
+    known = np.concatenate([part for line in panel.lines for part in (line.mean, line.high)])
+    return 1e3 * float(known[np.isfinite(known)].max(initial=0.0)) or 1.0
+
+
+def _fit_budgets(ax: Axes, panel: Panel) -> None:
+    """Fit the axis to the means, and to bands as far as twice that beyond; logarithmic where these span much."""
+    fit_means(ax, [line.mean for line in panel.lines])
+    ends = np.concatenate([part for line in panel.lines for part in (line.low, line.high)])
+    ends = ends[np.isfinite(ends) & (ends > 0)]
+    low, high = ax.get_ylim()
+    if low <= 0 or not len(ends):
+        return
+    if ax.get_yscale() == "log" or ends.max() > 8 * ends.min():
+        reach = max((high / low) ** 2, 10.0)
+        bottom, top = max(min(low, ends.min() / 1.2), low / reach), min(max(high, 1.2 * ends.max()), high * reach)
+        ax.set(yscale="log", ylim=(bottom, top))
+        plain_log(ax.yaxis)

@@ -105,7 +105,8 @@ def test_print_has_every_column_and_heads_that_can_be_read(report, tmp_path):
     pages = subprocess.run(boxes, capture_output=True, text=True, check=True).stdout.split("<page ")[1:]
     page = next(page for page in pages if "detectable" in page and ">Hedges'<" in html.unescape(page))
     width = float(re.match(r'width="([\d.]+)"', page)[1])
-    words = {html.unescape(word): float(right) for right, word in re.findall(r'xMax="([\d.]+)"[^>]*>(.*?)</word>', page)}
+    found = re.findall(r'xMax="([\d.]+)"[^>]*>(.*?)</word>', page)
+    words = {html.unescape(word): float(right) for right, word in found}
     with (report / "comparisons.md").open(encoding="utf-8") as lines:
         heads = next(line for line in lines if line.startswith("|")).strip("|\n ").replace("|", " ").split()
     assert set(heads) <= set(words)
