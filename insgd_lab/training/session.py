@@ -351,7 +351,7 @@ def classes_of(spec: RunSpec, data: Any) -> int | None:
 
 def examples_of(data: Any) -> dict[str, int]:
     """How many examples each split has, of those that know."""
-    parts = {split: getattr(data, split, None) for split in ("train", "val", "test")}
+    parts: dict[str, Any] = {split: getattr(data, split, None) for split in ("train", "val", "test")}
     return {split: len(part) for split, part in parts.items() if hasattr(part, "__len__")}
 
 

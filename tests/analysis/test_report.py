@@ -159,6 +159,26 @@ def test_setup_names_what_was_run(page):
     assert "test split had no say" in text
 
 
+def test_setup_tells_the_sizes_of_the_splits_and_what_intervals_are_over(tmp_path):
+    folder = small(tmp_path / "s")
+    assert "Examples" not in dict(setup(load_study(folder.path)).facts), "these runs have no sizes on record"
+    for run in folder.runs():
+        run.write_info({**run.info(), "examples": {"train": 1197, "val": 300, "test": 300}})
+    facts = dict(setup(load_study(folder.path)).facts)
+    assert facts["Examples"] == (
+        "1,197 to train on, 300 to validate, 300 to test; one to test is 0.33 percentage points of error"
+    )
+    assert facts["Intervals"].startswith("over seeds; they do not cover")
+
+
+def test_writing_tells_what_is_done(tmp_path):
+    told = []
+    write_report(small(tmp_path / "s").path, tell=told.append)
+    assert told[:2] == ["reading the runs", "comparing"]
+    figures = [words for words in told if words.startswith("drawing figures, ")]
+    assert told[-1] == f"saving {len(figures)} figures"
+
+
 def test_setup_lists_every_machine_and_commit_of_the_runs(tmp_path):
     folder = small(tmp_path / "s")
     first, second, *_ = folder.runs()
