@@ -180,8 +180,8 @@ def step_line(k: int, count: int) -> dict[str, Any]:
     Earlier ones are wider, with larger markers; later ones are dashed. Nothing is moved, for values are read off it.
     """
     beneath = count - 1 - k
-    marks: dict[str, Any] = {"marker": MARKERS[k % len(MARKERS)], "markersize": 4 + 1.3 * beneath}
-    look: dict[str, Any] = {"linestyle": DASHES[k % len(DASHES)], "linewidth": 1.4 + 0.6 * beneath}
+    marks: dict[str, Any] = {"marker": MARKERS[k % len(MARKERS)], "markersize": 4 + 0.9 * beneath}
+    look: dict[str, Any] = {"linestyle": DASHES[k % len(DASHES)], "linewidth": 1.4 + 0.45 * beneath}
     return {"color": sns.color_palette("colorblind")[k % 10], "zorder": 3 + 0.1 * k, **marks, **look}
 
 

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from insgd_lab.analysis.canvas import WIDTH, fit_means, key_below, plain_log, set_title, side_legend, style, subplots
 from insgd_lab.analysis.measures import MEASURES, Measure
 from insgd_lab.analysis.option_series import Importances, InteractionMap, Shares
-from insgd_lab.analysis.series import Panel
+from insgd_lab.analysis.series import Line, Panel
 from insgd_lab.analysis.training_figures import draw_line
 
 __all__ = ["draw_budgets", "draw_importances", "draw_interactions", "draw_shares"]
@@ -158,7 +158,7 @@ def draw_budgets(panels: Sequence[Panel], metric: str) -> Figure:
         figure, axes = subplots(len(panels), 1, 2.6)
         for ax, panel in zip(axes, panels, strict=True):
             for k, line in enumerate(panel.lines):
-                draw_line(ax, dataclasses.replace(line, high=np.minimum(line.high, _beyond(panel))), k)
+                draw_line(ax, _bounded(line), k)
             _fit_budgets(ax, panel)
             most = max(float(line.x.max()) for line in panel.lines)
             if most > 12:
@@ -171,16 +171,16 @@ def draw_budgets(panels: Sequence[Panel], metric: str) -> Figure:
     return figure
 
 
-def _beyond(panel: Panel) -> float:
-    """A number above all that the panel shows, for the ends of bands that are infinite."""
-    known = np.concatenate([part for line in panel.lines for part in (line.mean, line.high)])
-    return 1e3 * float(known[np.isfinite(known)].max(initial=0.0)) or 1.0
+def _bounded(line: Line) -> Line:
+    """The line with its band only where that has an upper end: bands without one would fill the panel."""
+    known = np.isfinite(line.high)
+    return dataclasses.replace(line, low=np.where(known, line.low, np.nan), high=np.where(known, line.high, np.nan))
 
 
 def _fit_budgets(ax: Axes, panel: Panel) -> None:
     """Fit the axis to the means, and to bands as far as twice that beyond; logarithmic where these span much."""
     fit_means(ax, [line.mean for line in panel.lines])
-    ends = np.concatenate([part for line in panel.lines for part in (line.low, line.high)])
+    ends = np.concatenate([part for line in map(_bounded, panel.lines) for part in (line.low, line.high)])
     ends = ends[np.isfinite(ends) & (ends > 0)]
     low, high = ax.get_ylim()
     if low <= 0 or not len(ends):

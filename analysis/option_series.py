@@ -201,7 +201,7 @@ def budget_note(study: Study, frame: pd.DataFrame) -> str:
     untold = set(study.arms) - set(frame["arm"])
     notes += [f"{arm.label} is left out: no run has finished." for name, arm in study.arms.items() if name in untold]
     if np.isinf(frame["high"]).any():
-        notes.append("A band that leaves the panel at its top has no upper end.")
+        notes.append("There is no band where its upper end would be infinite.")
     return " ".join(notes)
 
 
