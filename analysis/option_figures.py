@@ -165,6 +165,7 @@ def draw_budgets(panels: Sequence[Panel], metric: str) -> Figure:
                 ax.set(xscale="log", xlim=(0.9, 1.1 * most))
                 plain_log(ax.xaxis)
             else:
+                ax.set_xlim(0.75, most + 0.25)  # from 1 on, also where the first scores are infinite
                 ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.set(xlabel="settings tried", ylabel=f"expected {metric}")
             side_legend(ax, panel.legend, 24)

@@ -80,7 +80,7 @@ def test_nothing_overflows_and_nothing_fails(found):
 
 def test_every_image_is_shown_and_has_a_text(found):
     _, page, _ = found
-    assert page["images"] == 14
+    assert page["images"] == 15
     assert page["textless"] == 0
 
 

@@ -59,7 +59,7 @@ def test_every_tag_is_closed(page):
 
 def test_every_image_has_a_text_and_is_inline(page):
     images = page.find("img")
-    assert len(images) == 14
+    assert len(images) == 15
     for image in images:
         assert len(image["alt"]) > 60
         assert image["src"].startswith("data:image/")
