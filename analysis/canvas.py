@@ -30,6 +30,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from insgd_lab.analysis.labels import number
 
 __all__ = [
+    "DASHES",
     "FORMATS",
     "MARKERS",
     "WIDTH",
@@ -42,6 +43,7 @@ __all__ = [
     "set_title",
     "share_limits",
     "side_legend",
+    "step_line",
     "style",
     "subplots",
 ]
@@ -49,6 +51,7 @@ __all__ = [
 FORMATS = ("svg", "pdf", "png")
 WIDTH = 8.0
 MARKERS = "osD^vP"
+DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (3, 2)), (0, (6, 2, 1, 2)), (0, (1, 1.5)), (0, (8, 2, 1, 2, 1, 2)))
 
 _STYLE: Any = {
     **sns.axes_style("whitegrid"),
@@ -86,7 +89,8 @@ def style() -> AbstractContextManager[None]:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
-    """Write `name`.svg, .pdf and .png into `folder`; returns the paths by format."""
+    """Write `name`.svg, .pdf and .png into `folder`, which is made if need be; returns the paths by format."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths = {form: folder / f"{name}.{form}" for form in FORMATS}
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     with style():
@@ -169,6 +173,17 @@ def _ticks(low: float, high: float, subs: Sequence[float]) -> int:
     """How many of these multiples of powers of ten lie between two positive numbers."""
     powers = range(int(np.floor(np.log10(low))), int(np.floor(np.log10(high))) + 1)
     return sum(low <= sub * 10.0**power <= high for power in powers for sub in subs)
+
+
+def step_line(k: int, count: int) -> dict[str, Any]:
+    """How the k-th of so many lines of steps is drawn: where they coincide, each shows from under the later ones.
+
+    Earlier ones are wider, with larger markers; later ones are dashed. Nothing is moved, for values are read off it.
+    """
+    beneath = count - 1 - k
+    marks: dict[str, Any] = {"marker": MARKERS[k % len(MARKERS)], "markersize": 4 + 0.9 * beneath}
+    look: dict[str, Any] = {"linestyle": DASHES[k % len(DASHES)], "linewidth": 1.4 + 0.45 * beneath}
+    return {"color": sns.color_palette("colorblind")[k % 10], "zorder": 3 + 0.1 * k, **marks, **look}
 
 
 def fit_means(ax: Axes, means: Sequence[np.ndarray]) -> None:

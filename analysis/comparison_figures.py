@@ -61,8 +61,8 @@ def forest_pages(forest: Forest) -> list[Forest]:
 def draw_forest(forest: Forest, limit: float | None = None) -> Figure:
     """Mean differences with their intervals, under the name of what is compared; left of zero is lower, that is better.
 
-    Intervals that run off the axis end in an arrow; their numbers are in the texts at the right. It is narrow enough
-    for one column of print, where its letters are 6 points high.
+    Names stand in a column at the left, numbers in one at the right. Intervals that run off the axis end in an arrow.
+    It is narrow enough for one column of print, where its letters are 6 points high.
 
     Args:
         forest: a page of `forest_pages`.
@@ -73,8 +73,8 @@ def draw_forest(forest: Forest, limit: float | None = None) -> Figure:
     places = np.array(layout.places)
     with style():
         figure = Figure(figsize=(COLUMN, _LINE * layout.bottom + 1.05), layout="constrained")
-        ax, texts = figure.subplots(1, 2, width_ratios=(1, 1.12), sharey=True)
-        _write_names(figure, ax, layout)
+        names, ax, texts = figure.subplots(1, 3, width_ratios=_WIDTHS, sharey=True)
+        _write_names(names, layout)
         _draw_margin(ax, forest.margin)
         for role in _MARKERS:
             own = (rows["role"] == role).to_numpy()
@@ -101,28 +101,35 @@ class _Layout:
 
 
 def _layout(rows: pd.DataFrame) -> _Layout:
-    at, last = 1.1, None
+    at, last = 1.4, None
     places: list[float] = []
     texts: list[tuple[float, str, bool]] = []
     for row in rows.to_dict("records"):
-        heads = textwrap.wrap(row["group"], 56) if row["group"] != last else []
+        heads = textwrap.wrap(row["group"], _BOLD) if row["group"] != last else []
         at += 0.5 if heads and last is not None else 0.0
-        names = textwrap.wrap(_marked(row), 62)
-        texts += [(at + k, line, k < len(heads)) for k, line in enumerate([*heads, *names])]
-        last, at = row["group"], at + len(heads) + len(names)
-        places.append(at - 0.05)
-        at += 1.1
+        names = textwrap.wrap(_marked(row), _PLAIN)
+        lines = max(2, len(names))  # its numbers take two
+        first = at + len(heads) + (lines - len(names)) / 2
+        texts += [(at + k, line, True) for k, line in enumerate(heads)]
+        texts += [(first + k, line, False) for k, line in enumerate(names)]
+        places.append(at + len(heads) + (lines - 1) / 2)
+        last, at = row["group"], at + len(heads) + lines + 0.4
     return _Layout(places, texts, at)
 
 
-def _write_names(figure: Figure, ax: Axes, layout: _Layout) -> None:
-    """What is compared, from the figure's left edge on, in lines where nothing else stands."""
-    across = blended_transform_factory(figure.transFigure, ax.transData)
+_WIDTHS = (1.6, 1.05, 1.85)
+"""Of names, plot and numbers."""
+_BOLD, _PLAIN = 22, 25
+"""Letters that a line of names holds."""
+
+
+def _write_names(ax: Axes, layout: _Layout) -> None:
+    """What is compared, in a column without axes."""
+    ax.axis("off")
     for place, line, bold in layout.texts:
         weight = "bold" if bold else "normal"
-        text = ax.text(0.01, place, line, transform=across, va="center", fontweight=weight, fontsize=8, zorder=5)
-        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-        text.set_in_layout(False)  # it reaches over the plot and must not widen its margin
+        text = ax.text(0.0, place, line, transform=ax.get_yaxis_transform(), va="center", fontweight=weight, fontsize=8)
+        text.set_in_layout(False)  # it fits into its column, and measuring each takes long
 
 
 def forest_limit(forest: Forest) -> float:
@@ -184,7 +191,7 @@ def _draw_differences(ax: Axes, places: np.ndarray, rows: pd.DataFrame, role: st
         ax.plot(mean[shown], places[shown], _MARKERS[role], color=colour, mfc=inner, ms=5, zorder=4)
 
 
-_COLUMNS = {"difference (95 % interval)": 0.0, "n": 0.81, "p": 1.0}
+_COLUMNS = {"difference\n(95 % interval)": 0.0, "n": 0.78, "p": 1.0}
 
 
 def _write_numbers(ax: Axes, places: list[float], rows: pd.DataFrame, measure: Measure) -> None:
@@ -193,7 +200,7 @@ def _write_numbers(ax: Axes, places: list[float], rows: pd.DataFrame, measure: M
     where: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
     sides = dict(zip(_COLUMNS, ("left", "right", "right"), strict=True))
     for title, x in _COLUMNS.items():
-        ax.text(x, 0.0, title, ha=sides[title], fontweight="bold", **where)
+        ax.text(x, 0.1, title, ha=sides[title], fontweight="bold", **where)
     for place, row in zip(places, rows.to_dict("records"), strict=True):
         n = min(row["n"], row["n_reference"]) if row["test"] == "welch" else row["pairs"]
         texts = (_difference_text(row, measure), f"{n:.0f}", _p_text(row["p_shown"]))
@@ -206,7 +213,7 @@ def _difference_text(row: dict[Any, Any], measure: Measure) -> str:
     """Two digits of a loss, for more have no room."""
     values = [row[name] for name in ("difference", "low", "high")]
     mean, low, high = (measure.signed(value if measure.is_error else rounded(value, 2)) for value in values)
-    return mean if np.isnan(row["low"]) else f"{mean} ({low} to {high})"
+    return mean if np.isnan(row["low"]) else f"{mean}\n({low} to {high})"
 
 
 def _p_text(p: float) -> str:

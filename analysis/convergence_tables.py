@@ -12,7 +12,7 @@ import re
 
 import pandas as pd
 
-from insgd_lab.analysis.convergence import linear_rates, loss_areas
+from insgd_lab.analysis.convergence import fewest_points, linear_rates, loss_areas
 from insgd_lab.analysis.divergence import largest_stable_rate
 from insgd_lab.analysis.labels import MISSING, number, option_name
 from insgd_lab.analysis.measures import MEASURES, rounded
@@ -21,7 +21,7 @@ from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import Choices, tune_label, tuned_name
 from insgd_lab.analysis.tables import Column, Table, count
 
-__all__ = ["OPTIMA", "convergence_tables"]
+__all__ = ["OPTIMA", "convergence_tables", "rates_note"]
 
 OPTIMA = {"quadratic": 0.0, "least-squares": 0.0, "system-identification": 0.0}
 """The lowest loss of the convex tasks, by their data: of the test split, which is free of noise."""
@@ -39,8 +39,19 @@ def convergence_tables(study: Study, choices: Choices) -> dict[str, Table]:
     tables = [_areas(study, choices)]
     optimum = _optimum(study)
     if optimum is not None:
-        tables += [_rates(study, choices, optimum), _stable(study)]
+        tables += [*([] if rates_note(study) else [_rates(study, choices, optimum)]), _stable(study)]
     return {table.name: table for table in tables if len(table.frame)}
+
+
+def rates_note(study: Study) -> str:
+    """Why a convex task has no table of linear rates; empty where it has one, or needs none."""
+    if not study.loss_alone or _optimum(study) is None:
+        return ""
+    there = int(study.curves["test_loss"].dropna().groupby(level="run").size().max() or 0)
+    least = fewest_points()
+    if there >= least:
+        return ""
+    return f"A linear rate needs at least {least} evaluated epochs; this study has {there}."
 
 
 def _optimum(study: Study) -> float | None:

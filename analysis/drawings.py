@@ -173,12 +173,19 @@ def _panels(panels: Sequence[series.Panel]) -> str:
 def _marks_note(measure: Measure, panels: Sequence[series.Panel]) -> str:
     """What the marks mean that are there."""
     lines = [line for panel in panels for line in panel.lines]
-    notes = ["The large marker is the chosen rate."] if any(line.chosen is not None for line in lines) else []
+    notes = [_CHOSEN[measure.is_error]] if any(line.chosen is not None for line in lines) else []
     if any(line.crosses for line in lines):
         cross = "A cross at the top says that at least one seed diverged there"
         counts = "with the error of guessing" if measure.is_error else "as infinitely bad"
         notes.append(f"{cross}; it counts {counts}.")
     return " ".join(notes)
+
+
+_CHOSEN = {
+    True: "The large marker is the chosen rate.",
+    False: "The large marker is the chosen rate, which has the lowest mean over seeds, of the rates at which the most "
+    "seeds finished: its median, which is drawn, need not be the lowest.",
+}
 
 
 def _effects_alt(study: Study, effects: pd.DataFrame) -> str:
@@ -195,7 +202,10 @@ def _effects_note(study: Study, known: pd.DataFrame) -> str:
     """Over which cells levels are averaged; and where axes of errors cut off t-intervals, which know no 0."""
     shown = "low" if reported(study).is_error else "lowest"
     cut = ["Bars that would reach below 0 % are cut off there."] if (known[shown] < 0).any() else []
-    return " ".join([*cut, *level_notes(study)])
+    spans = figures.effect_spans(reported(study), known)
+    own = len(set(spans.values())) > 1
+    apart = ["The two sides have axes of their own, for one spans far more than the other."] if own else []
+    return " ".join([*cut, *apart, *level_notes(study)])
 
 
 def _grids_alt(measure: Measure, grids: Sequence[series.Grid]) -> str:

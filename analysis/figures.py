@@ -45,6 +45,7 @@ __all__ = [
     "draw_effects",
     "draw_grids",
     "draw_sensitivity",
+    "effect_spans",
 ]
 
 ERROR_TICKS = [m * 10.0**k for k in range(-3, 3) for m in (1, 2, 5) if m * 10.0**k <= 100]
@@ -69,6 +70,11 @@ class Span:
             _error_ticks(axis)
         elif self.log:
             plain_log(axis)
+
+    def width(self, part: Span) -> float:
+        """How much of this axis a part takes, in its own units or, if it is logarithmic, in their logarithms."""
+        low, high = (max(end, self.low) for end in (part.low, part.high))
+        return float(np.log(high / low) if self.log else high - low)
 
     def means(self, values: Any) -> np.ndarray:
         """Values as they are drawn: zeros stand at the foot of a logarithmic axis."""
@@ -225,6 +231,7 @@ def draw_effects(study: Study, effects: pd.DataFrame, inert: Sequence[tuple[str,
     is filled. Axes in `inert` say so.
     """
     measure = reported(study)
+    spans = effect_spans(measure, effects)
     effects = effects if measure.is_error else effects.assign(**_medians(effects))
     modes, tuned = list(dict.fromkeys(effects["at"])), tuned_name(study)
     parts = [(str(arm), str(axis), rows) for (arm, axis), rows in effects.groupby(["arm", "axis"], sort=False)]
@@ -233,11 +240,9 @@ def draw_effects(study: Study, effects: pd.DataFrame, inert: Sequence[tuple[str,
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.8), layout="constrained")
         axes = figure.subplots(len(parts), len(modes), squeeze=False, sharex="col", height_ratios=heights)
         for k, at in enumerate(modes):
-            shown = effects[effects["at"] == at]
-            span = _span(measure, shown["mean"], shown["low"], shown["high"])
             for ax, (_, _, rows) in zip(axes[:, k], parts, strict=True):
-                _draw_levels(ax, rows[rows["at"] == at], span, k)
-                span.apply(ax, "x")
+                _draw_levels(ax, rows[rows["at"] == at], spans[at], k)
+                spans[at].apply(ax, "x")
             where = {"best": f" at its own best {tuned}", "fixed": f" at the fixed {tuned}"}[at]
             axes[-1, k].set_xlabel(measure.label + (where if len(modes) > 1 else ""))
         for row, (arm, axis, _) in zip(axes, parts, strict=True):
@@ -246,6 +251,16 @@ def draw_effects(study: Study, effects: pd.DataFrame, inert: Sequence[tuple[str,
             for ax in row[1:]:
                 ax.set_yticklabels([])
     return figure
+
+
+def effect_spans(measure: Measure, effects: pd.DataFrame) -> dict[str, Span]:
+    """The axis of each side of `draw_effects`: one for both, unless one side spans five times as much as the other."""
+    rows = effects if measure.is_error else effects.assign(**_medians(effects))
+    sides = {at: rows[rows["at"] == at] for at in dict.fromkeys(rows["at"])}
+    own = {at: _span(measure, side["mean"], side["low"], side["high"]) for at, side in sides.items()}
+    whole = _span(measure, rows["mean"], rows["low"], rows["high"])
+    widths = [whole.width(span) for span in own.values()]
+    return dict.fromkeys(own, whole) if max(widths) <= 5 * min(widths) else own
 
 
 def _medians(effects: pd.DataFrame) -> dict[str, pd.Series]:

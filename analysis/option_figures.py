@@ -7,6 +7,7 @@ Colours, sizes and saving: `canvas`.
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from insgd_lab.analysis.canvas import WIDTH, fit_means, key_below, plain_log, set_title, side_legend, style, subplots
 from insgd_lab.analysis.measures import MEASURES, Measure
 from insgd_lab.analysis.option_series import Importances, InteractionMap, Shares
-from insgd_lab.analysis.series import Panel
+from insgd_lab.analysis.series import Line, Panel
 from insgd_lab.analysis.training_figures import draw_line
 
 __all__ = ["draw_budgets", "draw_importances", "draw_interactions", "draw_shares"]
@@ -157,14 +158,36 @@ def draw_budgets(panels: Sequence[Panel], metric: str) -> Figure:
         figure, axes = subplots(len(panels), 1, 2.6)
         for ax, panel in zip(axes, panels, strict=True):
             for k, line in enumerate(panel.lines):
-                draw_line(ax, line, k)
-            fit_means(ax, [line.mean for line in panel.lines])
+                draw_line(ax, _bounded(line), k)
+            _fit_budgets(ax, panel)
             most = max(float(line.x.max()) for line in panel.lines)
             if most > 12:
                 ax.set(xscale="log", xlim=(0.9, 1.1 * most))
                 plain_log(ax.xaxis)
             else:
+                ax.set_xlim(0.75, most + 0.25)  # from 1 on, also where the first scores are infinite
                 ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.set(xlabel="settings tried", ylabel=f"expected {metric}")
             side_legend(ax, panel.legend, 24)
     return figure
+
+
+def _bounded(line: Line) -> Line:
+    """The line with its band only where that has an upper end: bands without one would fill the panel."""
+    known = np.isfinite(line.high)
+    return dataclasses.replace(line, low=np.where(known, line.low, np.nan), high=np.where(known, line.high, np.nan))
+
+
+def _fit_budgets(ax: Axes, panel: Panel) -> None:
+    """Fit the axis to the means, and to bands as far as twice that beyond; logarithmic where these span much."""
+    fit_means(ax, [line.mean for line in panel.lines])
+    ends = np.concatenate([part for line in map(_bounded, panel.lines) for part in (line.low, line.high)])
+    ends = ends[np.isfinite(ends) & (ends > 0)]
+    low, high = ax.get_ylim()
+    if low <= 0 or not len(ends):
+        return
+    if ax.get_yscale() == "log" or ends.max() > 8 * ends.min():
+        reach = max((high / low) ** 2, 10.0)
+        bottom, top = max(min(low, ends.min() / 1.2), low / reach), min(max(high, 1.2 * ends.max()), high * reach)
+        ax.set(yscale="log", ylim=(bottom, top))
+        plain_log(ax.yaxis)

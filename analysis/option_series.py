@@ -27,7 +27,9 @@ __all__ = [
     "Importances",
     "InteractionMap",
     "Shares",
+    "budget_note",
     "budget_panels",
+    "budgets_of",
     "importances_of",
     "interaction_maps",
     "setting_words",
@@ -157,20 +159,50 @@ def _against(study: Study, arm: str, axis: str) -> str:
 # ------------------------------------------------------------------------------------------------ tuning
 
 
-def budget_panels(study: Study) -> list[Panel]:
+def budgets_of(study: Study) -> pd.DataFrame:
+    """What tuning costs, of `ablation.tuning_budget`; of a study with a search the settings are its trials."""
+    searched = any(row.get("stage") == "trial" for row in study.info.get("plan", ()))
+    return tuning_budget(load_study(study.path, trials=True) if searched else study)
+
+
+def budget_panels(study: Study, frame: pd.DataFrame | None = None) -> list[Panel]:
     """The expected score of each arm by how many of its settings are tried, six arms a panel.
 
-    Arms with fewer than four settings are left out, and those of whose runs too many diverged for a mean loss. Of a
-    study with a search the settings are its trials.
+    Arms with fewer than four settings are left out, and those of whose runs too many diverged for a mean loss;
+    `budget_note` names them.
+
+    Args:
+        study: read from disk.
+        frame: of `budgets_of`; made anew if None.
     """
-    searched = any(row.get("stage") == "trial" for row in study.info.get("plan", ()))
-    frame = tuning_budget(load_study(study.path, trials=True) if searched else study)
+    frame = budgets_of(study) if frame is None else frame
     lines = [
         _budget_line(study.arms[str(arm)].label, rows)
         for arm, rows in frame.groupby("arm", sort=False)
         if len(rows) >= FEWEST and np.isfinite(rows["expected"]).any()
     ]
     return [Panel("", "arm", tuple(lines[k : k + LINES])) for k in range(0, len(lines), LINES)]
+
+
+def budget_note(study: Study, frame: pd.DataFrame) -> str:
+    """Which arms `budget_panels` leaves out, and up to how many settings a score is infinite, and why."""
+    notes = []
+    for arm, rows in frame.groupby("arm", sort=False):
+        label, lost = study.arms[str(arm)].label, int(np.isinf(rows["expected"]).sum())
+        if len(rows) < FEWEST:
+            notes.append(f"{label} is left out: fewer settings than {FEWEST} ({len(rows)}) are no sample.")
+        elif lost == len(rows):
+            notes.append(f"{label} is left out: a run diverged at the setting that validation chooses, or at all.")
+        elif lost:
+            notes.append(
+                f"{label} is infinite up to {lost} setting{'s'[: lost > 1]} tried, and its line begins after: a run "
+                "diverged at so many, and chance may try these alone."
+            )
+    untold = set(study.arms) - set(frame["arm"])
+    notes += [f"{arm.label} is left out: no run has finished." for name, arm in study.arms.items() if name in untold]
+    if np.isinf(frame["high"]).any():
+        notes.append("There is no band where its upper end would be infinite.")
+    return " ".join(notes)
 
 
 def _budget_line(label: str, rows: pd.DataFrame) -> Line:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,13 @@ def is_current(study_dir: str | Path) -> bool:
     return _is_made_from(study_dir, _digest(Path(study_dir)))
 
 
-def write_report(study_dir: str | Path, force: bool = False) -> Path:
+def write_report(study_dir: str | Path, force: bool = False, tell: Callable[[str], object] | None = None) -> Path:
     """Write the report of a study unless it is current, and return its path.
+
+    Args:
+        study_dir: the study's folder.
+        force: whether to write it even if it is current.
+        tell: what to call with each thing that is done next, in words.
 
     Raises:
         StoreError: the folder holds no study; or the disk refuses (`DiskError`).
@@ -54,23 +59,29 @@ def write_report(study_dir: str | Path, force: bool = False) -> Path:
     with Saver(path.parent) as saver:  # first, for its helper comes up meanwhile
         from insgd_lab.analysis.runs import load_study
 
+        tell = tell or _silent
+        tell("reading the runs")
         study = load_study(study_dir)
         try:
-            files = _replace(study, path, saver)
+            files = _replace(study, path, saver, tell)
             write_json(path.parent / ".inputs.json", {"digest": digest, "files": files})
         except OSError as error:
             raise disk_error(path, error) from error
     return path
 
 
-def _replace(study: Study, path: Path, saver: Saver) -> list[str]:
+def _silent(doing: str) -> None:
+    """Tell nobody."""
+
+
+def _replace(study: Study, path: Path, saver: Saver, tell: Callable[[str], object]) -> list[str]:
     """Write the report in the place of an earlier one; returns the names of the files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in _made_from(study.path).get("files", []):
         old = path.parent / Path(name).name  # only within the folder, whatever the list says
         if old.is_file():
             old.unlink()
-    return _write(study, path, saver)
+    return _write(study, path, saver, tell)
 
 
 # ------------------------------------------------------------------------------------------------ freshness
@@ -125,20 +136,24 @@ def _papers() -> list[Path]:
 # ------------------------------------------------------------------------------------------------ the page
 
 
-def _write(study: Study, path: Path, saver: Saver) -> list[str]:
+def _write(study: Study, path: Path, saver: Saver, tell: Callable[[str], object]) -> list[str]:
     """Write page, figures and tables; returns the names of the files.
 
     Figures are drawn first, for the helper has nothing to do until then.
     """
     from insgd_lab.analysis.contents import compute, report_drawings, report_tables, report_words
 
+    tell("comparing")
     results = compute(study)
-    drawn = []
+    drawn: list[Drawing] = []
     for drawing in report_drawings(results):
+        tell(f"drawing figures, {len(drawn) + 1} so far: {drawing.name}")
         saver.save(drawing.figure, drawing.name)
         drawn.append(drawing)
+    tell("writing tables")
     tables, words = report_tables(results), report_words(results)
     files = [file.name for table in tables.values() for file in table.save(path.parent)]
+    tell(f"saving {len(drawn)} figures")
     saved = saver.finish()
     page = _render(results, words, tables, drawn, saved)
     with replacing(path) as temporary:
@@ -155,6 +170,7 @@ def _render(
 ) -> str:
     import jinja2
 
+    from insgd_lab.analysis.convergence_tables import rates_note
     from insgd_lab.analysis.drawings import embedded
     from insgd_lab.analysis.measures import reported
     from insgd_lab.analysis.setup import setup
@@ -174,4 +190,5 @@ def _render(
         reproduction=results.reproduction,
         setup=setup(study),
         measure=reported(study),
+        rates_note=rates_note(study),
     )

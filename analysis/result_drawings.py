@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -213,8 +214,8 @@ def _drawn_targets(study: Study, choices: Choices) -> Iterator[Drawing]:
         f"""Share of runs that have reached a {words} by each epoch (Kaplan and Meier), arms at their
         base{_own_best(study)}, with pointwise 95 % bands where they are known. The target is what the median run of
         {baseline} ends at, so it comes from these runs and serves to describe, not to test. Runs that never got there
-        are censored at their full budget, diverged ones too; the median is ∞ where fewer than half did. Lines that
-        coincide are set a hair apart.""",
+        are censored at their full budget, diverged ones too; the median is ∞ where fewer than half did. Where lines
+        coincide, the wider ones show from under the others.""",
         note,
     )
 
@@ -296,14 +297,15 @@ def _map_alt(measure: Measure, one: option_series.InteractionMap) -> str:
 
 
 def _drawn_budgets(study: Study) -> Iterator[Drawing]:
-    known = option_series.budget_panels(study)
+    frame = option_series.budgets_of(study)
+    known = option_series.budget_panels(study, frame)
     if not known:
         return
     panels, note = _first(known, [line for panel in known for line in panel.lines])
     measure = primary_of(study).measure
     metric = measure.label
     each = (
-        f"{line.label} {measure.text(float(line.mean[0]))} after one setting, "
+        f"{line.label} {_expected(measure, float(line.mean[0]))} after one setting, "
         f"{measure.text(float(line.mean[-1]))} after {line.x[-1]:.0f}"
         for panel in panels
         for line in panel.lines
@@ -315,5 +317,10 @@ def _drawn_budgets(study: Study) -> Iterator[Drawing]:
         f"""Expected {metric} after trying so many of an arm's settings, drawn without repetition, and keeping the best
         on the validation split. A setting is a cell at a tune, so arms with more axes have more of them. Bands: 95 %
         bootstrap over settings, too narrow where they are few or a chosen grid.""",
+        option_series.budget_note(study, frame),
         note,
     )
+
+
+def _expected(measure: Measure, value: float) -> str:
+    return "infinite" if np.isinf(value) else measure.text(value)

@@ -371,7 +371,7 @@ def _plan(rows: list[Mapping[str, Any]]) -> tuple[pd.DataFrame, dict[tuple[str, 
 
 
 _INFO = ("status", "error", "seed", "commit", "dirty", "device", "device_name", "threads", "started", "finished",
-         "seconds", "epochs", "images_per_second", "epochs_done", "parameters", "classes")  # fmt: skip
+         "seconds", "epochs", "images_per_second", "epochs_done", "parameters", "classes", "examples")  # fmt: skip
 
 
 def _runs(infos: Mapping[str, Mapping[str, Any]], ids: list[str]) -> pd.DataFrame:

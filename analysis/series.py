@@ -219,13 +219,15 @@ def sensitivity(study: Study, choices: Choices) -> list[Panel]:
 
     Where the task has losses alone it is the validation loss, and the median, which a diverged run may make infinite.
 
-    Arms that tune `lr` give the panels of `groups`; arms with `lr` as an axis share one panel, at their base.
+    Arms that tune `lr` give the panels of `groups`; arms with `lr` as an axis share one panel, at their base. A
+    panel of lone points, as a search leaves that ran no two rates with the same seeds, is left out.
     """
     panels = _panels(study, lambda label, cell: _tuned_line(study, choices, label, cell))
     swept = [arm for arm in study.arms.values() if "lr" in arm.axes and "lr" not in arm.tune]
     lines = [line for arm in swept if (line := _axis_line(study, choices, arm)) is not None]
     chunks = [tuple(lines[k : k + LINES]) for k in range(0, len(lines), LINES)]
-    return panels + [Panel("Arms at their base", "arm", chunk) for chunk in chunks]
+    panels += [Panel("Arms at their base", "arm", chunk) for chunk in chunks]
+    return [panel for panel in panels if any(len(line.x) > 1 for line in panel.lines)]
 
 
 def _tuned_line(study: Study, choices: Choices, label: str, cell: Cell) -> Line | None:

@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from insgd_lab.analysis.labels import describe, name_label, option_name, value_label
-from insgd_lab.analysis.measures import chosen_by
+from insgd_lab.analysis.labels import describe, name_label, number, option_name, value_label
+from insgd_lab.analysis.measures import chosen_by, rounded
 from insgd_lab.analysis.runs import Arm, Study, key_of
 from insgd_lab.analysis.series import main_arms
 from insgd_lab.analysis.tables import Column, Table
@@ -40,12 +40,14 @@ def setup(study: Study) -> Setup:
     seeds = study.info.get("seeds") or []
     facts = [
         ("Task", f"{_named(task.get('data'))}, model {_named(task.get('model'))}{_parameters(study)}"),
+        ("Examples", _examples(study)),
         ("Training", training_text(train)),
         (
             "Seeds",
             f"{len(seeds)} ({', '.join(map(str, seeds))}), the same for every arm: differences are paired",
         ),
         ("Choice of settings", _choice(study)),
+        ("Intervals", "over seeds; they do not cover the choice of the examples to test on"),
         ("Layer records", _record(study.info.get("record") or {})),
         ("Runs", _runs(study)),
         ("Time", _time(study.runs)),
@@ -87,6 +89,23 @@ def _named(spec: Any) -> str:
 def _parameters(study: Study) -> str:
     counts = sorted({int(count) for count in study.runs["parameters"].dropna()})
     return f" with {' or '.join(f'{count:,}' for count in counts)} parameters" if counts else ""
+
+
+def _examples(study: Study) -> str:
+    """The sizes of the splits, and what one test example counts; nothing of runs that have them not on record."""
+    found = {tuple(sizes.items()): sizes for sizes in study.runs["examples"] if isinstance(sizes, Mapping) and sizes}
+    names = {"train": "to train on", "val": "to validate", "test": "to test"}
+    return "; or ".join(
+        ", ".join(f"{count:,} {names[split]}" for split, count in sizes.items() if split in names)
+        + _one_example(study, sizes.get("test", 0))
+        for sizes in found.values()
+    )
+
+
+def _one_example(study: Study, tests: int) -> str:
+    if study.loss_alone or not tests:
+        return ""
+    return f"; one to test is {number(rounded(100 / tests, 2))} percentage points of error"
 
 
 def _choice(study: Study) -> str:

@@ -90,7 +90,7 @@ class Table:
         return self.frame.to_csv(index=False, lineterminator="\n")
 
     def html(self) -> str:
-        """A table element with caption and column scopes."""
+        """A table element with column scopes, described by the page's element `about-NAME`, which has its caption."""
         kinds = [' class="n"' if column.numeric else "" for column in self.columns]
         head = "".join(f'<th scope="col"{k}>{escape(t)}</th>' for t, k in zip(self.titles, kinds, strict=True))
         rows = [
@@ -99,8 +99,8 @@ class Table:
             + "</tr>"
             for row, values in zip(self.cells(), self._sort_values(), strict=True)
         ]
-        caption = f"<caption><span>{escape(self.caption)}</span></caption>"
-        return "\n".join(["<table>", caption, f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody></table>"])
+        start = f'<table aria-describedby="about-{escape(self.name)}">'
+        return "\n".join([start, f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody></table>"])
 
     def _sort_values(self) -> list[list[str]]:
         """Attributes with the numbers by which a page sorts its numeric columns, row by row."""

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from insgd_lab.analysis.aggregation import over_tasks
-from insgd_lab.analysis.canvas import MARKERS, WIDTH, plain_log, side_legend, style
+from insgd_lab.analysis.canvas import WIDTH, plain_log, side_legend, step_line, style
 from insgd_lab.analysis.convergence import time_profile
 from insgd_lab.analysis.convergence.targets import Unit
 from insgd_lab.analysis.drawings import Drawing
@@ -140,11 +140,10 @@ def draw_profile(profile: pd.DataFrame, unit: str) -> Figure:
 
 
 def _draw_steps(ax: Axes, shares: pd.Series, end: float, k: int, count: int) -> None:
-    """One arm's curve; those that coincide are set a hair apart."""
-    x, y = shares.index.to_numpy(dtype=float), shares.to_numpy(dtype=float) + 1.2 * (k - (count - 1) / 2)
-    colour, marker = sns.color_palette("colorblind")[k % 10], MARKERS[k % len(MARKERS)]
+    """One arm's curve."""
+    x, y = shares.index.to_numpy(dtype=float), shares.to_numpy(dtype=float)
     ends = ([*x, end], [*y, y[-1]])
-    ax.step(*ends, where="post", color=colour, marker=marker, markevery=list(range(len(x))), label=shares.name)
+    ax.step(*ends, where="post", markevery=list(range(len(x))), label=shares.name, **step_line(k, count))
 
 
 # ------------------------------------------------------------------------------------------------ means

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from insgd_lab.analysis.canvas import MARKERS, WIDTH, fit_means, side_legend, style, subplots
+from insgd_lab.analysis.canvas import MARKERS, WIDTH, fit_means, side_legend, step_line, style, subplots
 from insgd_lab.analysis.labels import number
 from insgd_lab.analysis.series import LINES, Line, Panel
 from insgd_lab.analysis.training_series import Arrival, Arrivals
@@ -77,11 +77,11 @@ def draw_arrivals(found: Arrivals) -> Figure:
 
 
 def _draw_arrival(ax: Axes, arm: Arrival, k: int, count: int) -> None:
-    """Steps from nobody at epoch 0 on; arms that coincide are set a hair apart."""
+    """Steps from nobody at epoch 0 on."""
     x = np.array([0.0, *arm.curve.times, arm.last])
     shares = [np.array([0.0, *part, part[-1]]) for part in (arm.curve.reached, arm.curve.low, arm.curve.high)]
     share, low, high = (100 * part for part in shares)
-    colour, shift = sns.color_palette("colorblind")[k % 10], 1.2 * (k - (count - 1) / 2)
     label = f"{arm.label}\n{arm.curve.events} of {arm.curve.runs}, median epoch {number(arm.curve.median)}"
-    ax.step(x, share + shift, where="post", color=colour, marker=MARKERS[k % len(MARKERS)], label=label)
-    ax.fill_between(x, low, high, step="post", color=colour, alpha=0.1, linewidth=0)
+    look = step_line(k, count)
+    ax.step(x, share, where="post", label=label, **look)
+    ax.fill_between(x, low, high, step="post", color=look["color"], alpha=0.1, linewidth=0)

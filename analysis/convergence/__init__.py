@@ -10,13 +10,14 @@ How large a learning rate may be is in `divergence`.
 from __future__ import annotations
 
 from insgd_lab.analysis.convergence.areas import loss_areas
-from insgd_lab.analysis.convergence.rates import LinearRate, NotLinear, linear_rate, linear_rates
+from insgd_lab.analysis.convergence.rates import LinearRate, NotLinear, fewest_points, linear_rate, linear_rates
 from insgd_lab.analysis.convergence.targets import target_times, time_to_target
 from insgd_lab.analysis.convergence.tasks import time_profile
 
 __all__ = [
     "LinearRate",
     "NotLinear",
+    "fewest_points",
     "linear_rate",
     "linear_rates",
     "loss_areas",

@@ -9,6 +9,7 @@ through the logarithm of anything has a slope: where the curve bends, or noise h
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from insgd_lab.analysis.runs import Study
 from insgd_lab.analysis.selection import Choices, choose, tune_at
 from insgd_lab.analysis.statistics import summarize
 
-__all__ = ["LinearRate", "NotLinear", "linear_rate", "linear_rates"]
+__all__ = ["LinearRate", "NotLinear", "fewest_points", "linear_rate", "linear_rates"]
 
 _LEAST = 6
 """Points that a fit needs: three for each half's slope."""
@@ -85,6 +86,11 @@ def linear_rate(
     half = float(stats.t.ppf(0.5 + level / 2, len(x) - 2)) * float(fit.stderr)
     low, high = math.exp(fit.slope - half), math.exp(fit.slope + half)
     return LinearRate(math.exp(fit.slope), low, high, squared, len(x))
+
+
+def fewest_points(tail: float = 0.5) -> int:
+    """How many points a curve needs for its tail to be fitted."""
+    return next(points for points in itertools.count(_LEAST) if round(tail * points) >= _LEAST)
 
 
 def _check_linear(x: np.ndarray, logs: np.ndarray, slope: float, squared: float) -> None:

@@ -409,12 +409,17 @@ def report(
     """Write a study's report: HTML, figures and tables."""
     with plain_errors():
         from insgd_lab.analysis.report import is_current, report_path, write_report
+        from insgd_lab.cli.study_tools import doing, gaps
         from insgd_lab.store import StudyFolder
         from insgd_lab.studies.history import told
 
         if not force and is_current(study_dir):
             typer.echo(f"The report is up to date: {report_path(study_dir)}")
         else:
-            typer.echo(f"Report: {write_report(study_dir, force=force)}")
+            with doing() as tell:
+                path = write_report(study_dir, force, tell)
+            typer.echo(f"Report: {path}")
+        for note in gaps(study_dir):
+            typer.echo(note)
         if line := told(StudyFolder(study_dir).info()):
             typer.echo(line)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from insgd_lab.studies.status import ArmState, Best, Lab, StudyState
 
-__all__ = ["add_to", "present_lab"]
+__all__ = ["add_to", "doing", "gaps", "present_lab"]
 
 _SHOWN = 5
 _STAGES = {"trial": "trials", "final": "final runs"}
@@ -99,7 +100,8 @@ def _best(best: Best | None) -> str:
         return ""
     seeds = f"{best.seeds} seed" + ("s" if best.seeds > 1 else "")
     settings = describe(best.settings)
-    return f"{best.metric} {best.value:.4f} ({settings + '; ' if settings else ''}{seeds})"
+    value = f"{best.value:.3g}" if best.metric == "loss" else f"{best.value:.4f}"
+    return f"{best.metric} {value} ({settings + '; ' if settings else ''}{seeds})"
 
 
 def _left(arm: ArmState) -> str:
@@ -118,6 +120,31 @@ def _notes(state: StudyState) -> Iterable[str]:
             f"stale: {sum(state.stale.values())} runs are by other versions of the lab than {state.lab}: {makers}; "
             "`insgd-lab study run … --rerun stale` does them again"
         )
+
+
+def gaps(study_dir: Path) -> Iterable[str]:
+    """What a report on a study lacks: every damaged run, and how many runs have no result."""
+    from insgd_lab.store import FINISHED, StudyFolder
+    from insgd_lab.studies.status import Lab, Survey
+
+    state = Survey(StudyFolder(study_dir), Lab("", "")).state()  # by which version runs are does not matter here
+    yield from _listed("damaged", state.damaged)
+    runs = sum(arm.runs for arm in state.arms)
+    finished = sum(arm.counts[word] for arm in state.arms for word in FINISHED)
+    if finished < runs:
+        yield f"incomplete: {finished} of {runs} runs"
+
+
+@contextmanager
+def doing() -> Iterator[Callable[[str], object] | None]:
+    """A line on the terminal that says what is being done; None where there is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading") as status:
+        yield status.update
 
 
 def _listed(word: str, messages: Mapping[str, str]) -> Iterable[str]:

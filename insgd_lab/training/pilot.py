@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 
 from insgd_lab.config import RunSpec
 from insgd_lab.training.precision import autocast, fp32_arithmetic
-from insgd_lab.training.session import Training
+from insgd_lab.training.session import Training, examples_of
 
 __all__ = ["Pace", "pilot"]
 
@@ -117,9 +116,7 @@ def _evaluation_seconds(training: Training, split: str) -> float:
 
 def _length(training: Training, split: str) -> int:
     """How many examples a split has; 0: not known."""
-    part = getattr(training.data, split, None)
-    length: Callable[[], int] | None = getattr(part, "__len__", None)
-    return 0 if length is None else length()
+    return examples_of(training.data).get(split, 0)
 
 
 def _wait(training: Training) -> None:

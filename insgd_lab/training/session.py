@@ -36,7 +36,7 @@ from insgd_lab.training.streams import global_stream
 from insgd_lab.training.subsets import SubsetError
 from insgd_lab.training.transfer import freeze, keep_frozen_in_eval, load_initial
 
-__all__ = ["Training", "build_model", "classes_of", "initial_model", "load_data"]
+__all__ = ["Training", "build_model", "classes_of", "examples_of", "initial_model", "load_data"]
 
 AfterStep = Callable[[], None]
 
@@ -299,6 +299,7 @@ class Training:
         return {
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "classes": classes_of(self.spec, self.data),
+            "examples": examples_of(self.data),
             "data_fingerprint": self.fingerprint,
             **self.progress.speed(self.feed.examples),
             "results": results(self.progress.rows),
@@ -346,6 +347,12 @@ class Training:
 def classes_of(spec: RunSpec, data: Any) -> int | None:
     """How many classes the data of a run have, by which a diverged run is scored as a guess; None without labels."""
     return data.classes if registry.get_data(spec.task.data.name).labels else None
+
+
+def examples_of(data: Any) -> dict[str, int]:
+    """How many examples each split has, of those that know."""
+    parts: dict[str, Any] = {split: getattr(data, split, None) for split in ("train", "val", "test")}
+    return {split: len(part) for split, part in parts.items() if hasattr(part, "__len__")}
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

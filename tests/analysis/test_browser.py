@@ -1,4 +1,4 @@
-"""The report as a browser shows it: nothing overflows, nothing fails, tables can be sorted."""
+"""The report as a browser shows it: nothing overflows, nothing fails, tables can be sorted, print has every column."""
 
 import html
 import json
@@ -19,6 +19,13 @@ window.addEventListener("load", () => {
   found.page = document.documentElement.scrollWidth;
   found.textless = [...document.images].filter(image => !image.alt || !image.naturalWidth).length;
   found.images = document.images.length;
+  const ends = selector => [...document.querySelectorAll(selector)].map(part => part.getBoundingClientRect().right);
+  found.right = Math.max(...ends("img, .caption, figcaption, .scroll"));
+  found.described = [...document.querySelectorAll("table")].filter(
+    table => document.getElementById(table.getAttribute("aria-describedby"))?.closest(".scroll") === null).length;
+  found.boxes = [...document.querySelectorAll(".scroll:has(table)")].map(
+    box => [box.querySelector("tbody").rows.length, box.classList.contains("tall"), box.clientHeight]);
+  found.tables = document.querySelectorAll("table").length;
   const tables = [...document.querySelectorAll("table")].filter(table => table.tBodies[0].rows.length > 2);
   found.sorted = tables.map(table => {
     const heads = [...table.tHead.rows[0].cells];
@@ -73,8 +80,37 @@ def test_nothing_overflows_and_nothing_fails(found):
 
 def test_every_image_is_shown_and_has_a_text(found):
     _, page, _ = found
-    assert page["images"] == 14
+    assert page["images"] == 15
     assert page["textless"] == 0
+
+
+def test_figures_and_captions_are_as_wide_as_the_page_and_only_long_tables_scroll(found):
+    width, page, _ = found
+    assert page["right"] <= page["width"] <= width
+    assert page["described"] == page["tables"] == len(page["boxes"]), "a caption does not scroll with its table"
+    for rows, tall, height in page["boxes"]:
+        assert tall == (rows > 15)
+        assert not tall or height <= 512
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="no pdftotext to read the print with")
+def test_print_has_every_column_and_heads_that_can_be_read(report, tmp_path):
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+        f"--user-data-dir={tmp_path / 'profile'}", f"--print-to-pdf={tmp_path / 'page.pdf'}",
+        (report / "report.html").as_uri(),
+    ]  # fmt: skip
+    subprocess.run(command, capture_output=True, timeout=180, check=True)
+    boxes = ["pdftotext", "-bbox", str(tmp_path / "page.pdf"), "-"]
+    pages = subprocess.run(boxes, capture_output=True, text=True, check=True).stdout.split("<page ")[1:]
+    page = next(page for page in pages if "detectable" in page and ">Hedges'<" in html.unescape(page))
+    width = float(re.match(r'width="([\d.]+)"', page)[1])
+    found = re.findall(r'xMax="([\d.]+)"[^>]*>(.*?)</word>', page)
+    words = {html.unescape(word): float(right) for right, word in found}
+    with (report / "comparisons.md").open(encoding="utf-8") as lines:
+        heads = next(line for line in lines if line.startswith("|")).strip("|\n ").replace("|", " ").split()
+    assert set(heads) <= set(words)
+    assert max(words.values()) < width - 15
 
 
 def test_tables_are_sorted_by_numbers_with_what_is_missing_last(found):

@@ -68,7 +68,7 @@ def test_of_too_many_comparisons_the_primary_ones_stay_and_those_of_smallest_p(s
 
 def test_the_forest_draws_every_difference_its_interval_and_its_numbers(forest):
     figure = draw_forest(forest)
-    ax, texts = figure.axes
+    names, ax, texts = figure.axes
     rows = forest.rows
     drawn = points(ax)
     np.testing.assert_allclose([drawn[place] for place in sorted(drawn)], rows["difference"])
@@ -77,21 +77,22 @@ def test_the_forest_draws_every_difference_its_interval_and_its_numbers(forest):
     np.testing.assert_allclose(
         [spans[place] for place in sorted(spans)], rows[["low", "high"]].clip(-limit, limit).to_numpy()
     )
-    plain = [text.get_text() for text in ax.texts if text.get_fontweight() == "normal"]
+    plain = [text.get_text() for text in names.texts if text.get_fontweight() == "normal"]
+    assert not ax.texts, "nothing is written into the plot"
     assert " ".join(plain) == " ".join(f"{name} †" if lost else name for name, lost in marked(rows))
     written = [text.get_text() for text in texts.texts]
     first = rows.iloc[0]
-    numbers = f"{first['difference']:+.2f} ({first['low']:+.2f} to {first['high']:+.2f})".replace("-", "−")
-    assert written[:3] == ["difference (95 % interval)", "n", "p"]
+    numbers = f"{first['difference']:+.2f}\n({first['low']:+.2f} to {first['high']:+.2f})".replace("-", "−")
+    assert written[:3] == ["difference\n(95 % interval)", "n", "p"]
     assert written[3:5] == [numbers, "3"]
     assert len(written) == 3 + 3 * len(rows)
-    heads = [text for text in ax.texts if text.get_fontweight() == "bold"]
-    assert [text.get_text() for text in heads] == list(dict.fromkeys(rows["group"]))
+    heads = [text.get_text() for text in names.texts if text.get_fontweight() == "bold"]
+    assert " ".join(heads) == " ".join(dict.fromkeys(rows["group"]))
 
 
 def test_primary_and_resolved_comparisons_have_marks_of_their_own(forest):
     rows = forest.rows.assign(verdict=["lower"] + ["unresolved"] * (len(forest.rows) - 1))
-    ax = draw_forest(dataclasses.replace(forest, rows=rows)).axes[0]
+    ax = draw_forest(dataclasses.replace(forest, rows=rows)).axes[1]
     marks = {line.get_marker(): 0 for line in ax.lines}
     for line in ax.lines:
         marks[line.get_marker()] += len(line.get_ydata())
@@ -106,13 +107,14 @@ def test_one_arm_far_off_becomes_an_arrow_and_leaves_the_others_room(forest):
     rows.loc[0, ["difference", "low", "high"]] = (80.0, 75.0, 85.0)
     rows.loc[0, "diverged"] = 2
     far = dataclasses.replace(forest, rows=rows)
-    ax = draw_forest(far).axes[0]
+    names, ax, _ = draw_forest(far).axes
     assert ax.get_xlim()[1] == pytest.approx(forest_limit(far))
     assert forest_limit(far) < 20
     arrows = [line for line in ax.lines if line.get_marker() == ">"]
     assert [len(line.get_xdata()) for line in arrows] == [1]
     assert len(points(ax)) == len(rows) - 1
-    assert next(text for text in ax.texts if text.get_fontweight() == "normal").get_text().endswith(" †")
+    first = [text.get_text() for text in names.texts if text.get_fontweight() == "normal"]
+    assert " ".join(first).startswith(f"{rows['name'].iloc[0]} † ")
     assert "†: some run diverged" in _forest_note(far)
     assert "arrow" in _forest_note(far)
 
@@ -131,7 +133,9 @@ def test_its_letters_are_six_points_high_in_a_column_and_nothing_leaves_it(fores
                 box = text.get_window_extent()
                 assert box.x0 >= 0, text.get_text()
                 assert box.x1 <= width * figure.dpi, text.get_text()
-        ax, texts = figure.axes
+        names, ax, texts = figure.axes
+        left = ax.get_window_extent().x0
+        assert all(text.get_window_extent().x1 < left for text in names.texts), "no name reaches into the plot"
         numbers = [text for text in texts.texts if "(" in text.get_text() and text.get_fontweight() == "normal"]
         assert max(text.get_window_extent().x1 for text in numbers) < min(
             text.get_window_extent().x0 for text in texts.texts if text.get_text().isdigit()
@@ -144,16 +148,16 @@ def test_many_comparisons_go_on_several_pages_that_share_an_axis(study, compared
     assert len(pages) > 1
     pd.testing.assert_frame_equal(pd.concat([page.rows for page in pages]), many.rows)
     assert max(draw_forest(page, 3.0).get_size_inches()[1] for page in pages) < 8
-    assert {draw_forest(page, 3.0).axes[0].get_xlim() for page in pages} == {(-3.0, 3.0)}
+    assert {draw_forest(page, 3.0).axes[1].get_xlim() for page in pages} == {(-3.0, 3.0)}
     assert [len(page.rows) for page in forest_pages(dataclasses.replace(forest, rows=forest.rows.iloc[:1]))] == [1]
 
 
 def test_the_margin_is_a_band_that_is_always_seen(forest):
     stated = dataclasses.replace(forest, margin=50.0)
     figure = draw_forest(stated)
-    [band] = figure.axes[0].patches
+    [band] = figure.axes[1].patches
     assert (band.get_x(), band.get_width()) == (-50.0, 100.0)
-    assert figure.axes[0].get_xlim()[1] > 50
+    assert figure.axes[1].get_xlim()[1] > 50
     assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "within the margin"
 
 

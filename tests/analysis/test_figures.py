@@ -133,6 +133,28 @@ def test_curves_draw_the_lines_and_bands_of_their_panels(curves):
     assert len({line.get_marker() for line in ax.lines}) == len(panel.lines)
 
 
+def test_lone_points_are_no_curve_of_sensitivity(study, choices):
+    chosen = {place: choice.tune for place, choice in choices.items()}
+    kept = [chosen.get((arm, cell)) == tune for arm, cell, tune in study.plan[["arm", "cell", "tune"]].values]
+    alone = dataclasses.replace(study, plan=study.plan[kept].reset_index(drop=True))
+    assert series.sensitivity(alone, choices) == []
+
+
+def test_sides_share_an_axis_unless_one_spans_far_more():
+    rows = {"at": ["best", "best", "fixed", "fixed"], "mean": [1.0, 2.0, 1.5, 3.0]}
+    frame = pd.DataFrame(rows).assign(low=lambda f: f["mean"], high=lambda f: f["mean"])
+    spans = figures.effect_spans(MEASURES["test_error"], frame)
+    assert spans["best"] == spans["fixed"]
+    far = frame.assign(mean=[1.0, 1.1, 10.0, 90.0], low=[1.0, 1.1, 10.0, 90.0], high=[1.0, 1.1, 10.0, 90.0])
+    spans = figures.effect_spans(MEASURES["test_error"], far)
+    assert spans["best"] != spans["fixed"]
+
+
+def test_a_figure_is_saved_into_a_folder_that_is_not_there_yet(tmp_path):
+    paths = canvas.save_figure(Figure(figsize=(1, 1)), tmp_path / "new" / "folder", "empty")
+    assert all(path.is_file() for path in paths.values())
+
+
 def test_sensitivity_draws_crosses_above_the_data_and_marks_the_choice(rates):
     figure = figures.draw_sensitivity(rates)
     ax = axes_of(figure, "SGD: dampening")

@@ -12,7 +12,7 @@ from insgd_lab.analysis import figures, series
 from insgd_lab.analysis.ablation import lr_sensitivity
 from insgd_lab.analysis.comparisons import compare
 from insgd_lab.analysis.convergence import linear_rates
-from insgd_lab.analysis.convergence_tables import convergence_tables
+from insgd_lab.analysis.convergence_tables import convergence_tables, rates_note
 from insgd_lab.analysis.effects import main_effects
 from insgd_lab.analysis.measures import MEASURES, chosen_by, reported
 from insgd_lab.analysis.primary import primary_of
@@ -279,7 +279,30 @@ def test_losses_read_with_three_digits(value, text, signed):
 # ---------------------------------------------------------------------------------------------------- convergence
 
 
+def epochs(study):
+    return study.curves["test_loss"].dropna().groupby(level="run").size().max()
+
+
+def longer(study):
+    """The same curves, gone on with until they have enough points for a rate."""
+    parts = []
+    for k in range(-(-11 // epochs(study))):
+        part = study.curves.reset_index()
+        part["epoch"] += k * (part["epoch"].max() + 1)
+        part["step"] += k * (part["step"].max() + 1)
+        parts.append(part)
+    made = dataclasses.replace(study)
+    made.__dict__["curves"] = pd.concat(parts).set_index(["run", "epoch"]).sort_index()
+    return made
+
+
 def test_a_convex_task_has_linear_and_stable_rates(losses, chosen):
+    short = convergence_tables(losses, chosen)
+    assert list(short) == ["loss-areas", "stable-rates"]
+    assert rates_note(losses) == f"A linear rate needs at least 11 evaluated epochs; this study has {epochs(losses)}."
+    losses = longer(losses)
+    assert epochs(losses) >= 11
+    assert rates_note(losses) == ""
     tables = convergence_tables(losses, chosen)
     assert list(tables) == ["loss-areas", "linear-rates", "stable-rates"]
     frame = tables["linear-rates"].frame
@@ -321,4 +344,5 @@ def test_the_report_speaks_of_losses_alone(folder):
     for heading in ("Test loss over training", "Convergence", "Main effects of the ablated axes"):
         assert heading in page.texts
     assert "lowest mean validation loss over seeds" in text
-    assert (folder / "report" / "linear-rates.csv").is_file()
+    assert not (folder / "report" / "linear-rates.csv").exists()
+    assert "A linear rate needs at least 11 evaluated epochs" in text

@@ -9,6 +9,7 @@ from insgd_lab.analysis.option_figures import draw_budgets, draw_importances, dr
 from insgd_lab.analysis.option_series import (
     EFFECTS,
     Shares,
+    budget_note,
     budget_panels,
     importances_of,
     interaction_maps,
@@ -145,6 +146,23 @@ def test_arms_with_few_settings_have_no_budget_and_searches_count_their_trials(t
     assert panel.lines[0].x[-1] == 4
     folder.write_info({**info, "plan": info["plan"][:6]})
     assert budget_panels(load_study(folder.path)) == []
+
+
+def test_infinite_and_absent_budgets_are_told(study):
+    label = study.arms["adam"].label
+    frame = pd.DataFrame({"arm": "adam", "budget": range(1, 6), "expected": [np.inf, np.inf, 1.0, 0.1, 0.01]})
+    frame = frame.assign(low=0.005, high=[np.inf] * 3 + [0.2, 0.02])
+    [panel] = budget_panels(study, frame)
+    note = budget_note(study, frame)
+    assert f"{label} is infinite up to 2 settings tried" in note
+    assert "no band where its upper end would be infinite" in note
+    assert "SGD is left out: no run has finished." in note
+    assert "fewer settings than 4 (2)" in budget_note(study, frame.tail(2))
+    [ax] = draw_budgets([panel], "test loss").axes
+    assert ax.get_yscale() == "log"
+    corners = np.concatenate([path.vertices for band in ax.collections for path in band.get_paths()])
+    assert corners[:, 0].min() == 4, "a band begins where it has an upper end"
+    assert corners[:, 1].max() == pytest.approx(0.2)
 
 
 def test_the_table_of_valleys_is_that_of_the_ablation_in_words(study):

@@ -59,7 +59,7 @@ def test_every_tag_is_closed(page):
 
 def test_every_image_has_a_text_and_is_inline(page):
     images = page.find("img")
-    assert len(images) == 14
+    assert len(images) == 15
     for image in images:
         assert len(image["alt"]) > 60
         assert image["src"].startswith("data:image/")
@@ -164,6 +164,26 @@ def test_setup_names_what_was_run(page):
         assert fact in text
     assert "validation error" in text
     assert "test split had no say" in text
+
+
+def test_setup_tells_the_sizes_of_the_splits_and_what_intervals_are_over(tmp_path):
+    folder = small(tmp_path / "s")
+    assert "Examples" not in dict(setup(load_study(folder.path)).facts), "these runs have no sizes on record"
+    for run in folder.runs():
+        run.write_info({**run.info(), "examples": {"train": 1197, "val": 300, "test": 300}})
+    facts = dict(setup(load_study(folder.path)).facts)
+    assert facts["Examples"] == (
+        "1,197 to train on, 300 to validate, 300 to test; one to test is 0.33 percentage points of error"
+    )
+    assert facts["Intervals"].startswith("over seeds; they do not cover")
+
+
+def test_writing_tells_what_is_done(tmp_path):
+    told = []
+    write_report(small(tmp_path / "s").path, tell=told.append)
+    assert told[:2] == ["reading the runs", "comparing"]
+    figures = [words for words in told if words.startswith("drawing figures, ")]
+    assert told[-1] == f"saving {len(figures)} figures"
 
 
 def test_setup_lists_every_machine_and_commit_of_the_runs(tmp_path):

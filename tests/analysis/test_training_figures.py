@@ -123,8 +123,8 @@ def test_the_share_of_runs_is_drawn_in_steps_from_nobody_on():
     first, second = ax.lines
     assert first.get_drawstyle() == "steps-post"
     np.testing.assert_array_equal(first.get_xdata(), [0, 3, 5, 8, 8])
-    np.testing.assert_allclose(first.get_ydata() + 0.6, [0, 25, 50, 75, 75])
-    np.testing.assert_allclose(second.get_ydata() - 0.6, [0, 0, 0])
+    np.testing.assert_allclose(first.get_ydata(), [0, 25, 50, 75, 75])
+    np.testing.assert_allclose(second.get_ydata(), [0, 0, 0])
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["one\n3 of 4, median epoch 5", "other\n0 of 2, median epoch ∞"]
     assert math.isinf(never.median)

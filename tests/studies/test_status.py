@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from insgd_lab.cli import study_tools
+from insgd_lab.cli.study_tools import gaps
 from insgd_lab.config import StudySpec
 from insgd_lab.store import RunFolder, StudyFolder
 from insgd_lab.studies import presence, status, watching
 from insgd_lab.studies.planning import study_info
 from insgd_lab.studies.search import next_plan
-from insgd_lab.studies.status import ArmState, Lab, Survey, set_stale_aside, stale_runs
+from insgd_lab.studies.status import ArmState, Best, Lab, Survey, set_stale_aside, stale_runs
 
 from .made import MADE, finish_run, make_study, run_of
 
@@ -97,6 +99,22 @@ def test_without_accuracies_the_lowest_loss_is_best(tmp_path: Path) -> None:
     best = arms(folder)["sgd"].best
     assert best is not None
     assert (best.metric, best.value, best.settings) == ("loss", 0.5, {"lr": 0.1})
+
+
+def test_a_report_tells_damaged_runs_and_how_many_have_no_result(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    assert list(gaps(folder.path)) == []
+    broken = run_of(folder, "sgd", 0, lr=0.1)
+    broken.metrics_path.write_bytes(b"")
+    [damaged, incomplete] = gaps(folder.path)
+    assert damaged == f"damaged: {Survey(folder, HERE).state().damaged[broken.id]}"
+    runs = len(folder.info()["plan"])
+    assert incomplete == f"incomplete: {runs - 1} of {runs} runs"
+
+
+def test_losses_are_shown_with_three_digits() -> None:
+    assert study_tools._best(Best("loss", 0.000123456, {}, 2)) == "loss 0.000123 (2 seeds)"
+    assert study_tools._best(Best("accuracy", 0.5, {}, 1)) == "accuracy 0.5000 (1 seed)"
 
 
 def test_the_time_left_is_what_is_left_at_the_pace_of_its_arm_by_those_at_work(tmp_path: Path) -> None:

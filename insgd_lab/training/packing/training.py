@@ -29,7 +29,7 @@ from insgd_lab.training.packing.records import Records
 from insgd_lab.training.precision import autocast
 from insgd_lab.training.progress import Progress, results
 from insgd_lab.training.schedules import Schedule
-from insgd_lab.training.session import classes_of, initial_model, load_data
+from insgd_lab.training.session import classes_of, examples_of, initial_model, load_data
 from insgd_lab.training.splits import ImageSplits
 from insgd_lab.training.streams import generator
 from insgd_lab.training.transfer import keep_frozen_in_eval
@@ -67,6 +67,7 @@ class Member:
         return {
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "classes": classes_of(self.spec, self.data),
+            "examples": examples_of(self.data),
             "data_fingerprint": getattr(self.data, "fingerprint", None),
             **self.progress.speed(self.feed.examples),
             "results": results(self.progress.rows),
