@@ -255,7 +255,8 @@ def _counted(study: Study, diverged: int) -> str:
 
 def _guesses(study: Study) -> str:
     """The error of guessing that most arms have, and those of the others."""
-    first = study.plan.drop_duplicates("arm").set_index("arm")["run"]
+    first = study.plan.drop_duplicates("arm")
+    errors = dict(zip(first["arm"].tolist(), study.runs.loc[first["run"], "guess"].tolist(), strict=True))
     guesses = {
         study.arms[str(arm)].label: f"{number(100 * study.runs.at[run, 'guess'])} %" for arm, run in first.items()
     }
