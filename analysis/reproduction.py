@@ -57,9 +57,9 @@ def reproduce(study: Study, choices: Choices) -> Reproduction | None:
         known, so they stand as guessing, and nothing is tested against the paper); best_mean, best_sd, best_low,
         best_high (accuracy in % at the epoch that was best on the test set), final_… (after the last). Ours less the
         paper's: difference, difference_low, difference_high, p_difference (Welch, of our best accuracies and the
-        printed mean, sd and n), p_equivalence (against the margin). Leads over the baseline: paper_lead, lead, lead_low,
-        lead_high, lead_pairs, p_lead (paired by seed). p_…_holm: corrected over these p-values; on the page of a report over all of that page,
-        see `family`.
+        printed mean, sd and n), p_equivalence (against the margin). Leads over the baseline: paper_lead, lead,
+        lead_low, lead_high, lead_pairs, p_lead (paired by seed). p_…_holm: corrected over these p-values; on the page
+        of a report over all of that page, see `family`.
 
     Raises:
         PublishedError: the study names a paper or table that is not on record.

@@ -204,7 +204,8 @@ class Study:
             if self.runs.loc[run, "status"] == "diverged":
                 last = table[run].last_valid_index()
                 later = table.index > (last if last is not None else 0)
-                table.loc[later, run] = self.runs.at[run, "guess"] if column.endswith("error") else np.inf
+                guess = float(self.runs["guess"].to_dict()[run])
+                table.loc[later, run] = guess if column.endswith("error") else np.inf
         return table
 
     @cached_property

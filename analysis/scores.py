@@ -74,8 +74,9 @@ def once(side: Scored, reference: Scored) -> tuple[Scored, Scored]:
 
 
 def _of_seed(side: Scored, seed: int) -> Scored:
-    tables = ({k: v for k, v in table.items() if k == seed} for table in (side.scores, side.ranks, side.survivors))
-    return Scored(*tables, side.diverged, side.runs)
+    tables = (side.scores, side.ranks, side.survivors)
+    scores, ranks, survivors = ({seed: table[seed]} if seed in table else {} for table in tables)
+    return Scored(scores, ranks, survivors, side.diverged, side.runs)
 
 
 def _rows(rows: pd.DataFrame, primary: Primary) -> dict[int, tuple[float, bool]]:

@@ -257,8 +257,6 @@ def _guesses(study: Study) -> str:
     """The error of guessing that most arms have, and those of the others."""
     first = study.plan.drop_duplicates("arm")
     errors = dict(zip(first["arm"].tolist(), study.runs.loc[first["run"], "guess"].tolist(), strict=True))
-    guesses = {
-        study.arms[str(arm)].label: f"{number(100 * study.runs.at[run, 'guess'])} %" for arm, run in first.items()
-    }
+    guesses = {study.arms[arm].label: f"{number(100 * error)} %" for arm, error in errors.items()}
     [(usual, _)] = Counter(guesses.values()).most_common(1)
     return ", ".join([usual, *(f"of {arm} {guess}" for arm, guess in guesses.items() if guess != usual)])
