@@ -74,14 +74,20 @@ def _normalised(task: str, study: Study, baseline: str) -> dict[str, list[float]
     choices, final = choose(study), Primary("paired-t", None, None, "test_error", None, declared=False)
     cells = {arm: study.shown_cell(arm) for arm in study.arms}
     sides = {arm: scored(study, choices, [cell] if cell else [], primary=final) for arm, cell in cells.items()}
-    guess = 100 * study.guess_error
+    guesses = {arm: 100 * _guess(study, arm) for arm in sides}
+    guess = guesses[baseline]
     gained = guess - sides[baseline].mean
     if not gained > 0:
         raise ValueError(
             f"{task}: the mean error of {baseline!r} is {sides[baseline].mean:.4g} %, that of guessing {guess:.4g} %; "
             "expected a baseline with finished runs that are better than guessing; name another"
         )
-    return {arm: [(guess - error) / gained for error in side.scores.values()] for arm, side in sides.items()}
+    return {arm: [(guesses[arm] - error) / gained for error in side.scores.values()] for arm, side in sides.items()}
+
+
+def _guess(study: Study, arm: str) -> float:
+    """The error of guessing of an arm, which may have data of its own."""
+    return float(study.runs.loc[study.plan.loc[study.plan["arm"] == arm, "run"], "guess"].iloc[0])
 
 
 def _row(arm: str, by_task: Mapping[str, list[float]], level: float) -> dict[str, object]:

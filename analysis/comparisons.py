@@ -114,7 +114,8 @@ def compare(study: Study, choices: Choices | None = None, level: float = 0.95) -
         What is compared: kind, arm, axis, level, setting, reference_arm, reference (in words), at, role ("primary";
         "changed" if it is so since results were there, and then judged and corrected like the rest; or "exploratory"),
         test, metric. How it came out: pairs, n, n_reference, mean, reference_mean, difference, low,
-        high (t-interval: Welch's where that is the primary test, else paired by seed), p (of the primary test's kind),
+        high (t-interval: Welch's where that is the primary test, else paired by seed), p (of the primary test's kind;
+        NaN where there are fewer than two pairs, or all differ by one amount, other than 0),
         p_primary (Holm over the primary statements alone), p_holm (Holm over all statements, those of equivalence
         among them; on the page of a report over all of that page, see `family`), verdict. Beside it:
         p_paired, p_welch, p_wilcoxon with its rank_lean (the sum of the ranks of higher differences less what chance
@@ -126,7 +127,8 @@ def compare(study: Study, choices: Choices | None = None, level: float = 0.95) -
         inner_high (the 90 % interval, which lies within the margin exactly if p_equivalence is below 0.05),
         seeds_for_margin (how many seeds find a difference as large with power 0.8, spread as these are). And
         diverged, reference_diverged, and of the survivors: survivor_pairs, survivor_difference, survivor_low,
-        survivor_high.
+        survivor_high. Where no run of a side survived, whatever rests on a spread (intervals, g, equivalence,
+        detectable differences) is NaN: its scores are guesses.
 
     Raises:
         ValueError: an impossible level.
@@ -174,6 +176,11 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+_OF_RUNS = (
+    "low", "high", "g", "g_low", "g_high", "g_unpaired", "detectable", "p_equivalence", "inner_low", "inner_high",
+)  # fmt: skip
+"""What is said of the spread of runs: of a side none of whose runs survived, guesses in their place have none."""
+
 _P = {"paired-t": "p_paired", "welch": "p_welch", "wilcoxon": "p_wilcoxon"}
 
 
@@ -183,6 +190,8 @@ def _row(study: Study, choices: Choices, primary: Primary, one: Statement, level
         **mean_tests(side.scores, reference.scores, primary.test, primary.margin, level),
         **_rank_tests(side.ranks, reference.ranks, level),
     }
+    if not side.survivors or not reference.survivors:
+        tests = {name: value for name, value in tests.items() if name not in _OF_RUNS}
     left = mean_test(side.survivors, reference.survivors, primary.test, level)
     return {
         **_words(study, one),

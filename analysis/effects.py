@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -128,12 +128,16 @@ def _axis_rows(study: Study, choices: Choices, arm: Arm, axis: str) -> Iterator[
     base = base_level(arm, axis)
     modes: tuple[At, ...] = ("best", "fixed") if arm.tuned else ("best",)
     for at in modes:
-        reference = _level_scores(study, choices, level_cells(study, arm.name, axis, base), at)
+        base_cells = level_cells(study, arm.name, axis, base)
+        reference = _level_scores(study, choices, base_cells, at)
         for level in arm.levels(axis):
             cells = level_cells(study, arm.name, axis, level)
             scores = _level_scores(study, choices, cells, at)
             is_base = is_level(axis, level, base)
             known = _finite(scores)
+            moved = paired_difference(known, _finite(reference))
+            if not all(_survived(study, choices, side, at) for side in (cells, base_cells)):
+                moved = replace(moved, low=math.nan, high=math.nan)  # as in `comparisons`: guesses have no spread
             yield {
                 "arm": arm.name,
                 "axis": axis,
@@ -142,7 +146,7 @@ def _axis_rows(study: Study, choices: Choices, arm: Arm, axis: str) -> Iterator[
                 "at": at,
                 "tune": _tunes(study, choices, cells, at),
                 **_fields(_SUMMARY, summarize(list(known.values()))),
-                **(_fields(_DIFFERENCE, paired_difference(known, _finite(reference))) if not is_base else {}),
+                **(_fields(_DIFFERENCE, moved) if not is_base else {}),
                 "diverged": _diverged(study, choices, cells, at),
                 **({"median": median(scores.values()), **_ends(scores)} if scores else {}),
             }
@@ -204,9 +208,18 @@ def _tunes(study: Study, choices: Choices, cells: list[Cell], at: At) -> str:
 
 
 def _diverged(study: Study, choices: Choices, cells: list[Cell], at: At) -> int:
+    return sum(int((rows["status"] == "diverged").sum()) for rows in _runs(study, choices, cells, at))
+
+
+def _survived(study: Study, choices: Choices, cells: list[Cell], at: At) -> bool:
+    """Whether there is a seed none of whose runs diverged."""
+    alive = [set(rows.loc[rows["status"] == "done", "seed"]) for rows in _runs(study, choices, cells, at)]
+    return bool(alive and set.intersection(*alive))
+
+
+def _runs(study: Study, choices: Choices, cells: list[Cell], at: At) -> list[pd.DataFrame]:
     tunes = [(cell, tune_at(study, choices, cell, at)) for cell in cells]
-    found = [study.finished(cell.arm, cell.key, tune) for cell, tune in tunes if tune is not None]
-    return sum(int((rows["status"] == "diverged").sum()) for rows in found)
+    return [study.finished(cell.arm, cell.key, tune) for cell, tune in tunes if tune is not None]
 
 
 # ------------------------------------------------------------------------------------------------ inert axes

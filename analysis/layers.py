@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from insgd_lab.analysis.labels import describe
-from insgd_lab.analysis.runs import Arm, Study
+from insgd_lab.analysis.runs import Arm, Study, sampled
 from insgd_lab.analysis.selection import Choices, tune_at, tune_label
 from insgd_lab.analysis.series import main_arms
 from insgd_lab.analysis.statistics import Summary, holm, paired_t, summarize
@@ -52,6 +52,8 @@ class LayerRecords:
     label: str
     frame: pd.DataFrame
     """Columns seed, step, parameter, quantity, value (finite); parameters in the order of the model."""
+    runs: pd.DataFrame
+    """The runs behind it, as `Study.finished` has them."""
 
     def of(self, quantity: str) -> pd.DataFrame:
         """The rows of one quantity, without its name."""
@@ -81,15 +83,15 @@ def _records(study: Study, choices: Choices, arm: Arm) -> LayerRecords | None:
     if cell is None or tune is None:
         return None
     rows = study.finished(arm.name, cell.key, tune)
-    done = rows.loc[rows["status"] == "done", ["run", "seed"]]
-    frames = [study.layers(run).assign(seed=seed) for run, seed in done.itertuples(index=False)]
+    done = rows[rows["status"] == "done"]
+    frames = [study.layers(run).assign(seed=seed) for run, seed in done[["run", "seed"]].itertuples(index=False)]
     frames = [frame[np.isfinite(frame["value"])] for frame in frames if len(frame)]
     if not frames:
         return None
     words = [arm.label]
     words += [describe(cell.settings)] if arm.axes and arm.grid != "one-at-a-time" else []
     words += [tune_label(study, tune)] if study.tunes[tune] else []
-    return LayerRecords(arm, "; ".join(words), pd.concat(frames, ignore_index=True))
+    return LayerRecords(arm, "; ".join(words), pd.concat(frames, ignore_index=True), done)
 
 
 # ------------------------------------------------------------------------------------------------ traces
@@ -175,8 +177,9 @@ def speeds(records: Sequence[LayerRecords]) -> pd.DataFrame:
     Returns:
         Columns arm, label, reference (the label of that of SGD), parameter, n (seeds), ratio, low, high, relative,
         relative_low, relative_high: geometric means over seeds with 95 % t-intervals of their logarithms; p (t-test
-        over seeds that `relative` is 1; NaN for one seed, a single layer, or the second of two, whose `relative` is one
-        over the first's: one test counts once), p_holm (over all rows). Empty without an arm of SGD.
+        over seeds that `relative` is 1; NaN for one seed, seeds that change nothing or agree to the last digit, a
+        single layer, or the second of two, whose `relative` is one over the first's: one test counts once), p_holm
+        (over all rows). Empty without an arm of SGD.
     """
     reference, names = reference_of(records), shared_weights(records)
     others = [each for each in records if each is not reference] if reference else []
@@ -224,7 +227,8 @@ def _log_ratios(records: LayerRecords, reference: LayerRecords, names: Sequence[
     )
     logs = (np.log(own) - np.log(plain)).dropna()
     table: pd.DataFrame = logs.groupby(level=["seed", "parameter"]).mean().unstack("parameter")
-    return table[[name for name in names if name in table]].dropna()
+    table = table[[name for name in names if name in table]].dropna()
+    return table.loc[sampled(table.index, [records.runs, reference.runs])]
 
 
 def _powers(summary: Summary) -> tuple[float, float, float]:

@@ -23,6 +23,7 @@ from insgd_lab.analysis.statistics import (
     detectable_difference,
     hedges_g,
     hedges_g_paired,
+    paired_difference,
     paired_t,
     seeds_needed,
     summarize,
@@ -98,7 +99,7 @@ def mean_tests(
 
 
 def _paired(scores: Scores, reference: Scores, margin: float | None, level: float) -> _Routines:
-    sd = summarize([scores[seed] - reference[seed] for seed in scores if seed in reference]).sd
+    sd = paired_difference(scores, reference).sd
     return _Routines(
         paired_t(scores, reference, level),
         hedges_g_paired(scores, reference, level),

@@ -20,7 +20,7 @@ from insgd_lab.analysis.audit import summaries
 from insgd_lab.analysis.labels import MISSING, describe, interval, number, option_name, p_text, signed
 from insgd_lab.analysis.primary import Primary, primary_of
 from insgd_lab.analysis.published import Paper, PublishedCell, PublishedTable, load_paper
-from insgd_lab.analysis.runs import Cell, Study, key_of
+from insgd_lab.analysis.runs import Cell, Study, StudyError, key_of, sampled
 from insgd_lab.analysis.selection import Choices, tune_at
 from insgd_lab.analysis.setup import training_text
 from insgd_lab.analysis.statistics import holm_together, paired_t, summarize, tost_published
@@ -53,15 +53,17 @@ def reproduce(study: Study, choices: Choices) -> Reproduction | None:
 
     Returns:
         Of the table's frame: optimizer, printed (its name in the paper), baseline (that of its baseline's), condition;
-        paper_mean, paper_sd, paper_n; seeds, diverged (of these); best_mean, best_sd, best_low, best_high (accuracy in
-        % at the epoch that was best on the test set), final_… (after the last). Ours less the paper's: difference,
-        difference_low, difference_high, p_difference (Welch, of our best accuracies and the printed mean, sd and n),
-        p_equivalence (against the margin). Leads over the baseline: paper_lead, lead, lead_low, lead_high, lead_pairs,
-        p_lead (paired by seed). p_…_holm: corrected over these p-values; on the page of a report over all of that page,
-        see `family`.
+        paper_mean, paper_sd, paper_n; seeds, diverged (of these), guessed (of the diverged: before any accuracy was
+        known, so they stand as guessing, and nothing is tested against the paper); best_mean, best_sd, best_low,
+        best_high (accuracy in % at the epoch that was best on the test set), final_… (after the last). Ours less the
+        paper's: difference, difference_low, difference_high, p_difference (Welch, of our best accuracies and the
+        printed mean, sd and n), p_equivalence (against the margin). Leads over the baseline: paper_lead, lead,
+        lead_low, lead_high, lead_pairs, p_lead (paired by seed). p_…_holm: corrected over these p-values; on the page
+        of a report over all of that page, see `family`.
 
     Raises:
         PublishedError: the study names a paper or table that is not on record.
+        StudyError: runs that match it have losses alone.
     """
     compare = study.info.get("compare")
     if not compare:
@@ -83,6 +85,7 @@ def reproduce(study: Study, choices: Choices) -> Reproduction | None:
 
 _COLUMNS = (
     "optimizer", "printed", "baseline", "condition", "paper_mean", "paper_sd", "paper_n", "seeds", "diverged",
+    "guessed",
     *(f"{name}_{part}" for name in ("best", "final") for part in ("mean", "sd", "low", "high")),
     "difference", "difference_low", "difference_high", "p_difference", "p_equivalence",
     "paper_lead", "lead", "lead_low", "lead_high", "lead_pairs", "p_lead",
@@ -104,8 +107,8 @@ def _key(cell: PublishedCell) -> tuple[str, str]:
 
 def _row(study: Study, choices: Choices, paper: Paper, cell: PublishedCell) -> dict[str, Any]:
     found = _match(study, choices, cell)
-    best = {} if found is None else _accuracies(study, *found, "best_test_error")
-    final = {} if found is None else _accuracies(study, *found, "test_error")
+    runs = study.scores.iloc[:0] if found is None else study.finished(found[0].arm, found[0].key, found[1])
+    best, final = _accuracies(study, runs, "best_test_error"), _accuracies(study, runs, "test_error")
     row = {
         "optimizer": cell.optimizer,
         "printed": paper.printed_name(cell.optimizer),
@@ -114,8 +117,10 @@ def _row(study: Study, choices: Choices, paper: Paper, cell: PublishedCell) -> d
         "paper_sd": cell.sd,
         "paper_n": cell.n,
         "seeds": len(best),
-        "diverged": 0 if found is None else _diverged(study, *found),
+        "diverged": int((runs["status"] == "diverged").sum()),
+        "guessed": _unmeasured(study, runs),
         "scores": best,
+        "runs": runs,
     }
     for name, scores in (("best", best), ("final", final)):
         summary = summarize(list(scores.values()))
@@ -123,12 +128,20 @@ def _row(study: Study, choices: Choices, paper: Paper, cell: PublishedCell) -> d
     return row
 
 
-def _accuracies(study: Study, cell: Cell, tune: str, score: str) -> dict[int, float]:
-    return {seed: 100 * (1 - error) for seed, error in study.by_seed(cell.arm, cell.key, tune, score).items()}
+def _accuracies(study: Study, runs: pd.DataFrame, score: str) -> dict[int, float]:
+    if runs[score].isna().any():
+        raise StudyError(
+            f"{study.path} compares itself with a paper ([study] compare), and its arm {runs['arm'].iloc[0]!r} has "
+            "losses alone: expected runs with accuracies, as papers print; leave compare out of the study file"
+        )
+    return {seed: 100 * (1 - error) for seed, error in zip(runs["seed"], runs[score], strict=True)}
 
 
-def _diverged(study: Study, cell: Cell, tune: str) -> int:
-    return int((study.finished(cell.arm, cell.key, tune)["status"] == "diverged").sum())
+def _unmeasured(study: Study, runs: pd.DataFrame) -> int:
+    """How many diverged before their test error was known, and stand here as guessing."""
+    lost = runs.loc[runs["status"] == "diverged", "run"]
+    known = study.curves["test_error"].dropna().index.get_level_values("run")
+    return int((~lost.isin(known)).sum())
 
 
 def _match(study: Study, choices: Choices, published: PublishedCell) -> tuple[Cell, str] | None:
@@ -165,10 +178,14 @@ def _optimizer(name: str, options: Mapping[str, Any]) -> str:
 
 
 def _against_paper(row: Mapping[str, Any], margin: float | None) -> dict[str, Any]:
-    """Our mean less the printed one; tested where the table prints a standard deviation and a number of runs."""
-    scores, mean, sd, n = list(row["scores"].values()), row["paper_mean"], row["paper_sd"], row["paper_n"]
+    """Our mean less the printed one; tested where the table prints a standard deviation and a number of runs.
+
+    Papers do not say what they counted for a run that diverged, and it is hardly guessing: then there is no test.
+    """
+    scores = [row["scores"][seed] for seed in sampled(row["scores"], [row["runs"]])]
+    mean, sd, n = row["paper_mean"], row["paper_sd"], row["paper_n"]
     found = {"difference": row["best_mean"] - mean}
-    if sd is None or n is None or min(n, len(scores)) < 2:
+    if sd is None or n is None or min(n, len(scores)) < 2 or row["guessed"] or not row["best_sd"] + sd > 0:
         return found
     ours, theirs = summaries.Summary(row["best_mean"], row["best_sd"], len(scores)), summaries.Summary(mean, sd, n)
     low, high = summaries.interval(ours, theirs)
@@ -178,7 +195,8 @@ def _against_paper(row: Mapping[str, Any], margin: float | None) -> dict[str, An
 
 def _leads(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """An optimizer's lead over its baseline under the same condition: the paper's, and ours paired by seed."""
-    lead = paired_t(row["scores"], base["scores"])
+    both = sampled(row["scores"].keys() & base["scores"].keys(), [row["runs"], base["runs"]])
+    lead = paired_t({seed: row["scores"][seed] for seed in both}, {seed: base["scores"][seed] for seed in both})
     return {
         "baseline": base["printed"],
         "paper_lead": row["paper_mean"] - base["paper_mean"],

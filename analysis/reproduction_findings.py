@@ -66,8 +66,14 @@ def _judged(reproduction: Reproduction, row: Mapping[Any, Any]) -> str:
 
 
 def _lost(row: Mapping[Any, Any]) -> str:
-    """A best epoch hides that a run diverged after it."""
-    return f" ({row['diverged']} of these runs diverged, after their best epochs)" if row["diverged"] else ""
+    """A best epoch hides that a run diverged after it; one that diverged before any accuracy was known had none."""
+    later = row["diverged"] - row["guessed"]
+    parts = [
+        *([f"{later} of these runs diverged, after their best epochs"] if later else []),
+        *([f"{row['guessed']} of these runs diverged before any epoch was tested, and count as guessing"]
+          if row["guessed"] else []),
+    ]  # fmt: skip
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _equivalent(margin: float, row: Mapping[Any, Any]) -> str:
@@ -79,7 +85,9 @@ def _equivalent(margin: float, row: Mapping[Any, Any]) -> str:
 def _lacking(row: Mapping[Any, Any]) -> str:
     printed = {"paper_sd": "no standard deviation", "paper_n": "no number of runs"}
     missing = [words for name, words in printed.items() if pd.isna(row[name])]
-    return f"the paper prints {' and '.join(missing)}" if missing else "it takes two runs of either"
+    if missing:
+        return f"the paper prints {' and '.join(missing)}"
+    return "runs stand here as guessing" if row["guessed"] else "it takes two runs of either that differ"
 
 
 def _untested(study: Study, reproduction: Reproduction) -> Iterator[str]:

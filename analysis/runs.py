@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ import pyarrow as pa
 from insgd_lab.analysis.labels import describe
 from insgd_lab.store import FINISHED, StoreError, StudyFolder, canonical_json, read_arrow
 
-__all__ = ["Arm", "Cell", "Problem", "Study", "StudyError", "key_of", "load_study"]
+__all__ = ["Arm", "Cell", "Problem", "Study", "StudyError", "key_of", "load_study", "sampled"]
 
 SCORES = ("val_error", "val_loss", "test_error", "test_loss", "best_test_error")
 _LAYERS = pa.schema(
@@ -91,6 +91,25 @@ class Cell:
         return key_of(self.settings)
 
 
+def sampled(seeds: Iterable[int], parts: Sequence[pd.DataFrame]) -> list[int]:
+    """The seeds that are a sample of what is tested: all of them, or the first alone where none of them matters.
+
+    Without anything random, as on a noiseless quadratic, runs of several seeds are one run, bit for bit, and a test
+    over them would find whatever difference there is beyond doubt. Runs that diverged tell nothing of that beside
+    others that did not, and have no digest where they diverged before anything was measured.
+
+    Args:
+        seeds: that all parts have.
+        parts: runs of each cell that takes part, of one side of a comparison or of both, as `Study.finished` has them.
+    """
+    alike = sorted(seeds)
+    rows = [part.set_index("seed")[["status", "digest"]].loc[alike] for part in parts]
+    done = pd.Series([all(part.at[seed, "status"] == "done" for part in rows) for seed in alike], alike, dtype=bool)
+    known = list(done.index[done]) if done.any() else alike
+    digests = pd.concat([part.loc[known, "digest"] for part in rows], axis=1).fillna("") if rows else pd.DataFrame()
+    return known[:1] if len(known) > 1 and len(digests.drop_duplicates()) == 1 else alike
+
+
 def key_of(settings: Mapping[str, Any]) -> str:
     """Canonical JSON of settings; 1 and 1.0 are one value."""
     return canonical_json({name: _plain(value) for name, value in settings.items()})
@@ -111,7 +130,10 @@ class Study:
     plan: pd.DataFrame
     """One row a planned run and arm: arm, cell, tune (keys), seed, run."""
     runs: pd.DataFrame
-    """One row a planned run, by id: status, error, where it diverged, seconds, versions, scores, digest."""
+    """One row a planned run, by id: status, error, where it diverged, seconds, versions, scores, digest, guess.
+
+    The last is the error of guessing among the classes of its data, NaN where they have none.
+    """
     curves: pd.DataFrame
     """One row a run and epoch: val_error, test_error, val_loss, …, and the step that the epoch ended at."""
     problems: list[Problem]
@@ -119,8 +141,8 @@ class Study:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """The plan's rows whose run is done or diverged, with status and scores (errors as fractions)."""
-        columns = ["status", "digest", *SCORES]
+        """The plan's rows whose run is done or diverged, with status, digest, guess and scores (errors: fractions)."""
+        columns = ["status", "digest", "guess", *SCORES]
         joined = self.plan.join(self.runs[columns], on="run")
         return joined[joined["status"].isin(FINISHED)].reset_index(drop=True)
 
@@ -183,7 +205,8 @@ class Study:
             if self.runs.loc[run, "status"] == "diverged":
                 last = table[run].last_valid_index()
                 later = table.index > (last if last is not None else 0)
-                table.loc[later, run] = self.guess_error if column.endswith("error") else np.inf
+                guess = float(self.runs["guess"].to_dict()[run])
+                table.loc[later, run] = guess if column.endswith("error") else np.inf
         return table
 
     @cached_property
@@ -203,11 +226,6 @@ class Study:
     def complete(self) -> bool:
         """Whether every planned run is done or diverged."""
         return bool(self.runs["status"].isin(FINISHED).all())
-
-    @property
-    def guess_error(self) -> float:
-        """The error of guessing, which a diverged run scores."""
-        return guess_error(self.info)
 
     def cell_label(self, cell: Cell) -> str:
         """The cell in words: what was moved off the base, or all settings where the grid has no base."""
@@ -296,7 +314,7 @@ def load_study(path: str | Path, *, trials: bool = False) -> Study:
     info = _with_classes(info, runs)
     curves = _curves(metrics)
     guesses = _guesses(info, arms, plan, runs).mask(_without_accuracy(info, plan, curves))
-    runs = runs.join(_scores(runs, curves, guesses)).join(_digests(metrics))
+    runs = runs.join(_scores(runs, curves, guesses)).join(_digests(metrics)).join(guesses.rename("guess"))
     return Study(folder.path, info, arms, cells, plan, runs, curves, problems, tunes)
 
 

@@ -13,8 +13,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from insgd_lab.analysis.primary import Primary, primary_of
-from insgd_lab.analysis.runs import Cell, Study
+from insgd_lab.analysis.runs import Cell, Study, sampled
 from insgd_lab.analysis.selection import At, Choices, tune_at
 
 __all__ = ["Scored", "once", "scored"]
@@ -31,6 +33,8 @@ class Scored:
     """The same, of the seeds none of whose runs diverged."""
     diverged: int
     """Runs."""
+    runs: tuple[pd.DataFrame, ...]
+    """The runs of each cell, as `Study.finished` has them."""
 
     @property
     def mean(self) -> float:
@@ -43,7 +47,11 @@ def scored(
 ) -> Scored:
     """The scores of cells, each at its own best tune or the fixed one, in the metric of the primary test."""
     primary = primary_of(study) if primary is None else primary
-    found = [_rows(study, choices, cell, at, primary) for cell in cells]
+    tunes = [tune_at(study, choices, cell, at) for cell in cells]
+    runs = tuple(
+        study.finished(cell.arm, cell.key, tune) for cell, tune in zip(cells, tunes, strict=True) if tune is not None
+    )
+    found = [_rows(part, primary) for part in runs] if len(runs) == len(cells) else []
     lost = sum(not survived for rows in found for _, survived in rows.values())
     return Scored(
         _averaged([{seed: score for seed, (score, _) in rows.items()} for rows in found]),
@@ -52,33 +60,27 @@ def scored(
         ),
         _averaged([{seed: score for seed, (score, survived) in rows.items() if survived} for rows in found]),
         lost,
+        runs,
     )
 
 
 def once(side: Scored, reference: Scored) -> tuple[Scored, Scored]:
-    """Both sides with one seed alone where no seed changes anything on either.
-
-    Without anything random, as on a noiseless quadratic, runs of several seeds are one run, and no sample of runs: a
-    test over them would find whatever difference there is beyond doubt.
-    """
-    sides = (side, reference)
-    seeds = sorted(side.scores.keys() & reference.scores.keys())
-    if not seeds or any(one.diverged or len(set(one.scores.values())) > 1 for one in sides):
-        return sides
-    first = seeds[0]
-    return _of_seed(side, first), _of_seed(reference, first)
+    """Both sides with one seed alone where no seed changes anything on either (see `runs.sampled`)."""
+    seeds = side.scores.keys() & reference.scores.keys()
+    kept = sampled(seeds, [*side.runs, *reference.runs])
+    if len(kept) == len(seeds):
+        return side, reference
+    return _of_seed(side, kept[0]), _of_seed(reference, kept[0])
 
 
 def _of_seed(side: Scored, seed: int) -> Scored:
-    return Scored({seed: side.scores[seed]}, {seed: side.ranks[seed]}, {seed: side.survivors[seed]}, 0)
+    tables = (side.scores, side.ranks, side.survivors)
+    scores, ranks, survivors = ({seed: table[seed]} if seed in table else {} for table in tables)
+    return Scored(scores, ranks, survivors, side.diverged, side.runs)
 
 
-def _rows(study: Study, choices: Choices, cell: Cell, at: At, primary: Primary) -> dict[int, tuple[float, bool]]:
+def _rows(rows: pd.DataFrame, primary: Primary) -> dict[int, tuple[float, bool]]:
     """By seed, the score and whether the run survived; runs without a score are left out."""
-    tune = tune_at(study, choices, cell, at)
-    if tune is None:
-        return {}
-    rows = study.finished(cell.arm, cell.key, tune)
     columns = (rows[name].tolist() for name in ("seed", "status", primary.metric))
     return {
         seed: (score * primary.unit, status == "done")

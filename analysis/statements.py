@@ -145,8 +145,9 @@ def mean_text(mean: Summary, measure: Measure = MEASURES["test_error"]) -> str:
     """A mean in words: "2.14 % test error (95 % interval 1.90 to 2.38, 5 seeds)", "test loss 0.0123 (…)"."""
     value = measure.text(mean.mean)
     said = f"{value} % {measure.noun}" if measure.is_error else f"{measure.noun} {value}"
-    if mean.n < 2:
-        return f"{said} ({seeds_text(mean.n)}, so no interval)"
+    if math.isnan(mean.low):
+        alike = " that do not spread" if mean.n > 1 else ""
+        return f"{said} ({seeds_text(mean.n)}{alike}, so no interval)"
     return f"{said} (95 % interval {measure.interval(mean.low, mean.high)}, {seeds_text(mean.n)})"
 
 
@@ -270,4 +271,13 @@ def _counted(study: Study, diverged: int) -> str:
     each = "it counts" if diverged == 1 else "each counts"
     if study.loss_alone:
         return f" ({each} as infinitely bad, so means are of the others)"
-    return f" ({each} with {number(100 * study.guess_error)} % error, that of guessing)"
+    return f" ({each} with the error of guessing, {_guesses(study)})"
+
+
+def _guesses(study: Study) -> str:
+    """The error of guessing that most arms have, and those of the others."""
+    first = study.plan.drop_duplicates("arm")
+    errors = dict(zip(first["arm"].tolist(), study.runs.loc[first["run"], "guess"].tolist(), strict=True))
+    guesses = {study.arms[arm].label: f"{number(100 * error)} %" for arm, error in errors.items()}
+    [(usual, _)] = Counter(guesses.values()).most_common(1)
+    return ", ".join([usual, *(f"of {arm} {guess}" for arm, guess in guesses.items() if guess != usual)])

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from insgd_lab.analysis.primary import primary_of
-from insgd_lab.analysis.runs import Arm, Study, key_of
+from insgd_lab.analysis.runs import Arm, Study, key_of, sampled
 from insgd_lab.analysis.selection import Choices, tune_at
 
 __all__ = ["Crossed", "How", "crossed"]
@@ -34,8 +34,9 @@ class Crossed:
 def crossed(study: Study, choices: Choices, at: How) -> Iterator[Crossed]:
     """Every arm whose grid is full and complete, with two axes of several levels or more.
 
-    Seeds that lack a run anywhere are left out; so is an arm of whose cells one was excluded, or has no seed in common
-    with the others: without it effects and interactions cannot be told apart.
+    Seeds that lack a run anywhere are left out, and all but one where they change nothing (see `runs.sampled`). So is
+    an arm of whose cells one was excluded, or has no seed in common with the others: without it effects and
+    interactions cannot be told apart.
     """
     for arm in study.arms.values():
         axes = {**arm.axes, **(arm.tune if at == "every" else {})}
@@ -58,7 +59,7 @@ def _scores(
     study: Study, choices: Choices, arm: Arm, levels: dict[str, list[Any]], single: dict[str, Any], at: How
 ) -> np.ndarray | None:
     primary = primary_of(study)
-    tables = []
+    tables, runs = [], []
     for values in itertools.product(*levels.values()):
         settings = {**single, **dict(zip(levels, values, strict=True))}
         cell = study.find_cell(arm.name, {axis: settings[axis] for axis in arm.axes})
@@ -66,8 +67,11 @@ def _scores(
             return None
         every = key_of({axis: settings[axis] for axis in arm.tune}) if at == "every" else None
         tune = tune_at(study, choices, cell, at) if at != "every" else every
-        tables.append(study.by_seed(arm.name, cell.key, tune, primary.metric) if tune is not None else {})
-    seeds = sorted(set.intersection(*map(set, tables)))
+        if tune is None:
+            return None
+        runs.append(study.finished(arm.name, cell.key, tune))
+        tables.append(study.by_seed(arm.name, cell.key, tune, primary.metric))
+    seeds = sampled(set.intersection(*map(set, tables)), runs)
     if not seeds:
         return None
     rows = np.array([[table[seed] for seed in seeds] for table in tables]) * primary.unit

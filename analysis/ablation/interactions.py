@@ -55,8 +55,9 @@ def _contrasts(arm: Crossed, level: float) -> Iterator[dict[str, Any]]:
         i0, j0 = arm.base[first], arm.base[second]
         for i, j in itertools.product(range(table.shape[0]), range(table.shape[1])):
             if i != i0 and j != j0:
-                changed, alone = table[i, j] - table[i, j0], table[i0, j] - table[i0, j0]
-                test = paired_t(dict(enumerate(changed)), dict(enumerate(alone)), level)
+                # Sums, not differences: their size says how large rounding can be.
+                with_it, without = table[i, j] + table[i0, j0], table[i, j0] + table[i0, j]
+                test = paired_t(dict(enumerate(with_it)), dict(enumerate(without)), level)
                 yield {
                     "arm": arm.arm,
                     "first": first,
@@ -81,9 +82,13 @@ def _pair(arm: Crossed, first: str, second: str) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ all levels
 
 
+_ROUNDING = 1e-9
+"""Variation that is no more than this share of the scores is rounding; see `statistics.samples`."""
+
+
 @dataclass(frozen=True)
 class FTest:
-    """An F test; p is NaN where there is a single seed."""
+    """An F test; p is NaN where there is a single seed, or an interaction that does not vary between them."""
 
     f: float
     degrees: tuple[int, int]
@@ -116,9 +121,9 @@ def interaction_f(table: np.ndarray) -> FTest:
     between, within = n * float((mean**2).sum()), float(((joint - mean) ** 2).sum())
     if n < 2:
         return FTest(math.nan, degrees, math.nan)
-    noise = np.finfo(float).eps ** 2 * float((table**2).sum())
+    noise = _ROUNDING**2 * float((table**2).sum())
     if within <= noise:
-        return FTest(0.0, degrees, 1.0) if between <= noise else FTest(math.inf, degrees, 0.0)
+        return FTest(0.0, degrees, 1.0) if between <= noise else FTest(math.nan, degrees, math.nan)
     f = (between / degrees[0]) / (within / degrees[1])
     return FTest(f, degrees, float(stats.f.sf(f, *degrees)))
 

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from insgd_lab.analysis.statistics.intervals import summarize
-from insgd_lab.analysis.statistics.samples import Key, check_level, differences, finite, ranked_differences
+from insgd_lab.analysis.statistics.samples import Key, differences, ranked_differences, steady
 
 __all__ = ["MeanTest", "RankTest", "WelchError", "paired_t", "welch", "welch_error", "wilcoxon"]
 
@@ -27,7 +27,11 @@ _EXACT = 50
 
 @dataclass(frozen=True)
 class MeanTest:
-    """A t-test of a difference of means, in the unit of the scores; NaN where there are too few of them."""
+    """A t-test of a difference of means, in the unit of the scores; NaN where there are too few, or they do not spread.
+
+    Scores are shares of a test set, and a few of them are soon alike by chance: a difference without any spread is not
+    beyond doubt, it is untested. Only where there is no difference either is p 1, of a setting that changes nothing.
+    """
 
     difference: float
     low: float
@@ -56,8 +60,6 @@ class RankTest:
 def paired_t(treated: Mapping[Key, float], control: Mapping[Key, float], level: float = 0.95) -> MeanTest:
     """Student's t-test of treated - control over the seeds that both have (Student, Biometrika 6, 1908).
 
-    Differences that are all zero, of a setting that changes nothing, have p = 1.
-
     Args:
         treated: one finite score a seed.
         control: likewise.
@@ -78,16 +80,14 @@ def welch(treated: Sequence[float], control: Sequence[float], level: float = 0.9
     Raises:
         ValueError: a score is not finite, or the level is out of range.
     """
-    check_level(level)
-    one, other = finite(treated), finite(control)
-    sizes = (len(one), len(other))
+    one, other = summarize(treated, level), summarize(control, level)
+    sizes = (one.n, other.n)
+    difference = float(steady(np.array([one.mean - other.mean]), max(abs(one.mean), abs(other.mean)))[0])
     if min(sizes) < 2:
-        difference = float(one.mean() - other.mean()) if min(sizes) else math.nan
         return MeanTest(difference, math.nan, math.nan, math.nan, math.nan, math.nan, sizes)
-    difference = float(one.mean() - other.mean())
-    error = welch_error(float(one.std(ddof=1)), len(one), float(other.std(ddof=1)), len(other))
+    error = welch_error(one.sd, one.n, other.sd, other.n)
     t, p = _t_and_p(difference, error.error, error.degrees)
-    half = float(stats.t.ppf(0.5 + level / 2, error.degrees)) * error.error
+    half = float(stats.t.ppf(0.5 + level / 2, error.degrees)) * error.error if error.error > 0 else math.nan
     return MeanTest(difference, difference - half, difference + half, t, error.degrees, p, sizes)
 
 
@@ -117,11 +117,9 @@ def welch_error(sd: float, n: int, other_sd: float, other_n: int) -> WelchError:
 
 
 def _t_and_p(difference: float, error: float, degrees: float) -> tuple[float, float]:
-    """Student's t and its two-sided p; of no difference without any spread, t = 0 and p = 1."""
-    if math.isnan(difference) or math.isnan(error):
-        return math.nan, math.nan
-    if error == 0:
-        return (0.0, 1.0) if difference == 0 else (math.copysign(math.inf, difference), 0.0)
+    """Student's t and its two-sided p; without a spread there is no test, but of no difference at all p is 1."""
+    if not error > 0:
+        return math.nan, 1.0 if error == difference == 0 else math.nan
     t = difference / error
     return t, float(2 * stats.t.sf(abs(t), degrees))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from scipy import special
 
 from insgd_lab.analysis.statistics.intervals import summarize
-from insgd_lab.analysis.statistics.samples import Key, check_level, differences, finite
+from insgd_lab.analysis.statistics.samples import Key, check_level, differences
 
 __all__ = ["EffectSize", "hedges_g", "hedges_g_paired", "small_sample_correction"]
 
@@ -58,13 +58,13 @@ def hedges_g(treated: Sequence[float], control: Sequence[float], level: float = 
         ValueError: a score is not finite, or the level is out of range.
     """
     check_level(level)
-    one, other = finite(treated), finite(control)
-    degrees = len(one) + len(other) - 2
-    if min(len(one), len(other)) < 2:
+    one, other = summarize(treated), summarize(control)
+    degrees = one.n + other.n - 2
+    if min(one.n, other.n) < 2:
         return _NONE
-    pooled = ((len(one) - 1) * one.var(ddof=1) + (len(other) - 1) * other.var(ddof=1)) / degrees
-    root = math.sqrt(len(one) * len(other) / (len(one) + len(other)))
-    return _effect(float(one.mean() - other.mean()), math.sqrt(pooled), root, degrees, level)
+    pooled = ((one.n - 1) * one.sd**2 + (other.n - 1) * other.sd**2) / degrees
+    root = math.sqrt(one.n * other.n / (one.n + other.n))
+    return _effect(one.mean - other.mean, math.sqrt(pooled), root, degrees, level)
 
 
 def hedges_g_paired(treated: Mapping[Key, float], control: Mapping[Key, float], level: float = 0.95) -> EffectSize:

@@ -17,14 +17,18 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from insgd_lab.analysis.statistics.samples import Key, check_level, differences, finite
+from insgd_lab.analysis.statistics.samples import Key, check_level, differences, finite, steady
 
 __all__ = ["Summary", "binomial_interval", "paired_difference", "summarize"]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers from `n` seeds in brief; `sd` and the interval are NaN where n < 2, everything where n = 0."""
+    """Numbers from `n` seeds in brief; `sd` and the interval are NaN where n < 2, everything where n = 0.
+
+    Numbers that do not spread have no interval either: that a few are alike, being shares of a small test set, or the
+    error of guessing of runs that diverged, or one run again, does not make their mean certain.
+    """
 
     n: int
     mean: float
@@ -58,6 +62,9 @@ def summarize(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Summ
     if n < 2:
         mean = float(numbers[0]) if n else float("nan")
         return Summary(n, mean, float("nan"), float("nan"), float("nan"))
+    numbers = steady(numbers, float(np.abs(numbers[[0, -1]]).max()))
+    if numbers[0] == numbers[-1]:  # numpy has a mean of equal numbers that is not theirs, and a spread around it
+        return Summary(n, float(numbers[0]), 0.0, float("nan"), float("nan"))
     mean, sd = float(numbers.mean()), float(numbers.std(ddof=1))
     half = _t_quantile(n - 1, level) * sd / float(np.sqrt(n))
     return Summary(n, mean, sd, mean - half, mean + half)

@@ -11,9 +11,12 @@ from typing import TypeVar
 
 import numpy as np
 
-__all__ = ["Key", "check_level", "differences", "finite", "ranked_differences", "without_nan"]
+__all__ = ["Key", "check_level", "differences", "finite", "ranked_differences", "steady", "without_nan"]
 
 Key = TypeVar("Key")
+
+_STEADY = 1e-9
+"""A spread so small, beside the largest score, is the rounding of arithmetic; what seeds do to a score is larger."""
 
 
 def check_level(level: float) -> None:
@@ -46,14 +49,28 @@ def finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
     return numbers
 
 
+def steady(numbers: np.ndarray, largest: float) -> np.ndarray:
+    """Return the numbers, all of them equal where only rounding tells them apart; all 0 where it has made them.
+
+    Args:
+        numbers: sorted, shape [n].
+        largest: size of the largest score that they are made from, which says how large rounding can be.
+    """
+    if not len(numbers) or numbers[-1] - numbers[0] > _STEADY * largest:
+        return numbers
+    middle = float(numbers[len(numbers) // 2])
+    return np.full_like(numbers, middle if abs(middle) > _STEADY * largest else 0.0)
+
+
 def differences(treated: Mapping[Key, float], control: Mapping[Key, float]) -> np.ndarray:
-    """Return treated - control over the seeds that both have, sorted, shape [pairs].
+    """Return treated - control over the seeds that both have, sorted, shape [pairs]; equal but for rounding, equal.
 
     Raises:
         TypeError: scores that are not by seed.
         ValueError: a difference is not finite.
     """
-    return finite(_differences(_pairs(treated, control)))
+    pairs = _pairs(treated, control)
+    return steady(finite(_differences(pairs)), float(np.abs(np.asarray(pairs, dtype=np.float64)).max(initial=0.0)))
 
 
 def ranked_differences(treated: Mapping[Key, float], control: Mapping[Key, float]) -> np.ndarray:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from insgd_lab.analysis.aggregation import over_tasks
-from insgd_lab.analysis.selection import tune_at
+from insgd_lab.analysis.selection import choose, tune_at
 from insgd_lab.analysis.statistics import improvement_over_tasks, stratified_bootstrap
 
 
@@ -26,6 +26,17 @@ def normalised(studies, choices, arm):
             errors[name] = list(study.by_seed(name, cell.key, tune_at(study, choices, cell, "best")).values())
         found[task] = [(0.9 - error) / (0.9 - np.mean(errors["sgd"])) for error in errors[arm]]
     return found
+
+
+def test_an_arm_with_data_of_its_own_is_measured_from_its_own_guessing(study):
+    others = dataclasses.replace(study, runs=study.runs.copy())
+    runs = others.plan.loc[others.plan["arm"] == "insgd", "run"]
+    others.runs.loc[runs, "guess"] = 0.99
+    before, after = (over_tasks({"one": one, "two": one}).set_index("arm")["iqm"] for one in (study, others))
+    sgd = study.shown_cell("sgd")
+    errors = study.by_seed("sgd", sgd.key, tune_at(study, choose(study), sgd, "best")).values()
+    assert after["insgd"] - before["insgd"] == pytest.approx(0.09 / (0.9 - np.mean(list(errors))))
+    assert after["adam"] == before["adam"]
 
 
 def test_every_number_is_that_of_its_routine(studies, choices):

@@ -189,7 +189,9 @@ def test_what_changes_nothing_is_unresolved_with_p_of_one(frame):
 @pytest.mark.parametrize(("margin", "verdict"), [(1e-6, "unresolved"), (100.0, "equivalent")])
 def test_a_margin_lets_no_difference_be_said(study, choices, margin, verdict):
     frame = compare(declaring(study, margin=margin), choices)
-    assert row(frame, axis="eps", level=0.001, at="best")["verdict"] == ("equivalent" if margin else verdict)
+    unchanged = row(frame, axis="eps", level=0.001, at="best")
+    assert unchanged["verdict"] == "unresolved"  # whatever the margin: without a spread there is nothing to go by
+    assert math.isnan(unchanged["p_equivalence"])
     assert row(frame, kind="arm", arm="adam")["verdict"] == verdict
 
 
@@ -215,8 +217,11 @@ def test_the_verdict_turns_where_scipys_interval_ends(study, choices, test, wors
 
 
 def test_a_found_difference_within_the_margin_is_said_to_be(study, choices):
-    frame = compare(declaring(study, margin=1000.0), choices)
-    assert set(frame["verdict"]) <= {"equivalent", "lower by less than the margin", "higher by less than the margin"}
+    worse = study.scores["test_error"] + 0.4 * (study.scores["arm"] == "insgd")
+    frame = compare(changed(declaring(study, margin=1000.0), test_error=worse), choices)
+    assert frame.iloc[0]["difference"] == pytest.approx(compare(study, choices).iloc[0]["difference"] + 40)
+    moved = frame[frame["p_equivalence"].notna()]
+    assert set(moved["verdict"]) <= {"equivalent", "lower by less than the margin", "higher by less than the margin"}
     assert "higher by less than the margin" in set(frame["verdict"])
 
 
@@ -230,6 +235,21 @@ def test_diverged_runs_score_chance_rank_worst_and_survivors_stand_beside(study,
     assert found["improvement"] == 0
     assert found["survivor_pairs"] == 0
     assert math.isnan(found["survivor_difference"])
+
+
+def test_what_stands_as_guessing_is_not_equivalent_and_has_no_interval(study, choices):
+    """All of two arms diverged, and of one alone: guesses beside guesses differ by nothing, whatever the arms are."""
+    tests = ("low", "high", "g", "detectable", "p_equivalence", "inner_low", "inner_high")
+    for names in (["insgd", "sgd"], ["insgd"]):
+        lost = study.scores["arm"].isin(names)
+        columns = {"status": study.scores["status"].mask(lost, "diverged"), "test_error": 0.9}
+        columns["test_error"] = study.scores["test_error"].mask(lost, 0.9)
+        frame = compare(changed(declaring(study, margin=100.0), **columns), choices)
+        found = row(frame, kind="arm", arm="insgd")
+        assert (found["diverged"], found["survivor_pairs"]) == (3, 0)
+        assert np.isnan([found[name] for name in tests]).all()
+        assert "equivalent" not in found["verdict"]
+    assert row(frame, kind="arm", arm="adam")["verdict"] == "equivalent"
 
 
 def test_one_diverged_seed_of_an_arm_is_counted_left_out_and_ranked(study, choices):

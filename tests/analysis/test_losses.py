@@ -11,7 +11,6 @@ import pytest
 from insgd_lab.analysis import figures, series
 from insgd_lab.analysis.ablation import lr_sensitivity
 from insgd_lab.analysis.comparisons import compare
-from insgd_lab.analysis.convergence import linear_rates
 from insgd_lab.analysis.convergence_tables import convergence_tables, rates_note
 from insgd_lab.analysis.effects import main_effects
 from insgd_lab.analysis.measures import MEASURES, chosen_by, reported
@@ -259,10 +258,23 @@ def test_seeds_that_change_nothing_are_one_run_and_no_sample(losses, chosen):
     [told] = [sentence for sentence in said if "bit-identical, since nothing in them" in sentence]
     assert "these seeds are one run and no sample" in told
     assert not [s for s in findings(losses, chosen, compare(losses, chosen), []) if "no sample" in s]
-    half = alike.assign(test_loss=alike["test_loss"].where(alike["arm"] != "sgd", losses.scores["test_loss"]))
+    random = {name: alike[name].where(alike["arm"] != "sgd", losses.scores[name]) for name in ("test_loss", "digest")}
+    half = alike.assign(**random)
     mixed = dataclasses.replace(losses)
     mixed.__dict__["scores"] = half
     assert (compare(mixed, chosen).query("reference_arm == 'sgd'")["pairs"] == 3).all(), "one side is a sample"
+
+
+def test_equal_scores_of_different_runs_are_a_sample_and_equal_runs_are_none_beside_a_diverged_one(losses, chosen):
+    made = dataclasses.replace(losses)
+    made.__dict__["scores"] = losses.scores.assign(test_loss=0.0)  # all of them perfect, each in its own way
+    assert (compare(made, chosen).query("reference_arm == 'sgd'")["pairs"] == 3).all()
+    one = with_diverged(losses, "insgd", [1])
+    alike = one.scores.assign(digest=one.scores.groupby(["arm", "cell", "tune"])["digest"].transform("first"))
+    alike.loc[alike["status"] == "diverged", "digest"] = None
+    one.__dict__["scores"] = alike
+    frame = compare(one, chosen).query("arm == 'insgd' and reference_arm == 'sgd' and kind == 'arm'")
+    assert frame[["pairs", "diverged"]].to_numpy().tolist() == [[1, 1]]
 
 
 @pytest.mark.parametrize(
@@ -279,36 +291,21 @@ def test_losses_read_with_three_digits(value, text, signed):
 # ---------------------------------------------------------------------------------------------------- convergence
 
 
-def epochs(study):
-    return study.curves["test_loss"].dropna().groupby(level="run").size().max()
-
-
-def longer(study):
-    """The same curves, gone on with until they have enough points for a rate."""
-    parts = []
-    for k in range(-(-11 // epochs(study))):
-        part = study.curves.reset_index()
-        part["epoch"] += k * (part["epoch"].max() + 1)
-        part["step"] += k * (part["step"].max() + 1)
-        parts.append(part)
-    made = dataclasses.replace(study)
-    made.__dict__["curves"] = pd.concat(parts).set_index(["run", "epoch"]).sort_index()
-    return made
-
-
 def test_a_convex_task_has_linear_and_stable_rates(losses, chosen):
-    short = convergence_tables(losses, chosen)
-    assert list(short) == ["loss-areas", "stable-rates"]
-    assert rates_note(losses) == f"A linear rate needs at least 11 evaluated epochs; this study has {epochs(losses)}."
-    losses = longer(losses)
-    assert epochs(losses) >= 11
-    assert rates_note(losses) == ""
-    tables = convergence_tables(losses, chosen)
+    """Twelve epochs of ten steps, each of which leaves 98 % of the loss."""
+    assert list(convergence_tables(losses, chosen)) == ["loss-areas", "stable-rates"]
+    assert rates_note(losses) == "A linear rate needs at least 11 evaluated epochs; this study has 4."
+    places = pd.MultiIndex.from_product([losses.runs.index, range(1, 13)], names=["run", "epoch"])
+    steps = 10 * places.get_level_values("epoch")
+    falling = pd.DataFrame({"step": steps, "train_loss": 0.98**steps, "test_loss": 0.98**steps}, places)
+    made = dataclasses.replace(losses, curves=falling.reindex(columns=losses.curves.columns))
+    assert rates_note(made) == ""
+    tables = convergence_tables(made, chosen)
     assert list(tables) == ["loss-areas", "linear-rates", "stable-rates"]
     frame = tables["linear-rates"].frame
-    pd.testing.assert_frame_equal(
-        frame[["fitted", "refused"]], linear_rates(losses, choices=chosen)[["fitted", "refused"]]
-    )
+    assert (frame["fitted"] == 3 - frame["diverged"]).all()
+    assert frame.loc[frame["fitted"] > 0, "factor"].tolist() == pytest.approx([0.98] * (frame["fitted"] > 0).sum())
+    assert (frame["fitted"] > 0).sum() > 5
     stable = tables["stable-rates"].frame
     assert (stable.query("arm == 'sgd'")["stable"] == 0.3).all()
     assert (stable.query("arm == 'sgd'")["unstable"] == 1.0).all()

@@ -15,7 +15,7 @@ from insgd_lab.analysis.published import load_paper
 from insgd_lab.analysis.reproduction import _table, reproduce
 from insgd_lab.analysis.reproduction_findings import published_sentences
 from insgd_lab.analysis.result_drawings import result_drawings
-from insgd_lab.analysis.runs import load_study
+from insgd_lab.analysis.runs import StudyError, load_study
 from insgd_lab.analysis.selection import choose
 from insgd_lab.analysis.statistics import holm, paired_difference
 from insgd_lab.analysis.verdicts import introduction
@@ -152,12 +152,13 @@ def test_all_p_values_beside_the_paper_are_one_family_and_that_of_the_page(short
     np.testing.assert_array_equal(np.concatenate([frame[f"{name}_holm"] for name in names]), together)
     page = family_of(declaring(study, margin=30.0), choose(study))
     kinds = page.statements[page.statements["part"] == "published"].groupby("kind").size()
-    assert kinds.to_dict() == {"p_difference": 9, "p_equivalence": 9, "p_lead": 6}
+    assert (frame["guessed"] > 0).sum() == 1  # of these runs one diverged before it was tested
+    assert kinds.to_dict() == {"p_difference": 8, "p_equivalence": 8, "p_lead": 6}
     wider = page.reproduction.table.frame
     assert all((wider[f"{name}_holm"].dropna() >= frame[f"{name}_holm"].dropna()).all() for name in names)
     assert page.reproduction.table.cells()[5][10] == p_text(wider["p_difference_holm"].iloc[5])
     text = introduction(study, page)
-    assert "9 differences from published means, 9 equivalences to published means, 6 leads as in" in text
+    assert "8 differences from published means, 8 equivalences to published means, 6 leads as in" in text
 
 
 @pytest.mark.parametrize(
@@ -188,12 +189,52 @@ def test_means_are_told_with_their_tests_and_verdicts(short):
     assert f"has {row['best_mean']:.2f} % test accuracy here (best epochs) and 74.68 % in the paper" in told
     assert f", {row['difference']:+.2f} percentage points (Welch's 95 % interval " in told
     assert ", 3 seeds and 7 runs); " + p_words(row["p_difference"], row["p_difference_holm"]) in told
-    apart = (
-        "not told apart" if row["p_difference_holm"] >= 0.05 else "lower here" if row["difference"] < 0 else "higher"
-    )
-    assert f": {apart}" in told
-    same = "equivalent" if row["p_equivalence_holm"] < 0.05 else "not shown to be equivalent"
-    assert f", {same} within ±30 percentage points (p " in told
+    # 92 % in the short miniature and 74.68 % in the paper: 17 points apart, beyond doubt and within 30.
+    assert ": higher here, equivalent within ±30 percentage points (p " in told
+
+
+def diverged(study, cell, how):
+    """The study as if all runs of a cell had diverged: before any test, or after their best epochs."""
+    runs = study.finished(cell.arm, cell.key, "{}")["run"]
+    lost = study.scores["run"].isin(runs)
+    curves, scores = study.curves, study.scores.assign(status=study.scores["status"].mask(lost, "diverged"))
+    if how == "before":
+        scores.loc[lost, "best_test_error"] = 0.9
+        curves = curves.assign(test_error=curves["test_error"].mask(curves.index.get_level_values("run").isin(runs)))
+    after = dataclasses.replace(study, curves=curves)
+    after.__dict__["scores"] = scores
+    return after
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("after", "(3 of these runs diverged, after their best epochs)"),
+     ("before", "(3 of these runs diverged before any epoch was tested, and count as guessing)")],
+)  # fmt: skip
+def test_runs_that_diverged_are_told_and_guesses_are_not_tested(short, how, said):
+    study = declaring(load_study(short), margin=30.0)
+    study = diverged(study, study.find_cell("l2", {"lr": 0.25}), how)
+    reproduction = reproduce(study, choose(study))
+    row = reproduction.table.frame.iloc[5]
+    assert row[["p_difference", "p_equivalence", "difference_low"]].isna().all() == (how == "before")
+    [told] = [s for s in published_sentences(study, reproduction) if "learning rate = 0.25: INSGD-ℓ2 has" in s]
+    assert told.endswith(f"{said}.")
+    assert ("not tested, as runs stand here as guessing" in told) == (how == "before")
+
+
+def test_runs_that_are_one_run_again_are_tested_against_nothing(short):
+    study = load_study(short)
+    study.__dict__["scores"] = study.scores.assign(digest=study.scores["arm"])
+    frame = reproduce(study, choose(study)).table.frame
+    assert frame[["p_difference", "p_lead"]].isna().all(axis=None)
+    assert (frame["lead_pairs"].dropna() == 1).all()
+
+
+def test_a_study_with_losses_alone_cannot_stand_beside_accuracies(short):
+    study = load_study(short)
+    study.__dict__["scores"] = study.scores.assign(test_error=np.nan, best_test_error=np.nan)
+    with pytest.raises(StudyError, match="has losses alone: expected runs with accuracies"):
+        reproduce(study, choose(study))
 
 
 @pytest.fixture(scope="module")

@@ -73,13 +73,28 @@ def test_guessing_depends_on_the_number_of_classes():
 
 def test_where_only_the_files_tell_the_classes_those_that_the_runs_met_are_guessed_among(tmp_path):
     folder = small(tmp_path, fields={"classes": None})
-    assert load_study(tmp_path).guess_error == 1.0
+    assert (load_study(tmp_path).runs["guess"] == 1.0).all()
     for run in load_study(tmp_path).runs.index[:5]:
         folder.run(run).write_info({**folder.run(run).info(), "classes": 4})
     study = load_study(tmp_path)
     diverged = study.scores[study.scores["status"] == "diverged"]
     assert len(diverged) > 0
-    assert set(diverged["test_error"]) == {study.guess_error} == {0.75}
+    assert set(diverged["test_error"]) == set(diverged["guess"]) == {0.75}
+
+
+def test_an_arm_with_data_of_its_own_guesses_among_their_classes(tmp_path):
+    insgd, _, sgd, _ = arms()
+    listed = [{**insgd, "axes": {}, "base": {}}, {**sgd, "classes": 100}]
+    folder = build_study(tmp_path, arm_list=listed, failed=0, epochs=3, steps=20)
+    study = load_study(folder.path)
+    assert len(study.runs.query("status == 'diverged'")) > 0
+    guesses = study.scores.groupby("arm")["guess"].unique()
+    assert guesses["sgd"].tolist() == [0.99]
+    assert guesses["insgd"].tolist() == [0.9]
+    lost = study.scores.query("status == 'diverged' and arm == 'sgd'")["run"].tolist()
+    assert study.by_epoch(lost, "test_error").iloc[-1].tolist() == [0.99] * len(lost)
+    [told] = [s for s in findings(study, choose(study), compare(study), []) if " diverged (" in s]
+    assert "each counts with the error of guessing, 90 %, of SGD 99 %)" in told
 
 
 def test_a_run_that_met_other_classes_than_the_studys_guesses_among_its_own(tmp_path):

@@ -59,12 +59,29 @@ def test_a_helper_saves_the_same_files(tmp_path, drawn, monkeypatch):
             assert path.read_bytes() == (tmp_path / "alone" / f"{name}.{form}").read_bytes(), (name, form)
 
 
-def test_this_process_saves_too_while_the_helper_does(tmp_path, drawn):
+def test_this_process_saves_too_while_the_helper_does(tmp_path, drawn, monkeypatch):
+    """Either waits for the other's first figure, so both have one to save, and each is saved by one of them."""
+    own, helped = [], []
+
+    def noting(names, others, save):
+        def noted(figure, name, *rest):
+            until = time.monotonic() + 60
+            names.append(name)
+            while not others:
+                assert time.monotonic() < until, f"nobody else saves anything beside {name}"
+                time.sleep(0.01)
+            return save(figure, name, *rest)
+
+        return noted
+
     with saving.Saver(tmp_path) as saver:
+        monkeypatch.setattr(saver, "_ask", noting(helped, own, saver._ask))
+        monkeypatch.setattr(saving, "_save", noting(own, helped, saving._save))
+        wait_for_helper(saver)
         for k in range(6):
             saver.save(pickle.loads(pickle.dumps(drawn[k % 3])), f"f{k}")
         saved = saver.finish()
-    assert set(saved) == {f"f{k}" for k in range(6)}
+    assert sorted(own + helped) == sorted(saved) == [f"f{k}" for k in range(6)]
     assert all(path.is_file() for paths in saved.values() for path in paths.values())
 
 

@@ -185,7 +185,7 @@ def test_the_table_has_a_row_for_each_comparison(study, compared):
     table = comparisons_table(study, compared)
     assert len(table.cells()) == len(compared)
     assert "cannot get below p = 0.25" in table.caption  # three pairs: two of eight signs
-    assert table.titles[5:9] == ["95 % interval", "p", "corrected", "verdict"]
+    assert table.titles[5:9] == ["95 % interval", "verdict", "p", "corrected"]
     verdicts = [row[table.titles.index("verdict")] for row in table.cells()]
     assert verdicts == compared["verdict"].tolist()
 

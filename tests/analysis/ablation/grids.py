@@ -23,8 +23,8 @@ def crossed_study(study: Study, axes: dict, score: Callable[..., float], seeds: 
     for cell, tuned, seed in itertools.product(cells, tunes, range(seeds)):
         error = score(seed, **cell.settings, **tuned)
         run = f"{cell.key}{key_of(tuned)}{seed}"
-        rows.append((ARM, cell.key, key_of(tuned), seed, run, "done", error, error, error, error, error))
-    names = ["arm", "cell", "tune", "seed", "run", "status"]
+        rows.append((ARM, cell.key, key_of(tuned), seed, run, "done", run, error, error, error, error, error))
+    names = ["arm", "cell", "tune", "seed", "run", "status", "digest"]
     scores = ["val_error", "val_loss", "test_error", "test_loss", "best_test_error"]
     frame = pd.DataFrame(rows, columns=[*names, *scores])
     first = {name: values[0] for name, values in axes.items()}

@@ -94,15 +94,27 @@ def test_order_of_seeds_shifts_and_units_leave_f(table, unit, random):
     assert 0 <= found.p <= 1
 
 
-def test_exact_tables_have_p_of_nought_or_one():
+def test_exact_tables_have_p_of_one_or_are_untested():
     additive = np.arange(2)[:, None, None] + np.arange(3)[None, :, None] + np.zeros((2, 3, 4))
     assert interaction_f(additive).p == 1
     together = additive.copy()
     together[1, 2] += 1
-    assert interaction_f(together).p == 0
+    assert math.isnan(interaction_f(together).p)
     assert math.isnan(interaction_f(together[:, :, :1]).p)
     with pytest.raises(ValueError, match="2 x 2 or more"):
         interaction_f(np.zeros((1, 3, 4)))
+
+
+def test_runs_that_are_one_run_again_are_no_sample_of_interactions(study):
+    def score(seed, a, b):
+        return 0.1 + 0.05 * a * b + 0.001 * noise(seed, a)
+
+    made, again = (crossed_study(study, {"a": [0, 1], "b": [0, 1]}, score) for _ in range(2))
+    assert interactions(made)["pairs"].tolist() == [4]
+    again.scores["digest"] = again.scores["cell"]
+    [row] = interactions(again).to_dict("records")
+    assert row["pairs"] == 1
+    assert math.isnan(row["p"])
 
 
 def test_tests_of_a_study_are_those_of_its_tables(study):

@@ -41,6 +41,10 @@ def test_pairs_agree_with_statsmodels(arms, margin):
 def test_p_is_below_alpha_exactly_where_the_interval_lies_within_the_margin(arms, ours, theirs, margin):
     published = (float(np.mean(theirs)), float(np.std(theirs, ddof=1)), len(theirs))
     for found in (tost_paired(*arms, margin), tost_published(ours, *published, margin)):
+        if math.isnan(found.low):  # nothing spreads
+            assert math.isnan(found.p)
+            assert not found.equivalent
+            continue
         assert 0 <= found.p <= 1
         assert found.low <= found.difference <= found.high
         slack = min(abs(found.low + margin), abs(found.high - margin))
@@ -50,7 +54,8 @@ def test_p_is_below_alpha_exactly_where_the_interval_lies_within_the_margin(arms
 
 @given(paired(), st.floats(0.01, 0.5), st.floats(1.01, 3))
 def test_a_wider_margin_is_easier(arms, margin, factor):
-    assert tost_paired(*arms, margin * factor).p <= tost_paired(*arms, margin).p
+    wide, narrow = tost_paired(*arms, margin * factor), tost_paired(*arms, margin)
+    assert wide.p <= narrow.p or (math.isnan(wide.p) and math.isnan(narrow.p))
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3, -0.3])
@@ -109,4 +114,12 @@ def test_impossible_questions_are_refused():
     assert single.difference == -0.5
     assert math.isnan(single.p)
     assert not single.equivalent
-    assert tost_paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, margin=0.1).equivalent
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.25])
+def test_what_does_not_spread_is_not_shown_to_be_equivalent(shift):
+    ours, theirs = {0: 1.0 + shift, 1: 2.0 + shift}, {0: 1.0, 1: 2.0}
+    steady = tost_welch([1.0 + shift] * 3, [1.0] * 3, margin=1.0)
+    for found in (tost_paired(ours, theirs, margin=1.0), steady, tost_published([1.0 + shift] * 3, 1.0, 0.0, 3, 1.0)):
+        assert np.isnan([found.p, found.low, found.high]).all()
+        assert not found.equivalent
