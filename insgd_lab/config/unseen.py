@@ -41,15 +41,10 @@ def unseen(raw: Mapping[str, Any], seen: Sequence[Problem], handler: Handler, mo
         handler: validates tables.
         model: what it makes of them.
     """
-    found = list[Problem]()
-    looks = (
-        lambda: _of_analysis(raw),
-        lambda: _of_arms(raw, seen, handler, model),
-        lambda: _of_cells(raw, [*seen, *found], handler),
-    )
-    for look in looks:
-        found += [p for p in look() if _key(p) not in map(_key, [*seen, *found])]
-    return found
+    hidden = [*_of_analysis(raw), *_of_arms(raw, seen, handler, model)]
+    hidden += _of_cells(raw, [*seen, *hidden], handler)
+    told = set(map(_key, seen))
+    return [p for p in hidden if _key(p) not in told]
 
 
 def _key(problem: Problem) -> tuple[Path, str]:
@@ -123,7 +118,7 @@ def _depends(problem: Problem, arm: Any, keys: Iterable[str]) -> bool:
     """Whether an arm's problem may go once these keys of the study's task and training are right."""
     where = problem.path[2:]
     if where[:1] in (("task",), ("train",)):  # which the arm lays over the study's, so only tables have a part of both
-        return where[:2] == ("train", "schedule") and "train.schedule" in keys or _names(problem, keys)
+        return (where[:2] == ("train", "schedule") and "train.schedule" in keys) or _names(problem, keys)
     if where[:1] in (("include",), ("exclude",)):  # cells without a value of their own have the study's
         axes = arm.get("axes")
         return any(key in axes for key in keys) if isinstance(axes, Mapping) else False
