@@ -95,11 +95,17 @@ def merge(sources: Sequence[StudyFolder], target: StudyFolder) -> Merged:
 
 def _write_plan(sources: Sequence[Info], target: StudyFolder) -> None:
     """Write `study.json` of a new target; of one that is there only what it did not know of earlier primary tests."""
-    with target.writing():  # a process that runs the study there may write it too
-        there = target.info() if target.exists else {}
-        changes = joined_changes(sources, there)
-        if not there or changes != (there.get("primary_changes") or []):
-            target.write_info({**(there or sources[0]), **({"primary_changes": changes} if changes else {})})
+    if not target.exists:
+        changes = joined_changes(sources, {})
+        target.write_info({**sources[0], **({"primary_changes": changes} if changes else {})})
+    elif _is_news(sources, target.info()):
+        with target.writing():  # a process that runs the study there may write it too
+            there = target.info()
+            target.write_info({**there, "primary_changes": joined_changes(sources, there)})
+
+
+def _is_news(sources: Sequence[Info], there: Info) -> bool:
+    return joined_changes(sources, there) != (there.get("primary_changes") or [])
 
 
 # ------------------------------------------------------------------------------------------------ checks
