@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _FIRST_SECONDS = 5.0
+_ERROR_FILE = (
+    "TORCHELASTIC_ERROR_FILE"  # torchrun has each of its processes inherit one, and those have theirs inherit it
+)
+_shared = ContextVar("_shared", default=False)
 
 SETTINGS: dict[str, Any] = {
     "no_args_is_help": True,
@@ -46,8 +51,12 @@ Loaders = Annotated[
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn mistakes of the user into a message and exit code 2, Ctrl-C into 130; anything else is ours."""
+def plain_errors(*, shared: bool = False) -> Iterator[None]:
+    """Turn mistakes of the user into a message and exit code 2, Ctrl-C into 130; anything else is ours.
+
+    `shared` is a command that torchrun may start on several processes: they tell a mistake once.
+    """
+    token = _shared.set(shared)
     try:
         yield
     except KeyboardInterrupt:
@@ -61,6 +70,8 @@ def plain_errors() -> Iterator[None]:
         if not isinstance(error, input_errors()):
             raise
         refuse(str(error))
+    finally:
+        _shared.reset(token)
 
 
 def refuse(message: str) -> NoReturn:
@@ -78,8 +89,8 @@ def _left_to_torchrun(message: str) -> bool:
     process that was the first to fail. All of ours fail alike: the others give the first one time, and torchrun ends
     them.
     """
-    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if not file:
+    file = os.environ.get(_ERROR_FILE)
+    if not (file and _is_rank(file)):
         return False
     if os.environ.get("RANK", "0") != "0":
         time.sleep(_FIRST_SECONDS)
@@ -89,6 +100,17 @@ def _left_to_torchrun(message: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_rank(file: str) -> bool:
+    """Whether this is a process of torchrun's, in a command that shares its work, and none that such a one started."""
+    if not _shared.get() or "RANK" not in os.environ:
+        return False
+    try:
+        theirs = Path(f"/proc/{os.getppid()}/environ").read_bytes()
+    except OSError:  # then it is better told twice than not at all
+        return False
+    return f"{_ERROR_FILE}={file}".encode() not in theirs.split(b"\0")
 
 
 def input_errors() -> tuple[type[Exception], ...]:

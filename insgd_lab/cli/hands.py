@@ -65,6 +65,7 @@ class Hands:
             check_data(runs, self.data_dir)
 
     def _check_ray(self, runs: Iterable[RunSpec], study: StudySpec) -> None:
+        from insgd_lab.studies.ray_address import check_answers
         from insgd_lab.studies.ray_executor import require_ray
 
         if self.device not in ("cpu", "cuda"):
@@ -73,6 +74,8 @@ class Hands:
             who, settings = _asking_for_gpus(study)
             refuse(f"{who} for GPUs, and --device is cpu; give --device cuda, or {settings}")
         require_ray()
+        if self.address is not None:
+            check_answers(self.address)
 
     def described(self, plan: Plan) -> str:
         """Them in words."""

@@ -66,25 +66,27 @@ def study_run(
         from insgd_lab.studies.search import next_plan
 
         spec = _study(study, settings, plugin)
+        hands = Hands(workers, device, data_dir, loaders, retries, use_ray(engine, ray), ray)
         folder = StudyFolder(out or Path("runs") / spec.name)
         check_out(folder.path)
         _check_same_study(spec, folder)
         for damage in folder.set_damage_aside():
             typer.echo(f"set aside: {damage.path}, which could not be read ({damage.why})", err=True)
         plan = next_plan(spec, folder)
-        if rerun == "stale":
-            _set_stale_aside(plan, folder, data_dir)
-            plan = next_plan(spec, folder)
-        else:
-            _tell_other_data(plan, folder, data_dir)
-        hands = Hands(workers, device, data_dir, loaders, retries, use_ray(engine, ray), ray)
-        if _unfinished(plan, folder):
+        images = images_now(plan.runs.values(), data_dir)
+        stale = _stale(folder, images) if rerun == "stale" else []
+        if rerun is None:
+            _tell_other_data(plan, folder, images)
+        if stale or _unfinished(plan, folder):
             hands.check(plan.runs.values(), spec)
         with at_work(folder) as number:
             others = _join(spec, folder, number)
             if others:
                 who = "another process is" if others == 1 else f"{others} other processes are"
                 typer.echo(f"{spec.name}: {who} at work on it; sharing what is left")
+            if rerun == "stale":  # once nothing is left to refuse
+                _set_stale_aside(folder, stale, images)
+                plan = next_plan(spec, folder)
             plan, tally = _work_off(plan, folder, hands, number, {"study": study, "settings": list(settings)})
         for note in tally.notes:
             typer.echo(note, err=True)
@@ -147,21 +149,28 @@ def _check_same_study(study: StudySpec, folder: StudyFolder) -> None:
         refuse(f"{folder.path} holds the study {there!r}, not {study.name!r}; name another --out")
 
 
-def _set_stale_aside(plan: Plan, folder: StudyFolder, data_dir: Path | None) -> None:
+def _stale(folder: StudyFolder, images: Mapping[str, str]) -> list[str]:
+    """The runs that `--rerun stale` does again; `images` are those that there are now."""
+    from insgd_lab.cli.study_tools import present_lab
+    from insgd_lab.studies.status import runs_of_other_data, stale_runs
+
+    infos = folder.infos()
+    return list(dict.fromkeys([*stale_runs(infos, present_lab()), *runs_of_other_data(infos, images)]))
+
+
+def _set_stale_aside(folder: StudyFolder, runs: Sequence[str], images: Mapping[str, str]) -> None:
     from insgd_lab.cli.study_tools import present_lab
     from insgd_lab.studies.status import set_stale_aside
 
-    images = images_now(plan.runs.values(), data_dir)
-    aside = set_stale_aside(folder, [run.id for run in folder.runs()], present_lab(), images)
+    aside = set_stale_aside(folder, runs, present_lab(), images)
     whose = "other versions of the lab" + (", or of other images," if images else "")
     typer.echo(f"{folder.path}: {len(aside)} runs of {whose} are set aside, to be done again")
 
 
-def _tell_other_data(plan: Plan, folder: StudyFolder, data_dir: Path | None) -> None:
+def _tell_other_data(plan: Plan, folder: StudyFolder, images: Mapping[str, str]) -> None:
     """Say which finished runs have learnt from other images than their folder holds now."""
     from insgd_lab.studies.status import runs_of_other_data
 
-    images = images_now(plan.runs.values(), data_dir)
     others = runs_of_other_data(folder.infos(list(images)), images) if images else []
     paths = sorted({str(plan.runs[run].task.data.options.get("path")) for run in others})
     if others:
@@ -255,17 +264,17 @@ def _write_plan(plan: Plan, folder: StudyFolder, asked: Mapping[str, Any]) -> Pl
     from datetime import UTC, datetime
 
     from insgd_lab.store import to_json_value
-    from insgd_lab.studies.history import primary_changes, told
+    from insgd_lab.studies.history import primary_changes, remembered, told
     from insgd_lab.studies.planning import study_info
     from insgd_lab.studies.search import SearchPlan, next_plan
     from insgd_lab.training import provenance
 
     with folder.writing():
         plan = next_plan(plan.study, folder) if isinstance(plan, SearchPlan) else plan
-        before = folder.info() if folder.exists else {}
+        before = remembered(folder)
         created = before.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
         info = to_json_value({**study_info(plan, versions=provenance.versions(), created=created), "asked": asked})
-        if changes := primary_changes(folder, before, info["spec"]):
+        if changes := primary_changes(folder, before, info):
             info["primary_changes"] = changes
         if {**info, "versions": None} != {**before, "versions": None}:
             folder.write_info(info)

@@ -64,10 +64,12 @@ def train(
 
     On several processes: torchrun --nproc-per-node 2 -m insgd_lab train ...
     """
-    with plain_errors():
+    with plain_errors(shared=True):
         from insgd_lab.config import parse_run, read_toml
         from insgd_lab.store import StudyFolder
 
+        if rerun is not None and out is None:
+            refuse("--rerun stale: without --out nothing is kept that could be stale; give the --out of the result")
         raw = read_toml(config) if config else {}
         _refuse_a_study(config, raw)
         chosen = {"optimizer": optimizer, "data": data, "model": model, "epochs": epochs, "seed": seed}

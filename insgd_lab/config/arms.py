@@ -96,9 +96,12 @@ class ArmSpec(Spec):
     @classmethod
     def _option_cells(cls, value: list[dict[str, Any]], info: ValidationInfo) -> list[dict[str, Any]]:
         """Check the cells' values as levels of their axes."""
+        message = "expected at least one axis with a value"
+        problems = [Problem((k,), {}, message) for k, entry in enumerate(value) if not entry]
         if not {"optimizer", "axes"} <= info.data.keys():
+            raise_if_any(problems)
             return value
-        cells, problems = [], []
+        cells = []
         for k, entry in enumerate(value):
             cell, found = _checked_cell(entry, info.data["axes"], info.data["optimizer"].name)
             cells.append(cell)
@@ -147,8 +150,6 @@ def tables_of(arm: Any) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, An
 def _checked_cell(
     entry: Mapping[str, Any], axes: Mapping[str, Any], optimizer: str
 ) -> tuple[dict[str, Any], list[Problem]]:
-    if not entry:
-        return {}, [Problem((), {}, "expected at least one axis with a value")]
     strange = [path for path in entry if path not in axes]
     if strange:
         return {}, [Problem((path,), entry[path], unknown(path, axes, "axis of this arm")) for path in strange]

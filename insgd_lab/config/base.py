@@ -13,6 +13,7 @@ from insgd_lab.config.problems import ConfigError, Problem, problems_of
 __all__ = ["Spec", "WithPlugins", "validated"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_UNREGISTERED = ("unknown optimizer ", "unknown model ", "unknown data set ")
 
 
 class Spec(BaseModel):
@@ -55,7 +56,10 @@ def validated(model: type[_Model], raw: Mapping[str, Any], source: str, plugins:
     try:
         return model.model_validate({**raw, "plugins": merged})
     except ValidationError as error:
-        problems = [Problem(_named_arms(p.path, raw), p.value, p.message) for p in problems_of(error, model)]
+        found = problems_of(error, model)
+        if any(p.path[:1] == ("plugins",) for p in found):  # what it would register is no mistake
+            found = [p for p in found if not p.message.startswith(_UNREGISTERED)]
+        problems = [Problem(_named_arms(p.path, raw), p.value, p.message) for p in found]
         raise ConfigError(source, problems) from None
 
 

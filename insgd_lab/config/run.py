@@ -36,7 +36,7 @@ class TaskSpec(Spec):
             value = checked(kind, value)
         except ProblemsError as error:
             problems += error.problems
-        if kind == "model" and "data" in info.data:
+        if kind == "model" and "data" in info.data and value.name in registry.list_models():
             problems += _unfit(value.name, info.data["data"].name)
         raise_if_any(problems)
         return value

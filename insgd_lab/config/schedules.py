@@ -96,14 +96,15 @@ class ScheduleSpec(Spec):
         within = [m for m in self.milestones if m < epochs]
         problems = []
         if len(within) < len(self.milestones):
-            message = _before("milestones", epochs, "[" + ", ".join(map(str, within or [max(epochs // 2, 1)])) + "]")
+            message = _before("milestones", epochs, f"them as well, such as {within or [max(epochs // 2, 1)]}")
             problems.append(Problem(("milestones",), self.milestones, message))
         if self.step_size is not None and self.step_size >= epochs:
-            message = _before("step_size", epochs, str(max(epochs // 2, 1)))
+            message = _before("step_size", epochs, f"it as well, such as {max(epochs // 2, 1)}")
             problems.append(Problem(("step_size",), self.step_size, message))
         if self.warmup > epochs:
-            remedy = f"set train.schedule.warmup as well, to {epochs} or less, or train.epochs higher"
-            message = f"must not be longer than the run, {epochs} epoch{'s' * (epochs > 1)}; {remedy}"
+            length = f"{epochs} epoch{'s' * (epochs > 1)}"
+            message = f"warmup must not be longer than the run, {length}; set it as well, to {epochs} or less"
+            message += ", or more epochs"
             problems.append(Problem(("warmup",), self.warmup, message))
         return problems
 
@@ -132,9 +133,10 @@ def _not_read(name: str, key: str) -> str:
     return f'is not read by the schedule "{name}", only by {readers}; leave it out, or name another schedule'
 
 
-def _before(key: str, epochs: int, example: str) -> str:
-    """What is wrong with drops that a run of that many epochs never comes to, and what to set as well as the epochs."""
-    others = 'train.schedule = "constant", or train.epochs higher'
-    if epochs > 1:
-        others = f"train.schedule.{key} as well, such as {example}; or {others}"
-    return f"must lie before the last epoch, {epochs}; set {others}"
+def _before(key: str, epochs: int, remedy: str) -> str:
+    """What is wrong with drops that a run of that many epochs never comes to, and what to set as well as the epochs.
+
+    The schedule may be the study's, an arm's or an axis's, so the remedy names no place.
+    """
+    others = 'the schedule "constant", or more epochs'
+    return f"{key} must lie before the last epoch, {epochs}; set {f'{remedy}; or ' if epochs > 1 else ''}{others}"

@@ -61,9 +61,15 @@ class StudySpec(WithPlugins):
     def _seeds_of_search(cls, value: Any) -> Any:
         """Put the final seeds of a search where a plain study has its seeds."""
         search = value.get("search") if isinstance(value, Mapping) else None
-        if not isinstance(search, Mapping) or ("seeds" in value and search.get("final_seeds") is None):
+        if not isinstance(search, Mapping) or "seeds" in value:
             return value
-        return value if "seeds" in value else {**value, "seeds": search.get("final_seeds", _DEFAULT_SEEDS)}
+        final = search.get("final_seeds")
+        try:
+            SearchSpec(final_seeds=final)
+        except ValidationError as error:
+            if any(found["loc"][:1] == ("final_seeds",) for found in error.errors()):  # the search is refused for it
+                final = None
+        return {**value, "seeds": _DEFAULT_SEEDS if final is None else final}
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -125,12 +131,12 @@ class StudySpec(WithPlugins):
             return handler(value)
         except ValidationError as error:
             problems = problems_of(error, cls)
-        raise ProblemsError([*problems, *(unseen(value, problems, handler) if isinstance(value, Mapping) else [])])
+        raise ProblemsError([*problems, *(unseen(value, problems, handler, cls) if isinstance(value, Mapping) else [])])
 
-    def impossible_cells(self) -> list[Problem]:
+    def impossible_cells(self, arms: Sequence[ArmSpec]) -> list[Problem]:
         """Return what is wrong with cells whose values are possible one by one but not together, arm by arm."""
         problems = []
-        for arm in self.arm:
+        for arm in arms:
             for cell, tuned in itertools.product(self.cells(arm), self.tuned(arm)):
                 settings = {**cell.settings, **tuned}
                 try:

@@ -6,13 +6,17 @@ the arms' names alone, at arms over a task or training without its wrong keys, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from insgd_lab.config.analysis import PrimarySpec
 from insgd_lab.config.problems import Problem, problems_of
+from insgd_lab.config.run import TrainSpec
 
 if TYPE_CHECKING:
     from insgd_lab.config.study import StudySpec
@@ -20,23 +24,34 @@ if TYPE_CHECKING:
 __all__ = ["unseen"]
 
 Path = tuple[str | int, ...]
+Handler = Callable[[Any], "StudySpec"]
 _COMMON = ("plugins", "task", "train", "record", "resources")
-_MANY_EPOCHS = 10**9  # in place of a wrong number of them: nothing lies beyond
+# In place of wrong ones, which others depend on: nothing lies beyond so many epochs, and such a batch has enough parts.
+# Without its precision, graph or schedule any training is possible.
+_STAND_INS: Mapping[str, int] = {"epochs": 10**9, "batch_size": 10**9}
+_MOST_CELLS = 10_000  # that are looked at, some 10,000 a second
 
 
-def unseen(raw: Mapping[str, Any], seen: Sequence[Problem], handler: Callable[[Any], StudySpec]) -> list[Problem]:
-    """Return the mistakes of a study's tables that those already `seen` have hidden; `handler` validates tables."""
-    found: list[Problem] = []
-    for look in (_of_analysis, _of_arms, _of_cells):
-        found += [p for p in look(raw, [*seen, *found], handler) if _key(p) not in map(_key, [*seen, *found])]
-    return found
+def unseen(raw: Mapping[str, Any], seen: Sequence[Problem], handler: Handler, model: type[StudySpec]) -> list[Problem]:
+    """Return the mistakes of a study's tables that those already `seen` have hidden.
+
+    Args:
+        raw: the tables.
+        seen: what pydantic has found in them.
+        handler: validates tables.
+        model: what it makes of them.
+    """
+    hidden = [*_of_analysis(raw), *_of_arms(raw, seen, handler, model)]
+    hidden += _of_cells(raw, [*seen, *hidden], handler)
+    told = set(map(_key, seen))
+    return [p for p in hidden if _key(p) not in told]
 
 
 def _key(problem: Problem) -> tuple[Path, str]:
     return problem.path, problem.message
 
 
-def _of_analysis(raw: Mapping[str, Any], seen: Sequence[Problem], handler: Callable[[Any], StudySpec]) -> list[Problem]:
+def _of_analysis(raw: Mapping[str, Any]) -> list[Problem]:
     """What the primary test says of arms, going by their names."""
     arms, analysis = raw.get("arm"), raw.get("analysis")
     primary = analysis.get("primary") if isinstance(analysis, Mapping) else None
@@ -49,10 +64,15 @@ def _of_analysis(raw: Mapping[str, Any], seen: Sequence[Problem], handler: Calla
     return [Problem(("analysis", "primary", *p.path), p.value, p.message) for p in found]
 
 
-def _of_arms(raw: Mapping[str, Any], seen: Sequence[Problem], handler: Callable[[Any], StudySpec]) -> list[Problem]:
+# ------------------------------------------------------------------------------------------------ arms
+
+
+def _of_arms(
+    raw: Mapping[str, Any], seen: Sequence[Problem], handler: Handler, model: type[StudySpec]
+) -> list[Problem]:
     """What is wrong with arms over a task or training whose own wrong keys are left out.
 
-    Left out as well is what names such a key: it may be right once the key is.
+    Left out as well is what depends on such a key: it may be right once the key is.
     """
     wrong = [p.path for p in seen if p.path[:1] in (("task",), ("train",))]
     mended = _without(raw, wrong)
@@ -61,16 +81,17 @@ def _of_arms(raw: Mapping[str, Any], seen: Sequence[Problem], handler: Callable[
     try:
         handler(mended)
     except ValidationError as error:
-        keys = [str(path[-1] if path[0] == "task" else path[1]) for path in wrong]
-        found = [p for p in problems_of(error, _study()) if p.path[:1] == ("arm",)]
-        return [p for p in found if not any(key in f"{p.path} {p.value} {p.message}" for key in keys)]
+        found = [p for p in problems_of(error, model) if p.path[:1] == ("arm",) and len(p.path) > 1]
+        keys = {".".join(map(str, path)) for path in wrong if path[0] == "task"}
+        keys |= {f"train.{key}" for path in wrong if path[0] == "train" for key in _meant(str(path[1]))}
+        return [p for p in found if not _depends(p, raw["arm"][int(p.path[1])], keys)]
     return []
 
 
-def _study() -> type[StudySpec]:
-    from insgd_lab.config.study import StudySpec  # which imports this module
-
-    return StudySpec
+def _meant(key: str) -> list[str]:
+    """The keys of a training that a wrong one may be: itself, or if it is none those that it resembles."""
+    known = list(TrainSpec.model_fields)
+    return [key] if key in known else difflib.get_close_matches(key, known, n=3, cutoff=0.6)
 
 
 def _without(raw: Mapping[str, Any], wrong: Sequence[Path]) -> dict[str, Any] | None:
@@ -81,7 +102,10 @@ def _without(raw: Mapping[str, Any], wrong: Sequence[Path]) -> dict[str, Any] | 
             return None
         if path[0] == "train":
             mended["train"].pop(path[1], None)
-            mended["train"].setdefault("epochs", _MANY_EPOCHS)
+            for key in _meant(str(path[1])):
+                if key in _STAND_INS:
+                    mended["train"].setdefault(key, _STAND_INS[key])
+            mended["train"].setdefault("epochs", _STAND_INS["epochs"])
             continue
         named = mended["task"].get(path[1])
         if len(path) != 3 or not isinstance(named, Mapping) or path[2] not in named or path[2] == "name":
@@ -90,17 +114,44 @@ def _without(raw: Mapping[str, Any], wrong: Sequence[Path]) -> dict[str, Any] | 
     return mended
 
 
-def _of_cells(raw: Mapping[str, Any], seen: Sequence[Problem], handler: Callable[[Any], StudySpec]) -> list[Problem]:
-    """The impossible cells of the arms that are right, if the task and training are."""
+def _depends(problem: Problem, arm: Any, keys: Iterable[str]) -> bool:
+    """Whether an arm's problem may go once these keys of the study's task and training are right."""
+    where = problem.path[2:]
+    if where[:1] in (("task",), ("train",)):  # which the arm lays over the study's, so only tables have a part of both
+        return (where[:2] == ("train", "schedule") and "train.schedule" in keys) or _names(problem, keys)
+    if where[:1] in (("include",), ("exclude",)):  # cells without a value of their own have the study's
+        axes = arm.get("axes")
+        return any(key in axes for key in keys) if isinstance(axes, Mapping) else False
+    return any(key in map(str, where) for key in keys) or _names(problem, keys)
+
+
+def _names(problem: Problem, keys: Iterable[str]) -> bool:
+    """Whether the message names an option of the task, in a word: options may depend on one another."""
+    options = [key.rpartition(".")[2] for key in keys if key.startswith("task.")]
+    return any(re.search(rf"\b{re.escape(option)}\b", problem.message) for option in options)
+
+
+# ------------------------------------------------------------------------------------------------ cells
+
+
+def _of_cells(raw: Mapping[str, Any], seen: Sequence[Problem], handler: Handler) -> list[Problem]:
+    """The impossible cells of the arms that are right, if the task and training are.
+
+    Of a study that searches they are looked at without what it tries; arms with too many cells wait.
+    """
     wrong = {p.path[:2] if p.path[:1] == ("arm",) else p.path[:1] for p in seen}
     kept = {key: raw[key] for key in _COMMON if key in raw}
     arms = raw.get("arm")
     if not isinstance(arms, list) or any((key,) in wrong for key in (*kept, "arm")):
         return []
     right = [k for k in range(len(arms)) if ("arm", k) not in wrong]
+    tried = {"tune", "search"} if "search" in raw else set()
+    bare = [{key: value for key, value in arms[k].items() if key not in tried} for k in right]
     try:
-        rest = handler({**kept, "name": "rest", "seeds": 1, "arm": [arms[k] for k in right]})
-    except ValidationError:  # none is left, or they cannot do without the study's search
+        rest = handler({**kept, "name": "rest", "seeds": 1, "arm": bare})
+    except ValidationError:  # none is left, or they have a search of their own and the study has none
         return []
     numbers = {arm.name: k for arm, k in zip(rest.arm, right, strict=True)}
-    return [Problem(("arm", numbers[str(p.path[1])]), p.value, p.message) for p in rest.impossible_cells()]
+    few = [a for a in rest.arm if len(rest.cells(a)) * math.prod(map(len, a.tune.values())) <= _MOST_CELLS]
+    found = rest.impossible_cells(few)
+    return [Problem(("arm", numbers[str(p.path[1])]), p.value, p.message) for p in found]

@@ -86,19 +86,26 @@ def merge(sources: Sequence[StudyFolder], target: StudyFolder) -> Merged:
     merged = Merged()
     copies = _copies(folders, names, merged)
     merged.notes += _disagreements(copies)
-    _write_plan(folders, target)
+    _write_plan([source.info() for source in sources], target)
     for name in names:
         _merge_run(copies.get(name, []), target.run(name), merged)
     merged.missing = len(names) - merged.copied - merged.there
     return merged
 
 
-def _write_plan(folders: Sequence[StudyFolder], target: StudyFolder) -> None:
+def _write_plan(sources: Sequence[Info], target: StudyFolder) -> None:
     """Write `study.json` of a new target; of one that is there only what it did not know of earlier primary tests."""
-    infos = [folder.info() for folder in folders]
-    changes = joined_changes(infos)
-    if not target.exists or changes != (infos[0].get("primary_changes") or []):
-        target.write_info({**infos[0], **({"primary_changes": changes} if changes else {})})
+    if not target.exists:
+        changes = joined_changes(sources, {})
+        target.write_info({**sources[0], **({"primary_changes": changes} if changes else {})})
+    elif _is_news(sources, target.info()):
+        with target.writing():  # a process that runs the study there may write it too
+            there = target.info()
+            target.write_info({**there, "primary_changes": joined_changes(sources, there)})
+
+
+def _is_news(sources: Sequence[Info], there: Info) -> bool:
+    return joined_changes(sources, there) != (there.get("primary_changes") or [])
 
 
 # ------------------------------------------------------------------------------------------------ checks
@@ -125,6 +132,8 @@ def _runs_now(source: StudyFolder) -> bool:
 def _check_same(one: StudyFolder, info: Info, other: StudyFolder, its_info: Info) -> None:
     """Refuse folders of different studies, saying what differs."""
     parts = [{key: value for key, value in each.items() if key not in _INCIDENTAL} for each in (info, its_info)]
+    if not all("labels" in part for part in parts):  # earlier versions did not write it; it follows from the spec
+        parts = [{key: value for key, value in part.items() if key != "labels"} for part in parts]
     specs = [dict(part.pop("spec", {})) for part in parts]
     for each in (*parts, *specs):  # how many runs share a device is no part of what they are
         each["train"] = {key: value for key, value in (each.get("train") or {}).items() if key != "packing"}

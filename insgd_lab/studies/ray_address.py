@@ -48,13 +48,16 @@ def check_answers(address: str, seconds: float = _SECONDS) -> None:
     place = place_of(address)
     if place is None:
         return
+    until = time.monotonic() + seconds
     try:
-        with socket.create_connection(place, timeout=seconds) as connection:
-            speaks = bool(os.environ.get("RAY_USE_TLS")) or _speaks_grpc(connection, time.monotonic() + seconds)
+        with _connected(*place, until) as connection:
+            speaks = _uses_tls() or _speaks_grpc(connection, until)
     except TimeoutError:
         raise ExecutionError(_nobody(address, f"nobody answered within {seconds:g} s")) from None
     except OSError as error:
         raise ExecutionError(_nobody(address, str(error))) from None
+    except UnicodeError:
+        raise ExecutionError(_nobody(address, f"{place[0]} cannot be the name of a host")) from None
     if not speaks:
         raise ExecutionError(_nobody(address, "what answers there is no Ray"))
 
@@ -64,6 +67,27 @@ def _nobody(address: str, reason: str) -> str:
         f"there is no Ray to join at {address}: {reason}; check the address (`ray start --head` prints it), that the "
         "cluster runs, and that no firewall stands between"
     )
+
+
+def _uses_tls() -> bool:
+    """Whether the cluster speaks under encryption, as Ray itself reads it; then any server will do."""
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+
+
+def _connected(host: str, port: int, until: float) -> socket.socket:
+    """Connect to the first of a host's addresses that answers; they share the time that is left."""
+    places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for left, (family, kind, protocol, _, place) in zip(range(len(places), 0, -1), places, strict=True):
+        connection = socket.socket(family, kind, protocol)
+        connection.settimeout(max((until - time.monotonic()) / left, 0.01))
+        try:
+            connection.connect(place)
+            return connection
+        except OSError:
+            connection.close()
+            if left == 1:
+                raise
+    raise OSError(f"{host} has no address")
 
 
 def _speaks_grpc(connection: socket.socket, until: float) -> bool:

@@ -71,11 +71,13 @@ class SearchPlan(Plan):
         search = self.study.search
         assert search is not None
         final = frozenset(row["run"] for row in self.rows if row["stage"] == "final")
-        # Only a method that learns from trials leaves some of them open.
-        open_trials = len(self.verdicts) * search.trials * len(search.seeds) if search.method == "optuna" else 0
-        waiting = sum(verdict.trial is None for verdict in self.verdicts)
-        trials = max(len(self.runs) - len(final), open_trials)
-        return Stages(trials, len(final) + waiting * len(self.study.seeds), final)
+        waiting = {(verdict.arm, str(verdict.cell)) for verdict in self.verdicts if verdict.trial is None}
+        rows = [row for row in self.rows if row["stage"] == "trial"]
+        trials = len({row["run"] for row in rows})
+        if search.method == "optuna":  # a method that learns leaves trials open, and may choose the same settings twice
+            decided = {row["run"] for row in rows if (row["arm"], str(row["settings"])) not in waiting}
+            trials = len(decided) + len(waiting) * search.trials * len(search.seeds)
+        return Stages(trials, len(final) + len(waiting) * len(self.study.seeds), final)
 
 
 def next_plan(study: StudySpec, folder: StudyFolder | None = None) -> Plan:

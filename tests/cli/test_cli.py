@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -210,6 +211,27 @@ def test_bad_input_is_refused_with_a_message_and_no_traceback(
     assert expected.format(tmp=tmp_path) in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", [("study", "plan", "nosuch"), ("train", "--optimizer", "nosuch")])
+def test_a_command_that_a_process_of_torchruns_has_started_tells_its_mistakes_itself(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    inherited = {"TORCHELASTIC_ERROR_FILE": str(tmp_path / "error.json"), "RANK": "0"}
+    middle = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-m', 'insgd_lab', *sys.argv[1:]]))"
+    result = subprocess.run(
+        [sys.executable, "-c", middle, *command],
+        env={**os.environ, **inherited}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "did you mean" in result.stderr or "known: " in result.stderr
+    assert not (tmp_path / "error.json").exists()
+
+
+def test_to_do_a_run_again_takes_the_folder_that_has_it(cli: Cli) -> None:
+    result = cli("train", "--optimizer", "sgd", "--rerun", "stale")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "error: --rerun stale: without --out nothing is kept" in result.stderr
 
 
 def test_a_run_that_is_being_trained_is_refused(cli: Cli, tmp_path: Path) -> None:

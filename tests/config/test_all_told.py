@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,7 @@ MISTAKES: Mapping[str, tuple[str, Any]] = {
     "titel": ("titel", "x"),
     "seeds": ("seeds", "three"),
     "search.trials": ("search.trials", 0),
+    "search.final_seeds": ("search.final_seeds", "x"),
     "search.seeds": ("search.seeds", [1]),
     "search.trials_at_once": ("search.trials_at_once", 2),
     "analysis.primary.test": ("analysis.primary.test", "anova"),
@@ -41,6 +43,8 @@ MISTAKES: Mapping[str, tuple[str, Any]] = {
     "resources.gpus": ("resources.gpus", 1.5),
     "record.every": ("record.every", -1),
     "task.data": ("task.data", "digit"),
+    "task.model": ("task", {"data": "quadratic", "model": "pont"}),
+    "plugins": ("plugins", ["no_such_plugin"]),
     "task.model.widht": ("task.model.widht", 3),
     "train.eval_every": ("train.eval_every", 0),
     "train.accumulate": ("train.accumulate", 128),
@@ -63,9 +67,14 @@ MISTAKES: Mapping[str, tuple[str, Any]] = {
     "arm.own.axes.train.batch_size": ("arm.3.axes", {"train.batch_size": [8, 2.5]}),
 }  # fmt: skip
 # What waits until something else is mended: an arm's own model until the data are known, and inside one arm what
-# depends on its axes, optimizer, task or training.
+# depends on its axes, optimizer, task or training; names that a plugin may register until it can be imported; seeds
+# until those are known that they may not be.
 WAITS = {
     ("arm.own.task.model.hidden", "task.data"),
+    ("arm.own.task.model.hidden", "task.model"),
+    ("search.seeds", "search.final_seeds"),
+    ("task.data", "plugins"),
+    ("task.model", "plugins"),
     ("arm.insgd.tune.lr", "arm.insgd.axes.p"),
     ("arm.insgd.tune.p", "arm.insgd.axes.p"),
     ("arm.insgd.tune.lr", "arm.insgd.tune.p"),
@@ -148,6 +157,75 @@ def test_impossible_cells_are_told_beside_mistakes_elsewhere() -> None:
     arms = [{"name": "a", "optimizer": "no-such"}, impossible("b")]
     study = {**BASE, "name": "no name", "train": {"epochs": 9}, "arm": arms}
     assert told(study) == ["name", "arm.a.optimizer", "arm.b"]
+
+
+def test_what_a_plugin_would_register_is_no_mistake_while_it_cannot_be_imported() -> None:
+    arms = [{"name": "a", "optimizer": "mine"}, {"name": "b", "optimizer": {"name": "sgd", "momentun": 1}}]
+    assert told({**BASE, "plugins": ["no_such_plugin"], "arm": arms}) == ["plugins", "arm.b.optimizer.momentun"]
+
+
+def test_empty_cells_are_told_beside_axes_that_cannot_be() -> None:
+    arm = {"name": "a", "optimizer": "sgd", "axes": {"lr": {"range": [0.1, 1.0]}}, "include": [{}], "exclude": [{}]}
+    assert told({**BASE, "arm": [arm]}) == ["arm.a.axes.lr", "arm.a.include.0", "arm.a.exclude.0"]
+
+
+def with_arm(train: dict[str, Any], arm: dict[str, Any]) -> dict[str, Any]:
+    return {**BASE, "train": train, "arm": [{"name": "a", "optimizer": "sgd", **arm}]}
+
+
+MANY = {"name": "multi-step", "milestones": [90]}
+
+
+@pytest.mark.parametrize(
+    ("train", "place", "arm"),
+    [
+        ({"epochs": 4, "batchsize": 256}, "train.batchsize", {"train": {"accumulate": 200}}),
+        ({"epochs": 4, "batch_size": "256"}, "train.batch_size", {"train": {"accumulate": 200}}),
+        ({"epochs": 4, "batch_size": "256"}, "train.batch_size", {"axes": {"train.accumulate": [1, 200]}}),
+        ({"epochs": 4, "batch_size": "256"}, "train.batch_size", {"tune": {"train.batch_size": [256]}}),
+        ({"epochs": "100"}, "train.epochs", {"train": {"schedule": MANY}}),
+        ({"epochs": "100"}, "train.epochs", {"tune": {"train.epochs": [100]}}),
+        (
+            {"epochs": 4, "batch_size": 0},
+            "train.batch_size",
+            {"axes": {"train.batch_size": [128, 256], "lr": [0.1]}, "exclude": [{"lr": 0.5}]},
+        ),
+        (
+            {"epochs": 4, "schedule": {"name": "step", "step_size": "2"}},
+            "train.schedule.step_size",
+            {"train": {"schedule": {"gamma": 0.5}}},
+        ),
+    ],
+)
+def test_what_depends_on_a_wrong_key_of_the_training_is_not_told(
+    train: dict[str, Any], place: str, arm: dict[str, Any]
+) -> None:
+    assert told(with_arm(train, arm)) == [place]
+
+
+def test_a_mistake_that_depends_on_no_wrong_key_is_told_whatever_its_letters() -> None:
+    arm = {"train": {"accumulate": 0}, "tune": {"lr": [0.2]}, "axes": {"train.eval_every": [0]}}
+    for train in ({"epochs": "4"}, {"epochs": 4, "l": 1}, {"epochs": 4, "schedule": "p"}, {"epochs": 4, "lr": 1}):
+        found = told(with_arm(train, arm))
+        assert {"arm.a.train.accumulate", "arm.a.tune.lr"} <= set(found), found
+    assert "arm.a.train.batch_size" in told(with_arm({"epochs": 4, "batchsize": 8}, {"train": {"batch_size": 0}}))
+
+
+def test_what_a_search_samples_is_not_enumerated() -> None:
+    tune = {"lr": [k / 1000 for k in range(1, 1000)], "weight_decay": [k / 1000 for k in range(1000)]}
+    study = {**BASE, "titel": "x", "search": {"trials": 2}, "arm": [impossible("a"), {**impossible("b"), "tune": tune}]}
+    study["train"], study["seeds"] = {"epochs": 9}, 2
+    del study["arm"][1]["axes"]["weight_decay"]
+    assert told(study) == ["titel", "arm.a", "arm.b"]
+
+
+def test_no_more_cells_are_looked_at_than_takes_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {**impossible("b"), "optimizer": {"name": "sgd", "lr": 0.1}, "tune": {"lr": [0.1, 0.01]}}
+    study = {**BASE, "titel": "x", "train": {"epochs": 9}, "arm": [impossible("a"), many]}
+    module = importlib.import_module("insgd_lab.config.unseen")
+    for most, found in ((16, ["titel", "arm.a", "arm.b"]), (15, ["titel", "arm.a"])):
+        monkeypatch.setattr(module, "_MOST_CELLS", most)
+        assert told(study) == found
 
 
 def test_mistakes_of_a_run_are_told_together() -> None:

@@ -342,7 +342,7 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
         ({"train__schedule": {"name": "multi-step"}}, "train.schedule.milestones: is required, such as [60, 120]"),
         (
             {"train__schedule": {"name": "multi-step", "milestones": [9]}},
-            "train.schedule.milestones = [9]: must lie before the last epoch, 4; set train.schedule.milestones as",
+            "train.schedule.milestones = [9]: milestones must lie before the last epoch, 4; set them as well, such as",
         ),
         (
             {"train__schedule": {"name": "multi-step", "milestones": [3, 2]}},
@@ -360,11 +360,11 @@ def test_a_run_is_rebuilt_from_its_canonical_form(**options: Any) -> None:
         ({"train__schedule": "cosine-restarts"}, "train.schedule.period: is required, such as 10"),
         (
             {"train__schedule": {"name": "step", "step_size": 4}},
-            "train.schedule.step_size = 4: must lie before the last epoch, 4",
+            "train.schedule.step_size = 4: step_size must lie before the last epoch, 4",
         ),
         (
             {"train__schedule": {"name": "cosine", "warmup": 4.5}},
-            "train.schedule.warmup = 4.5: must not be longer than the run, 4 epochs",
+            "train.schedule.warmup = 4.5: warmup must not be longer than the run, 4 epochs",
         ),
         ({"train__schedule": {"warmup": math.inf}}, "train.schedule.warmup = inf: expected a finite number"),
         ({"train__schedule": {"name": "cosine", "floor": 1}}, "train.schedule.floor = 1: expected less than 1"),

@@ -129,6 +129,18 @@ def test_the_same_file_planned_by_another_lab_is_refused(tmp_path: Path) -> None
         merge([one, two], StudyFolder(tmp_path / "c"))
 
 
+def test_what_an_earlier_version_did_not_write_of_the_labels_may_be_missing(tmp_path: Path) -> None:
+    one, two = (make_study(tmp_path / name) for name in "ab")
+    info = two.info()
+    del info["labels"]
+    two.write_info(info)
+    assert merge([one, two], StudyFolder(tmp_path / "c")).copied == 12
+    assert merge([two, one], StudyFolder(tmp_path / "d")).copied == 12
+    two.write_info({**info, "labels": False})
+    with pytest.raises(MergeError, match="labels is True and False"):
+        merge([one, two], StudyFolder(tmp_path / "e"))
+
+
 def test_when_and_by_what_a_study_was_planned_and_its_title_may_differ(tmp_path: Path) -> None:
     one = make_study(tmp_path / "a")
     two = make_study(tmp_path / "b", 'title = "Another"\n' + TEXT, created="2026-01-01", versions={"torch": "3"})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,36 @@ def test_nobody_there_is_told_at_once() -> None:
         port = server.getsockname()[1]
     with pytest.raises(ExecutionError, match=rf"no Ray to join at ray://127\.0\.0\.1:{port}: .*refused; check"):
         check_answers(f"ray://127.0.0.1:{port}")
+
+
+def test_a_name_that_no_host_can_have_is_refused() -> None:
+    with pytest.raises(ExecutionError, match=r"no Ray to join at a\.\.b:6379: a\.\.b cannot be the name of a host"):
+        check_answers("a..b:6379")
+
+
+def test_connecting_and_greeting_share_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = socket.socket.connect
+
+    def slow(connection: socket.socket, place: tuple[str, int]) -> None:
+        time.sleep(0.8)
+        connect(connection, place)
+
+    monkeypatch.setattr(socket.socket, "connect", slow)
+    with socket.create_server(("127.0.0.1", 0)) as server, answering(server, b""):
+        began = time.monotonic()
+        with pytest.raises(ExecutionError, match="nobody answered within 1 s"):
+            check_answers(f"127.0.0.1:{server.getsockname()[1]}", seconds=1)
+        assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize(("value", "asked"), [("0", True), ("", True), ("false", True), ("1", False), ("True", False)])
+def test_only_under_encryption_is_any_server_taken_for_ray(
+    monkeypatch: pytest.MonkeyPatch, value: str, asked: bool
+) -> None:
+    monkeypatch.setenv("RAY_USE_TLS", value)
+    refused = pytest.raises(ExecutionError, match="is no Ray") if asked else nullcontext()
+    with socket.create_server(("127.0.0.1", 0)) as server, answering(server, b"SSH-2.0-OpenSSH_9.6\r\n"), refused:
+        check_answers(f"127.0.0.1:{server.getsockname()[1]}")
 
 
 def test_a_server_of_grpc_is_taken_for_ray_even_if_it_speaks_in_pieces() -> None:

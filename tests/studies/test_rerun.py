@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from insgd_lab.studies import status
+from insgd_lab.studies.presence import at_work, join
 from insgd_lab.studies.status import Lab, set_stale_aside
 
-from .made import MADE, finish_run, make_study
+from .made import MADE, TEXT, finish_run, make_study
 
 STUDY = """
 name = "small"
@@ -43,6 +44,22 @@ def test_runs_of_another_version_are_set_aside_and_done_again(
     assert json.loads(old.read_text())["versions"] == info["versions"]
     assert json.loads((old.parent / "run.json.stale-1").read_text())["versions"]["insgd_lab"] == "0.0.1"
     assert [path.stat().st_mtime_ns for path in others] == before
+
+
+def test_nothing_is_set_aside_by_a_command_that_is_refused(
+    cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "made.toml").write_text(TEXT)
+    study = make_study(tmp_path / "runs/made")
+    finish_run(next(study.runs()), 0.5, versions={**MADE["versions"], "insgd_lab": "0.0.1"})
+    command = ("study", "run", "made.toml", "--rerun", "stale")
+    for refused in (("--ray", "nonsense"), ("--device", "no-such")):
+        assert cli(*command, *refused).returncode == 2, refused
+        assert len(list(study.runs())) == 12
+    with at_work(study) as number:
+        join(study, number, "of another study file")
+        assert "from another version of this study" in cli(*command).stderr
+    assert len(list(study.runs())) == 12
 
 
 def test_what_another_process_has_done_again_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,9 @@ from insgd_lab.analysis.runs import StudyError
 from insgd_lab.analysis.runs import load_study as read_results
 from insgd_lab.analysis.setup import setup
 from insgd_lab.cli import app
-from insgd_lab.config import ConfigError, StudySpec, load_study, parse_study, read_study
+from insgd_lab.config import ArmSpec, ConfigError, StudySpec, load_study, parse_study, read_study
 from insgd_lab.store import StudyFolder, to_json_value
+from insgd_lab.studies import search as searching
 from insgd_lab.studies.planning import Plan, make_plan, study_info
 from insgd_lab.studies.search import SearchPlan, final_runs, next_plan
 from insgd_lab.training.loop import train
@@ -289,6 +290,25 @@ def test_without_optuna_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigError, match=r'search\.method = "optuna": needs the package optuna; install it with'):
         plan_of(study(method="optuna"))
+
+
+def test_trials_of_equal_settings_count_as_the_one_run_that_they_are(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice_the_same(spec: StudySpec, arm: ArmSpec, enter: Callable[..., list[float] | None]) -> bool:
+        return all(enter([{"lr": rate}]) is not None for rate in (0.1, 0.1, 0.2))
+
+    monkeypatch.setattr(searching, "_ask_optuna", twice_the_same)
+    spec = study(arm(), {**arm(), "name": "b", "optimizer": "adam"}, method="optuna", trials=3, seeds=1)
+    assert plan_of(spec, folder).stages.trials == 6
+    for row in (row for _ in range(3) for row in rows(plan_of(spec, folder), "trial")):
+        finish(folder, row["run"], 0.5)
+    assert plan_of(spec, folder).stages.trials == 2 + 3
+    for row in (row for _ in range(3) for row in rows(plan_of(spec, folder), "trial", "b")):
+        finish(folder, row["run"], 0.5)
+    plan = plan_of(spec, folder)
+    assert all(verdict.trial is not None for verdict in plan.verdicts)
+    assert plan.stages.trials == len({row["run"] for row in plan.rows if row["stage"] == "trial"}) == 4
 
 
 def test_optuna_learns_from_round_to_round_and_says_again_what_it_said(folder: StudyFolder) -> None:
