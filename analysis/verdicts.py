@@ -43,7 +43,7 @@ _WORDS = {
     "higher by less than the margin": "higher, and",
     "equivalent": "",
     "unresolved": "not told apart",
-    "untested": "not tested: it takes two pairs that differ",
+    "untested": "not tested: it takes two pairs or more, whose differences spread",
 }
 
 
