@@ -218,7 +218,7 @@ def test_the_verdict_turns_where_scipys_interval_ends(study, choices, test, wors
 
 def test_a_found_difference_within_the_margin_is_said_to_be(study, choices):
     worse = study.scores["test_error"] + 0.4 * (study.scores["arm"] == "insgd")
-    frame = compare(declaring(changed(study, test_error=worse), margin=1000.0), choices)
+    frame = compare(changed(declaring(study, margin=1000.0), test_error=worse), choices)
     moved = frame[frame["p_equivalence"].notna()]
     assert set(moved["verdict"]) <= {"equivalent", "lower by less than the margin", "higher by less than the margin"}
     assert "higher by less than the margin" in set(frame["verdict"])
