@@ -201,12 +201,12 @@ class Study:
         if column not in self._wide:
             self._wide[column] = self.curves[column].dropna().unstack("run").sort_index()
         table = self._wide[column].reindex(columns=list(runs))
+        guesses = self.runs["guess"].to_dict()
         for run in runs:
             if self.runs.loc[run, "status"] == "diverged":
                 last = table[run].last_valid_index()
                 later = table.index > (last if last is not None else 0)
-                guess = float(self.runs["guess"].to_dict()[run])
-                table.loc[later, run] = guess if column.endswith("error") else np.inf
+                table.loc[later, run] = guesses[run] if column.endswith("error") else np.inf
         return table
 
     @cached_property

@@ -52,7 +52,7 @@ _WORDS = {
     "higher by less than the margin": "higher (worse), and",
     "equivalent": "",
     "unresolved": "not told apart",
-    "untested": "not tested: it takes two pairs that differ",
+    "untested": "not tested: it takes two pairs or more, whose differences spread",
 }
 
 
