@@ -171,7 +171,7 @@ def exploratory_sentences(study: Study, frame: pd.DataFrame) -> list[str]:
     mine = frame[frame["role"] == "exploratory"]
     others = mine[mine["p"].notna()]
     lacking = len(mine) - len(others)
-    untested = f"{_tests(lacking)} could not be tested, for want of two pairs that differ or of a mean"
+    untested = f"{_tests(lacking)} could not be tested, for want of a mean, or of two pairs whose differences spread"
     if others.empty:
         return [f"{untested.capitalize()}."] if lacking else []
     stand = others[others["p_holm"] < ALPHA]

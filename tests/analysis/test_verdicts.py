@@ -82,7 +82,7 @@ def test_only_what_was_tested_counts_and_the_rest_is_said(study, compared):
     frame.loc[lost, ["p", "p_holm", "p_equivalence_corrected"]] = float("nan")
     first, *_ = exploratory_sentences(study, frame)
     assert first.startswith(f"Of {others.sum() - 3} comparisons ")
-    assert "; 3 comparisons could not be tested, for want of two pairs that differ or of a mean" in first
+    assert "; 3 comparisons could not be tested, for want of a mean, or of two pairs whose differences spread" in first
     [none] = exploratory_sentences(study, frame.loc[lost])
     assert none.startswith("3 comparisons could not be tested")
 
