@@ -74,8 +74,10 @@ def test_the_forest_draws_every_difference_its_interval_and_its_numbers(forest):
     np.testing.assert_allclose([drawn[place] for place in sorted(drawn)], rows["difference"])
     spans = {segment[0][1]: (segment[0][0], segment[1][0]) for c in ax.collections for segment in c.get_segments()}
     limit = forest_limit(forest)
+    ends = rows[["low", "high"]].apply(lambda end: end.fillna(rows["difference"]))  # ε changes nothing: no interval
+    assert rows["low"].isna().sum() == 2
     np.testing.assert_allclose(
-        [spans[place] for place in sorted(spans)], rows[["low", "high"]].clip(-limit, limit).to_numpy()
+        [spans[place] for place in sorted(spans)], ends.clip(-limit, limit).to_numpy(), atol=1e-12
     )
     plain = [text.get_text() for text in names.texts if text.get_fontweight() == "normal"]
     assert not ax.texts, "nothing is written into the plot"

@@ -116,13 +116,14 @@ def test_a_figure_that_cannot_be_sent_is_told(tmp_path, drawn, monkeypatch):
 
 
 @pytest.mark.parametrize("helped", [True, False])
-def test_a_folder_that_is_not_there_is_told_by_either(tmp_path, drawn, monkeypatch, helped):
+def test_a_folder_that_cannot_be_is_told_by_either(tmp_path, drawn, monkeypatch, helped):
     monkeypatch.setattr(saving, "_cores", lambda: 1 + helped)
-    with saving.Saver(tmp_path / "nowhere") as saver:
+    (tmp_path / "file").touch()
+    with saving.Saver(tmp_path / "file") as saver:
         if helped:
             held_back(saver, monkeypatch)
         saver.save(drawn[0], "x")
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FileExistsError):
             saver.finish()
 
 
