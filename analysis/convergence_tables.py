@@ -86,11 +86,9 @@ def _areas(study: Study, choices: Choices) -> Table:
     )
     caption = (
         "How low the train loss was all along: the mean height of its curve from the first to the last epoch. Median "
-    )
-    caption += (
         "over all runs, where a diverged one counts as infinitely high; and over the runs that did not diverge, whose "
+        "number is n, mean and 95 % t-interval."
     )
-    caption += "number is n, mean and 95 % t-interval."
     return Table("loss-areas", caption, _worded(study, loss_areas(study, choices=choices)), columns)
 
 
@@ -108,11 +106,9 @@ def _rates(study: Study, choices: Choices, optimum: float) -> Table:
     )
     caption = (
         f"Linear rates: by which factor the test loss less its optimum, {number(optimum)}, shrinks at each step over "
-    )
-    caption += (
         "the second half of training; geometric mean over the runs that could be fitted, with its 95 % t-interval. In "
+        "the median diverged runs count, as infinitely bad, and those that do not converge linearly do not."
     )
-    caption += "the median diverged runs count, as infinitely bad, and those that do not converge linearly do not."
     return Table("linear-rates", caption, _worded(study, linear_rates(study, optimum, choices=choices)), columns)
 
 
@@ -151,6 +147,6 @@ def _stable(study: Study) -> Table:
     )
     caption = (
         "The largest learning rate at which, and below which, no run diverged, and the lowest at which one did: the "
+        "limit lies between, as finely as the rates were spaced; above all that was tried where none diverged."
     )
-    caption += "limit lies between, as finely as the rates were spaced; above all that was tried where none diverged."
     return Table("stable-rates", caption, frame, columns)

@@ -129,12 +129,13 @@ def _row(study: Study, choices: Choices, paper: Paper, cell: PublishedCell) -> d
 
 
 def _accuracies(study: Study, runs: pd.DataFrame, score: str) -> dict[int, float]:
-    if runs[score].isna().any():
+    known = runs[runs[score].notna()]
+    if len(runs) and known.empty:
         raise StudyError(
             f"{study.path} compares itself with a paper ([study] compare), and its arm {runs['arm'].iloc[0]!r} has "
             "losses alone: expected runs with accuracies, as papers print; leave compare out of the study file"
         )
-    return {seed: 100 * (1 - error) for seed, error in zip(runs["seed"], runs[score], strict=True)}
+    return {seed: 100 * (1 - error) for seed, error in zip(known["seed"], known[score], strict=True)}
 
 
 def _unmeasured(study: Study, runs: pd.DataFrame) -> int:
